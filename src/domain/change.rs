@@ -1,0 +1,84 @@
+//! What a write asks for.
+
+use super::{Age, Email, Etag, Idempotency, Name, Revision, User, UserId};
+
+/// A write as a store gets it.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub change: Change,
+    /// How to know a repeat of this write again, if the caller wants that.
+    pub idempotency: Option<Idempotency>,
+    /// Check everything, write nothing, record nothing.
+    pub validate_only: bool,
+}
+
+/// A change to one user.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new user, under an id that no user has.
+    Create { id: UserId, fields: Fields },
+    /// The article's write: overwrite the user named by `id`, or else the one
+    /// with this e-mail address; create it where there is none, under `id` or
+    /// else under `new_id`.
+    Put { id: Option<UserId>, new_id: UserId, fields: Fields },
+    /// New values for some fields of a user.
+    Update { id: UserId, patch: Patch, etag: Option<Etag> },
+    /// A user gone.
+    Delete { id: UserId, etag: Option<Etag>, allow_missing: bool },
+}
+
+/// Every field that a caller sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fields {
+    pub name: Name,
+    pub email: Email,
+    pub age: Age,
+}
+
+/// The fields that an update sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patch {
+    pub name: Option<Name>,
+    pub email: Option<Email>,
+    pub age: Option<Age>,
+}
+
+/// How to find the user that a change is about.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    Id(&'a UserId),
+    Email(&'a Email),
+}
+
+impl Change {
+    /// The user that the change is about, as the store has it.
+    pub fn target(&self) -> Target<'_> {
+        match self {
+            Self::Create { id, .. }
+            | Self::Update { id, .. }
+            | Self::Delete { id, .. }
+            | Self::Put { id: Some(id), .. } => Target::Id(id),
+            Self::Put { id: None, fields, .. } => Target::Email(&fields.email),
+        }
+    }
+
+    /// The e-mail address that the user would have, where the change sets one:
+    /// whoever has it must be known to [`super::decide()`].
+    pub fn email(&self) -> Option<&Email> {
+        match self {
+            Self::Create { fields, .. } | Self::Put { fields, .. } => Some(&fields.email),
+            Self::Update { patch, .. } => patch.email.as_ref(),
+            Self::Delete { .. } => None,
+        }
+    }
+}
+
+/// What a write did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The user as the write left it (or would leave it, with `validate_only`);
+    /// `None` where it left none.
+    pub user: Option<User>,
+    /// The write's revision; 0 where it changed nothing.
+    pub revision: Revision,
+}

@@ -1,0 +1,202 @@
+//! The rules of writing, the same for every store.
+
+use super::{Age, Change, Email, Error, Etag, Fields, Name, Resource, Revision, Timestamp, User, UserId};
+
+/// What a change does to the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Store a user that was not there.
+    Create(User),
+    /// Store a user in place of the one with its id.
+    Update(User),
+    /// Remove the user with this id.
+    Delete(UserId),
+    /// Nothing is to be done, and that is what was asked for.
+    Nothing,
+}
+
+/// Says what `change` does, or why it may not be done.
+///
+/// - `current`: the user that [`Change::target`] names, if there is one
+/// - `email_owner`: whoever has the address that [`Change::email`] names
+/// - `revision`: what this write is numbered if it has an effect
+///
+/// # Errors
+/// [`Error::AlreadyExists`], [`Error::NotFound`] or [`Error::EtagMismatch`].
+pub fn decide(
+    change: &Change,
+    current: Option<&User>,
+    email_owner: Option<&UserId>,
+    revision: Revision,
+    now: Timestamp,
+) -> Result<Effect, Error> {
+    let create = |id: &UserId, fields: &Fields| {
+        if email_owner.is_some() {
+            return Err(Error::AlreadyExists(Resource::Email));
+        }
+        let Fields { name, email, age } = fields.clone();
+        Ok(Effect::Create(User {
+            id: id.clone(),
+            name,
+            email,
+            age,
+            revision,
+            create_time: now,
+            update_time: now,
+        }))
+    };
+    let replace = |current: &User, name: Name, email: Email, age: Age| {
+        if email_owner.is_some_and(|owner| *owner != current.id) {
+            return Err(Error::AlreadyExists(Resource::Email));
+        }
+        // A clock that was set back must not make an update older than its user.
+        let update_time = now.max(current.update_time);
+        Ok(Effect::Update(User {
+            id: current.id.clone(),
+            name,
+            email,
+            age,
+            revision,
+            create_time: current.create_time,
+            update_time,
+        }))
+    };
+    match (change, current) {
+        (Change::Create { .. }, Some(_)) => Err(Error::AlreadyExists(Resource::Id)),
+        (Change::Create { id, fields } | Change::Put { id: Some(id), fields, .. }, None) => {
+            create(id, fields)
+        }
+        (Change::Put { id: None, new_id, fields }, None) => create(new_id, fields),
+        (Change::Put { fields, .. }, Some(user)) => {
+            replace(user, fields.name.clone(), fields.email.clone(), fields.age)
+        }
+        (Change::Update { patch, etag, .. }, Some(user)) => {
+            check(*etag, user)?;
+            let patch = patch.clone();
+            replace(
+                user,
+                patch.name.unwrap_or_else(|| user.name.clone()),
+                patch.email.unwrap_or_else(|| user.email.clone()),
+                patch.age.unwrap_or(user.age),
+            )
+        }
+        (Change::Delete { etag, .. }, Some(user)) => {
+            check(*etag, user)?;
+            Ok(Effect::Delete(user.id.clone()))
+        }
+        (Change::Delete { allow_missing: true, .. }, None) => Ok(Effect::Nothing),
+        (Change::Update { .. } | Change::Delete { .. }, None) => Err(Error::NotFound(Resource::Id)),
+    }
+}
+
+fn check(etag: Option<Etag>, user: &User) -> Result<(), Error> {
+    match etag {
+        Some(etag) if etag != user.etag() => Err(Error::EtagMismatch),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Patch;
+
+    fn id(id: &str) -> UserId {
+        UserId::parse(id).unwrap()
+    }
+
+    fn fields(email: &str) -> Fields {
+        Fields {
+            name: Name::parse("Ada").unwrap(),
+            email: Email::parse(email).unwrap(),
+            age: Age::parse(36).unwrap(),
+        }
+    }
+
+    fn user(user_id: &str, email: &str) -> User {
+        let Fields { name, email, age } = fields(email);
+        let time = Timestamp::from_micros(1_000);
+        User { id: id(user_id), name, email, age, revision: 7, create_time: time, update_time: time }
+    }
+
+    fn run(change: &Change, current: Option<&User>, owner: Option<&UserId>) -> Result<Effect, Error> {
+        decide(change, current, owner, 9, Timestamp::from_micros(500))
+    }
+
+    #[test]
+    fn an_address_has_one_owner() {
+        let ada = user("ada", "ada@example.com");
+        let taken = |change: &Change, current, owner: &UserId| {
+            matches!(run(change, current, Some(owner)), Err(Error::AlreadyExists(Resource::Email)))
+        };
+        let patch = Patch { email: Some(Email::parse("bob@example.com").unwrap()), ..Patch::default() };
+        assert!(taken(
+            &Change::Create { id: id("new"), fields: fields("bob@example.com") },
+            None,
+            &id("bob")
+        ));
+        assert!(taken(
+            &Change::Put { id: Some(id("new")), new_id: id("x"), fields: fields("bob@example.com") },
+            None,
+            &id("bob")
+        ));
+        assert!(taken(
+            &Change::Put { id: Some(id("ada")), new_id: id("x"), fields: fields("bob@example.com") },
+            Some(&ada),
+            &id("bob")
+        ));
+        assert!(taken(&Change::Update { id: id("ada"), patch, etag: None }, Some(&ada), &id("bob")));
+        // Its own address is no conflict.
+        assert!(
+            run(
+                &Change::Put { id: None, new_id: id("x"), fields: fields("ada@example.com") },
+                Some(&ada),
+                Some(&id("ada"))
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn an_overwritten_user_keeps_its_id_and_create_time() {
+        let ada = user("ada", "ada@example.com");
+        let put = Change::Put { id: None, new_id: id("x"), fields: fields("ada@example.com") };
+        let Ok(Effect::Update(after)) = run(&put, Some(&ada), Some(&id("ada"))) else {
+            panic!("not an update")
+        };
+        assert_eq!((after.id, after.create_time, after.revision), (id("ada"), ada.create_time, 9));
+        assert_eq!(
+            after.update_time, ada.update_time,
+            "a clock set back never takes the update time with it"
+        );
+    }
+
+    #[test]
+    fn a_stale_etag_stops_an_update_and_a_delete() {
+        let ada = user("ada", "ada@example.com");
+        let stale = Some(Etag::parse("\"6\"").unwrap());
+        let fresh = Some(ada.etag());
+        for (etag, ok) in [(None, true), (fresh, true), (stale, false)] {
+            let update = Change::Update { id: id("ada"), patch: Patch::default(), etag };
+            let delete = Change::Delete { id: id("ada"), etag, allow_missing: false };
+            assert_eq!(run(&update, Some(&ada), None).is_ok(), ok);
+            assert_eq!(run(&delete, Some(&ada), None).is_ok(), ok);
+        }
+    }
+
+    #[test]
+    fn a_missing_user_can_be_put_and_not_updated() {
+        let missing = |change: &Change| matches!(run(change, None, None), Err(Error::NotFound(Resource::Id)));
+        assert!(missing(&Change::Update { id: id("a"), patch: Patch::default(), etag: None }));
+        assert!(missing(&Change::Delete { id: id("a"), etag: None, allow_missing: false }));
+        assert_eq!(
+            run(&Change::Delete { id: id("a"), etag: None, allow_missing: true }, None, None).unwrap(),
+            Effect::Nothing
+        );
+        let put = |given| Change::Put { id: given, new_id: id("new"), fields: fields("a@example.com") };
+        assert!(matches!(run(&put(None), None, None), Ok(Effect::Create(user)) if user.id == id("new")));
+        assert!(
+            matches!(run(&put(Some(id("a"))), None, None), Ok(Effect::Create(user)) if user.id == id("a"))
+        );
+    }
+}

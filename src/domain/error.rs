@@ -1,0 +1,50 @@
+//! Why a call failed, in the domain's words. What callers get to see is made of
+//! it in one place, in `service`.
+
+/// A field that holds what it may not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The path of the field in the request, such as `user.email`.
+    pub field: String,
+    /// What the field must be. Never holds what it was.
+    pub description: String,
+}
+
+/// What a user is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    Id,
+    Email,
+}
+
+/// Why a call failed. No variant holds personal data, but for the source of
+/// [`Error::Internal`], which is for the log alone.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Every violation of the request, never only the first.
+    #[error("the request breaks {} rules", .0.len())]
+    Invalid(Vec<Violation>),
+    #[error("the request id was used for another payload")]
+    RequestIdReused,
+    #[error("no such user")]
+    NotFound(Resource),
+    #[error("there is such a user already")]
+    AlreadyExists(Resource),
+    #[error("the user has changed since the etag was read")]
+    EtagMismatch,
+    /// Nothing was begun in time, so nothing was applied.
+    #[error("the deadline passed before the work began")]
+    DeadlineExceeded,
+    /// The store has more to do than it may queue; nothing was applied.
+    #[error("the store is overloaded")]
+    Overloaded,
+    /// The store cannot do this now; nothing was applied. The text is for the log.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(&'static str),
+    /// Whether the write was applied could not be found out.
+    #[error("the outcome of the write is unknown")]
+    OutcomeUnknown,
+    /// A bug or a broken store. The source is for the log alone.
+    #[error("internal error")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

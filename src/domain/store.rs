@@ -1,0 +1,65 @@
+//! What the domain asks of a store.
+
+use async_trait::async_trait;
+
+use super::{Deadline, Email, Error, PageSize, User, UserId, Write, Written};
+
+/// What a user is looked up by.
+#[derive(Clone, Debug)]
+pub enum UserKey {
+    Id(UserId),
+    Email(Email),
+}
+
+/// Some users, ordered by id.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    pub users: Vec<User>,
+    /// Whether there are users after the last one.
+    pub more: bool,
+}
+
+/// What a store can do right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    pub reads: bool,
+    pub writes: bool,
+}
+
+/// A place that keeps users.
+///
+/// Every store keeps a random store id, made with the schema, and one revision
+/// counter in commit order. Every write puts the user's row, a row of the change
+/// log and the idempotency row into one transaction, and is answered only when
+/// that is durable. A read that begins after a write was answered sees it.
+///
+/// A write that has begun is finished whole even when the returned future is
+/// dropped. No method begins work after its deadline
+/// ([`Error::DeadlineExceeded`]).
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The user with this key.
+    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<User>, Error>;
+
+    /// The users with these ids, position by position, all from one snapshot.
+    async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error>;
+
+    /// The first users after an id (or from the first one on), ordered by id.
+    async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error>;
+
+    /// Applies one write, as [`super::decide()`] says.
+    ///
+    /// A repeat of a recorded write (the same [`super::Idempotency`]) writes
+    /// nothing and answers with the user as that write left it while the change
+    /// log still holds it, and with the user as it is now after that; another
+    /// payload under the same key is [`Error::RequestIdReused`]. This is checked
+    /// before anything else. Only successes are recorded, and nothing with
+    /// `validate_only`.
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error>;
+
+    /// What the store can do right now; found out afresh, within a second or so.
+    async fn probe(&self) -> Probe;
+
+    /// Finishes what was begun and closes the store. Later calls fail.
+    async fn close(&self);
+}

@@ -1,0 +1,221 @@
+//! A user and the types of its fields. Their fields are private: a value that
+//! exists is a good one.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use uuid::Uuid;
+
+/// A user as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub id: UserId,
+    pub name: Name,
+    pub email: super::Email,
+    pub age: Age,
+    /// The revision of the write that left the user so.
+    pub revision: Revision,
+    pub create_time: Timestamp,
+    pub update_time: Timestamp,
+}
+
+impl User {
+    /// The version that callers send back to make sure nobody wrote in between.
+    pub fn etag(&self) -> Etag {
+        Etag(self.revision)
+    }
+}
+
+/// A user's id: 1 to 63 of `a-z`, `0-9` and `-`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(Box<str>);
+
+impl UserId {
+    /// The longest id, in bytes.
+    pub const MAX_BYTES: usize = 63;
+
+    /// Checks an id that came from outside.
+    ///
+    /// # Errors
+    /// A text that says what an id looks like.
+    pub fn parse(id: &str) -> Result<Self, &'static str> {
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        if (1..=Self::MAX_BYTES).contains(&id.len()) && id.bytes().all(allowed) {
+            Ok(Self(id.into()))
+        } else {
+            Err("must be 1 to 63 characters of a-z, 0-9 and '-'")
+        }
+    }
+
+    /// A new id: a `UUIDv7` (RFC 9562), so that ids made close in time stand close
+    /// in the store.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7().to_string().into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A full name: 1 to 256 characters after trimming, no control characters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Name(Box<str>);
+
+impl Name {
+    /// The longest name, in characters.
+    pub const MAX_CHARS: usize = 256;
+
+    /// Trims and checks a name.
+    ///
+    /// # Errors
+    /// A text that says what a name looks like.
+    pub fn parse(name: &str) -> Result<Self, &'static str> {
+        let name = name.trim();
+        if name.is_empty() {
+            return Err("must not be empty");
+        }
+        // No character is shorter than a byte, so a long text is never counted whole.
+        if name.chars().take(Self::MAX_CHARS + 1).count() > Self::MAX_CHARS {
+            return Err("must be at most 256 characters");
+        }
+        if name.chars().any(char::is_control) {
+            return Err("must not contain control characters");
+        }
+        Ok(Self(name.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Names are personal data: a stray `{:?}` in a log line must not show one.
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Name(..)")
+    }
+}
+
+/// An age in years, 0 to 150.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age(u8);
+
+impl Age {
+    /// Checks an age.
+    ///
+    /// # Errors
+    /// A text that says which ages there are.
+    pub fn parse(age: i32) -> Result<Self, &'static str> {
+        match u8::try_from(age) {
+            Ok(age) if age <= 150 => Ok(Self(age)),
+            _ => Err("must be 0 to 150"),
+        }
+    }
+
+    pub fn years(self) -> u8 {
+        self.0
+    }
+}
+
+/// The number of a write: one counter a store, in commit order, from 1.
+pub type Revision = u64;
+
+/// The version of a user: its revision, quoted as AIP-154 asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Etag(Revision);
+
+impl Etag {
+    /// Reads an etag that a caller sent back.
+    ///
+    /// # Errors
+    /// A text that says where etags come from.
+    pub fn parse(etag: &str) -> Result<Self, &'static str> {
+        const EXPECTED: &str = "must be an etag as this service returned it, quotes included";
+        let hex = etag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or(EXPECTED)?;
+        let revision = Revision::from_str_radix(hex, 16).map_err(|_| EXPECTED)?;
+        // One spelling only: no sign, no leading zero, no capitals.
+        let parsed = Self(revision);
+        if parsed.to_string() == etag { Ok(parsed) } else { Err(EXPECTED) }
+    }
+}
+
+impl fmt::Display for Etag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{:x}\"", self.0)
+    }
+}
+
+/// A point in time: microseconds since 1970 in UTC, which is what every store
+/// can keep without rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    pub fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    pub fn as_micros(self) -> i64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_short_and_plain() {
+        let longest = "a".repeat(63);
+        for good in ["a", "0", "-", "user-1", &longest] {
+            assert_eq!(UserId::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "A", "a_b", "a b", "ü", "a/b", &"a".repeat(64)] {
+            assert!(UserId::parse(bad).is_err(), "{bad:?} must be refused");
+        }
+        assert!(UserId::parse(UserId::generate().as_str()).is_ok());
+    }
+
+    #[test]
+    fn names_are_trimmed_bounded_and_printable() {
+        assert_eq!(Name::parse("  Ada Lovelace\n").unwrap().as_str(), "Ada Lovelace");
+        assert!(Name::parse(&"ü".repeat(256)).is_ok());
+        for bad in ["", "   ", "a\u{0}b", "a\nb", &"ü".repeat(257)] {
+            assert!(Name::parse(bad).is_err(), "{bad:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn ages_are_human() {
+        for good in [0, 1, 150] {
+            assert_eq!(i32::from(Age::parse(good).unwrap().years()), good);
+        }
+        for bad in [-1, 151, 256, i32::MIN, i32::MAX] {
+            assert!(Age::parse(bad).is_err(), "{bad} must be refused");
+        }
+    }
+
+    #[test]
+    fn an_etag_has_one_spelling() {
+        for revision in [1, 0xabc, Revision::MAX] {
+            let etag = Etag(revision);
+            assert_eq!(Etag::parse(&etag.to_string()), Ok(etag));
+        }
+        for bad in ["", "1", "\"\"", "\"01\"", "\"+1\"", "\"A\"", "\"xyz\"", "\"1\" ", "W/\"1\""] {
+            assert!(Etag::parse(bad).is_err(), "{bad:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_no_name() {
+        assert!(!format!("{:?}", Name::parse("Ada").unwrap()).contains("Ada"));
+    }
+}

@@ -1,0 +1,6 @@
+//! A gRPC user service. docs/ARCHITECTURE.md is the way in.
+
+pub mod config;
+pub mod domain;
+pub mod proto;
+pub mod service;

@@ -1,0 +1,122 @@
+//! Runs the built binary the way a user does: a process of its own, on free
+//! ports, stopped by its process id.
+
+#![allow(dead_code, reason = "each tier uses its own part")]
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long anything may take before a test says that it hangs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running server. Killed when dropped.
+pub struct Server {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    pub grpc_addr: SocketAddr,
+    pub admin_addr: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server on free ports, with a store in memory unless `args` name
+    /// another, and returns once it serves.
+    pub fn start(args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+        command.args(["--store-url", "memory:"]).args(args);
+        Self::spawn(command)
+    }
+
+    /// The same from a command of one's own (a wrapper such as strace, say); the
+    /// ports are set by the environment.
+    pub fn spawn(mut command: Command) -> Self {
+        command
+            .env("USERSVC_GRPC_ADDR", "127.0.0.1:0")
+            .env("USERSVC_ADMIN_ADDR", "127.0.0.1:0")
+            .env("USERSVC_LOG_FORMAT", "json")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the server starts");
+        let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let (send, lines) = mpsc::channel();
+        // Reads to the end whether or not anybody listens: a full pipe would stop the server.
+        thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| drop(send.send(line))));
+        let unset = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut server = Self { child, lines, seen: Vec::new(), grpc_addr: unset, admin_addr: unset };
+        let listening = server.wait_for_line("\"listening\"");
+        server.grpc_addr = addr(&listening, "grpc_addr");
+        server.admin_addr = addr(&listening, "admin_addr");
+        server.wait_for_line("\"serving\"");
+        server
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The first line of the log, from here on, that holds `text`.
+    pub fn wait_for_line(&mut self, text: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("no line with {text} in the log:\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+
+    /// Everything logged so far.
+    pub fn log(&mut self) -> &[String] {
+        self.seen.extend(self.lines.try_iter());
+        &self.seen
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().expect("kill runs");
+        assert!(status.success(), "kill -s {name} failed");
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < until, "the server does not end:\n{}", self.log().join("\n"));
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Asks the server to stop (SIGTERM) and returns how it ended.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The value of a field of a JSON log line that holds an address.
+fn addr(line: &str, field: &str) -> SocketAddr {
+    let start = line.find(&format!("\"{field}\":\"")).unwrap_or_else(|| panic!("no {field} in {line}")) + field.len() + 4;
+    let len = line[start..].find('"').expect("the string ends");
+    line[start..start + len].parse().unwrap_or_else(|e| panic!("{field} in {line}: {e}"))
+}
