@@ -1,0 +1,300 @@
+//! The state behind every health name, and the health protocol over it.
+//!
+//! | name | SERVING while |
+//! |---|---|
+//! | `liveness` | every serving thread has answered a tick in the last 10 s, a drain included; never the store |
+//! | `""` | started, not draining, and the store can be read |
+//! | an API's name | `""`, and the store can be written |
+//!
+//! One failed probe of the store turns nobody away: two in a row do, and one
+//! good probe brings the name back.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::stream::{self, Stream};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, codec::CompressionEncoding};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
+
+use super::status;
+use crate::{
+    domain::Probe,
+    proto::health::{HealthListRequest, HealthListResponse, health_server},
+};
+
+/// The name of the process's own health.
+pub const LIVENESS: &str = "liveness";
+/// The name of the server's readiness.
+pub const READINESS: &str = "";
+/// The names of the API services.
+pub const USER_V1: &str = "user.v1.UserService";
+pub const ARTICLE: &str = "UserService";
+
+/// A serving thread that has not ticked for so long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// How often a watched liveness is looked at: it changes by mere lapse of time.
+const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// So many failed probes in a row take a name down.
+const FAILURES_TO_GO_DOWN: u8 = 2;
+
+/// The longest message that a health call may have; a name is short.
+const MAX_MESSAGE_BYTES: usize = 4 * 1_024;
+
+/// The health of this process. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Health(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    article_api: bool,
+    state: watch::Sender<State>,
+    birth: Instant,
+    /// For each serving thread, when it last ticked: milliseconds since birth.
+    ticks: Mutex<Vec<Arc<AtomicU64>>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    started: bool,
+    draining: bool,
+    streams_ended: bool,
+    reads: Ability,
+    writes: Ability,
+}
+
+/// Whether the store can do something, with hysteresis; not before the first
+/// good probe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ability {
+    up: bool,
+    failures: u8,
+}
+
+impl Ability {
+    fn probed(&mut self, good: bool) {
+        self.failures = if good { 0 } else { self.failures.saturating_add(1) };
+        self.up = good || (self.up && self.failures < FAILURES_TO_GO_DOWN);
+    }
+}
+
+impl Health {
+    /// Neither started nor draining, of a store that was not probed yet.
+    pub fn new(article_api: bool) -> Self {
+        Self(Arc::new(Inner {
+            article_api,
+            state: watch::Sender::new(State::default()),
+            birth: Instant::now(),
+            ticks: Mutex::default(),
+        }))
+    }
+
+    /// Says that the server is ready for calls, or not yet.
+    pub fn set_started(&self, started: bool) {
+        self.0.state.send_modify(|state| state.started = started);
+    }
+
+    /// Says that the server is about to go away: every name but `liveness` is
+    /// `NOT_SERVING` from now on. Open streams go on until [`Self::end_streams`].
+    pub fn set_draining(&self) {
+        self.0.state.send_modify(|state| state.draining = true);
+    }
+
+    /// Ends every open Watch and reflection stream, so that connections can close.
+    pub fn end_streams(&self) {
+        self.0.state.send_modify(|state| {
+            state.draining = true;
+            state.streams_ended = true;
+        });
+    }
+
+    /// Says what the store answered when it was last probed.
+    pub fn set_store(&self, probe: Probe) {
+        self.0.state.send_if_modified(|state| {
+            let before = *state;
+            state.reads.probed(probe.reads);
+            state.writes.probed(probe.writes);
+            *state != before
+        });
+    }
+
+    /// What serving thread number `thread` shows its life with; the thread counts
+    /// from here on.
+    pub fn ticker(&self, thread: usize) -> Tick {
+        let mut ticks = self.0.ticks.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.millis_at(Instant::now());
+        while ticks.len() <= thread {
+            ticks.push(Arc::new(AtomicU64::new(now)));
+        }
+        let tick = Tick { birth: self.0.birth, last: Arc::clone(&ticks[thread]) };
+        tick.tick();
+        tick
+    }
+
+    /// How `name` does; `None` for a name that is not known.
+    pub fn status(&self, name: &str) -> Option<ServingStatus> {
+        let serving = self.serving_at(name, Instant::now())?;
+        Some(if serving { ServingStatus::Serving } else { ServingStatus::NotServing })
+    }
+
+    /// Whether `name` is known and SERVING.
+    pub fn is_serving(&self, name: &str) -> bool {
+        self.status(name) == Some(ServingStatus::Serving)
+    }
+
+    /// Every known name.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let article = self.0.article_api.then_some(ARTICLE);
+        [LIVENESS, READINESS, USER_V1].into_iter().chain(article)
+    }
+
+    /// Resolves when open streams are to end.
+    pub fn streams_ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut receiver = self.0.state.subscribe();
+        // The sender lives as long as the process; its end would be one as well.
+        async move { drop(receiver.wait_for(|state| state.streams_ended).await) }
+    }
+
+    /// The health protocol over this state.
+    pub fn server(&self) -> health_server::HealthServer<Self> {
+        health_server::HealthServer::new(self.clone())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    fn serving_at(&self, name: &str, now: Instant) -> Option<bool> {
+        let state = *self.0.state.borrow();
+        let ready = state.started && !state.draining && state.reads.up;
+        match name {
+            LIVENESS => Some(self.is_live_at(now)),
+            READINESS => Some(ready),
+            USER_V1 => Some(ready && state.writes.up),
+            ARTICLE if self.0.article_api => Some(ready && state.writes.up),
+            _ => None,
+        }
+    }
+
+    fn is_live_at(&self, now: Instant) -> bool {
+        let now = self.millis_at(now);
+        let stuck_after = u64::try_from(STUCK_AFTER.as_millis()).unwrap_or(u64::MAX);
+        let ticks = self.0.ticks.lock().unwrap_or_else(PoisonError::into_inner);
+        ticks.iter().all(|last| now.saturating_sub(last.load(Ordering::Relaxed)) < stuck_after)
+    }
+
+    fn millis_at(&self, at: Instant) -> u64 {
+        millis_since(self.0.birth, at)
+    }
+}
+
+fn millis_since(birth: Instant, at: Instant) -> u64 {
+    u64::try_from(at.saturating_duration_since(birth).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A serving thread's sign of life.
+#[derive(Clone, Debug)]
+pub struct Tick {
+    birth: Instant,
+    last: Arc<AtomicU64>,
+}
+
+impl Tick {
+    /// How often to tick: several times before a thread counts as stuck.
+    pub const INTERVAL: Duration = Duration::from_secs(1);
+
+    /// The thread is alive now.
+    pub fn tick(&self) {
+        self.last.store(millis_since(self.birth, Instant::now()), Ordering::Relaxed);
+    }
+}
+
+#[tonic::async_trait]
+impl health_server::Health for Health {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        match self.status(&request.get_ref().service) {
+            Some(status) => Ok(Response::new(HealthCheckResponse { status: status.into() })),
+            None => Err(status::unknown_health_name()),
+        }
+    }
+
+    async fn list(
+        &self,
+        _request: Request<HealthListRequest>,
+    ) -> Result<Response<HealthListResponse>, Status> {
+        let answer = |name| {
+            let status = self.status(name).unwrap_or(ServingStatus::Unknown);
+            (String::from(name), HealthCheckResponse { status: status.into() })
+        };
+        Ok(Response::new(HealthListResponse { statuses: self.names().map(answer).collect() }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let watcher = Watcher {
+            health: self.clone(),
+            changes: self.0.state.subscribe(),
+            name: request.into_inner().service,
+            sent: None,
+            ended: false,
+        };
+        let stream = stream::unfold(watcher, |mut watcher| async {
+            let item = watcher.next().await?;
+            Some((item, watcher))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+/// One open Watch.
+struct Watcher {
+    health: Health,
+    changes: watch::Receiver<State>,
+    name: String,
+    sent: Option<ServingStatus>,
+    ended: bool,
+}
+
+impl Watcher {
+    /// The first status at once, then every one that differs from the one before.
+    async fn next(&mut self) -> Option<Result<HealthCheckResponse, Status>> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            let streams_ended = self.changes.borrow_and_update().streams_ended;
+            let now = self.health.status(&self.name).unwrap_or(ServingStatus::ServiceUnknown);
+            if self.sent != Some(now) {
+                self.sent = Some(now);
+                return Some(Ok(HealthCheckResponse { status: now.into() }));
+            }
+            if streams_ended {
+                self.ended = true;
+                return Some(Err(status::draining()));
+            }
+            self.changed().await;
+        }
+    }
+
+    async fn changed(&mut self) {
+        if self.name == LIVENESS {
+            // Either way the status is looked at again.
+            let _ = tokio::time::timeout(LIVENESS_INTERVAL, self.changes.changed()).await;
+        } else if self.changes.changed().await.is_err() {
+            self.ended = true;
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! From what a call matched to the service that answers it.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header::CONTENT_TYPE};
+use tonic::{Status, body::Body};
+use tower_service::Service;
+
+use super::{
+    health::Health,
+    methods::{Api, Matched},
+    status,
+};
+use crate::{config::Config, domain::Store, proto::health::health_server::HealthServer};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where the store will be: health is served before the store is open.
+#[derive(Clone, Default)]
+pub struct StoreSlot(Arc<OnceLock<Arc<dyn Store>>>);
+
+impl StoreSlot {
+    /// Puts the store in. Only the first one counts.
+    pub fn open(&self, store: Arc<dyn Store>) {
+        let _ = self.0.set(store);
+    }
+
+    /// The store, or UNAVAILABLE while there is none.
+    pub fn get(&self) -> Result<&Arc<dyn Store>, Status> {
+        self.0.get().ok_or_else(status::starting)
+    }
+}
+
+/// Every service, as one tower service. Reads [`Matched`] from the request's
+/// extensions, and never its path.
+#[derive(Clone)]
+pub struct Router {
+    health: HealthServer<Health>,
+    article_api: bool,
+    max_message_bytes: usize,
+}
+
+impl Router {
+    pub fn new(config: &Config, _store: &StoreSlot, health: &Health) -> Self {
+        Self {
+            health: health.server(),
+            article_api: config.article_api,
+            max_message_bytes: config.max_request_bytes,
+        }
+    }
+}
+
+impl<B> Service<Request<B>> for Router
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = RouterFuture;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> RouterFuture {
+        let answer = if !is_grpc(request.headers()) {
+            let mut response = status::bad_content_type().into_http();
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            Answer::Ready(Some(response))
+        } else if request.method() != Verb::POST {
+            let mut response = status::unimplemented().into_http();
+            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
+            Answer::Ready(Some(response))
+        } else {
+            self.dispatch(request)
+        };
+        RouterFuture { answer, max_message_bytes: self.max_message_bytes }
+    }
+}
+
+impl Router {
+    fn dispatch<B>(&mut self, request: Request<B>) -> Answer
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError> + Send,
+    {
+        let matched = request.extensions().get::<Matched>().and_then(|matched| matched.0);
+        match matched.map(|method| method.api) {
+            Some(Api::Health) => Answer::Served(self.health.call(request)),
+            Some(Api::Article) if !self.article_api => {
+                Answer::Ready(Some(status::unimplemented().into_http()))
+            }
+            _ => Answer::Ready(Some(status::unimplemented().into_http())),
+        }
+    }
+}
+
+/// Whether the content type is gRPC's with protobuf messages.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    ["application/grpc", "application/grpc+proto"].iter().any(|name| essence.eq_ignore_ascii_case(name))
+}
+
+enum Answer {
+    Served(Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>),
+    /// Taken when it is polled.
+    Ready(Option<Response<Body>>),
+}
+
+/// The answer to come.
+pub struct RouterFuture {
+    answer: Answer,
+    max_message_bytes: usize,
+}
+
+impl Future for RouterFuture {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.answer {
+            Answer::Ready(response) => {
+                Poll::Ready(Ok(response.take().expect("a future is not polled after its end")))
+            }
+            Answer::Served(future) => {
+                let Poll::Ready(Ok(mut response)) = future.as_mut().poll(cx) else { return Poll::Pending };
+                // An error that tonic's own code answered is all in the head.
+                status::complete(response.headers_mut(), self.max_message_bytes);
+                Poll::Ready(Ok(response))
+            }
+        }
+    }
+}

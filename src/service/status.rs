@@ -1,0 +1,258 @@
+//! Turns what went wrong into a `tonic::Status`: the one place that does.
+//!
+//! Every status carries `google.rpc.ErrorInfo`. Texts are constants or made of
+//! constants: no caller's value and no internal reaches the wire, but for a user
+//! id that the caller itself sent.
+
+use std::{collections::HashMap, error::Error as StdError, fmt::Write as _, time::Duration};
+
+use http::HeaderMap;
+use tonic::{Code, Status, metadata::MetadataMap};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::domain::{Error, Resource, Violation};
+
+/// What names this service in every `ErrorInfo`.
+pub const DOMAIN: &str = "user-service";
+
+/// The resource type in every `ResourceInfo`.
+pub const RESOURCE_TYPE: &str = "user.v1.User";
+
+/// When a caller that was turned away may come back: long enough for a full
+/// queue to have drained, short enough not to be noticed.
+const OVERLOAD_DELAY: Duration = Duration::from_millis(500);
+
+/// The most violations that one status lists. All of them travel in one header,
+/// and clients refuse headers from 8 KiB on.
+const MAX_VIOLATIONS: usize = 32;
+
+/// The status of a domain error.
+pub fn status(error: Error) -> Status {
+    about(error, "")
+}
+
+/// The status of a domain error about the user with this id, as the caller sent it.
+pub fn about(error: Error, id: &str) -> Status {
+    match error {
+        Error::Invalid(violations) => invalid(violations),
+        Error::RequestIdReused => bad_request(
+            "REQUEST_ID_REUSED",
+            "the request id was used for another request",
+            "request_id",
+            "must be new for every request that differs",
+        ),
+        Error::NotFound(resource) => {
+            resource_error(Code::NotFound, "USER_NOT_FOUND", "no such user", resource, id)
+        }
+        Error::AlreadyExists(resource) => {
+            let message = match resource {
+                Resource::Id => "a user with this id exists already",
+                Resource::Email => "a user with this email exists already",
+            };
+            resource_error(Code::AlreadyExists, "USER_ALREADY_EXISTS", message, resource, id)
+        }
+        Error::EtagMismatch => plain(
+            Code::Aborted,
+            "ETAG_MISMATCH",
+            "the user has changed since its etag was read: read it again, then repeat",
+        ),
+        Error::DeadlineExceeded => deadline_exceeded(),
+        Error::Overloaded => overloaded(),
+        Error::Unavailable(reason) => {
+            tracing::warn!(reason, "the store is unavailable");
+            plain(Code::Unavailable, "STORE_UNAVAILABLE", "the store is unavailable; nothing was applied")
+        }
+        Error::OutcomeUnknown => {
+            tracing::error!("the outcome of a write is unknown");
+            plain(
+                Code::Unknown,
+                "OUTCOME_UNKNOWN",
+                "whether the write was applied is unknown: read the user to find out",
+            )
+        }
+        Error::Internal(source) => {
+            tracing::error!(error = %Chain(source.as_ref()), "internal error");
+            internal()
+        }
+    }
+}
+
+/// An unknown outcome that the caller can settle by repeating the very same
+/// call, for it carried a request id.
+pub fn safe_to_repeat() -> Status {
+    tracing::error!("the outcome of a write is unknown");
+    plain(
+        Code::Unavailable,
+        "OUTCOME_UNKNOWN",
+        "whether the write was applied is unknown: repeat it with the same request_id",
+    )
+}
+
+/// The server has as many calls as it may have.
+pub fn overloaded() -> Status {
+    retry(Code::Unavailable, "OVERLOADED", "the server is overloaded", OVERLOAD_DELAY)
+}
+
+/// The server is going away; another one may be asked at once.
+pub fn draining() -> Status {
+    retry(Code::Unavailable, "DRAINING", "the server is shutting down", Duration::ZERO)
+}
+
+/// The store is not open yet.
+pub fn starting() -> Status {
+    plain(Code::Unavailable, "STARTING", "the server is starting")
+}
+
+/// Time ran out.
+pub fn deadline_exceeded() -> Status {
+    plain(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline passed before the call was done")
+}
+
+/// A message is longer than it may be. There is nothing to retry.
+pub fn message_too_large(limit_bytes: usize) -> Status {
+    plain(
+        Code::ResourceExhausted,
+        "MESSAGE_TOO_LARGE",
+        &format!("a message may have at most {limit_bytes} bytes"),
+    )
+}
+
+/// `grpc-timeout` cannot be read.
+pub fn bad_timeout() -> Status {
+    bad_request(
+        "INVALID_TIMEOUT",
+        "grpc-timeout cannot be read",
+        "grpc-timeout",
+        "must be 1 to 8 digits and one of H, M, S, m, u and n",
+    )
+}
+
+/// The content type is not gRPC's.
+pub fn bad_content_type() -> Status {
+    bad_request(
+        "INVALID_CONTENT_TYPE",
+        "this is a gRPC server",
+        "content-type",
+        "must be application/grpc or application/grpc+proto",
+    )
+}
+
+/// Something is broken, and the log says what.
+pub fn internal() -> Status {
+    plain(Code::Internal, "INTERNAL", "internal error")
+}
+
+/// Nothing is served under this path.
+pub fn unimplemented() -> Status {
+    plain(Code::Unimplemented, "UNKNOWN_METHOD", "no such method")
+}
+
+/// Nothing is known under this health name.
+pub fn unknown_health_name() -> Status {
+    let mut details = info("UNKNOWN_HEALTH_NAME", []);
+    details.set_resource_info("grpc.health.v1.Health", "service", "", "List names every health name");
+    Status::with_error_details(Code::NotFound, "no such health name", details)
+}
+
+/// Gives an error that tonic itself answered the details that every error has.
+///
+/// `max_message_bytes` is what the limit was where a message was over it.
+pub fn complete(headers: &mut HeaderMap, max_message_bytes: usize) {
+    let Some(bare) = bare(headers) else { return };
+    let status = match bare.code() {
+        // What tonic says of a message that is too long, as sent and as unpacked.
+        Code::OutOfRange | Code::ResourceExhausted => message_too_large(max_message_bytes),
+        // What the specification asks for where a message cannot be read.
+        Code::Internal => plain(Code::Internal, "MALFORMED_MESSAGE", bare.message()),
+        Code::Unimplemented => plain(Code::Unimplemented, "UNSUPPORTED", bare.message()),
+        Code::NotFound => plain(Code::NotFound, "NOT_FOUND", bare.message()),
+        Code::InvalidArgument => plain(Code::InvalidArgument, "INVALID_REQUEST", bare.message()),
+        Code::Cancelled => plain(Code::Cancelled, "CANCELLED", bare.message()),
+        code => plain(code, "UNEXPECTED", bare.message()),
+    };
+    // It can only fail where a text is no header value, and these are encoded.
+    let _ = status.add_header(headers);
+}
+
+/// The error in these headers, if there is one and it has no details.
+fn bare(headers: &HeaderMap) -> Option<Status> {
+    let code = headers.get(Status::GRPC_STATUS)?;
+    if code == "0" || headers.contains_key(Status::GRPC_STATUS_DETAILS) {
+        return None;
+    }
+    Status::from_header_map(headers)
+}
+
+fn invalid(mut violations: Vec<Violation>) -> Status {
+    let more = violations.len().saturating_sub(MAX_VIOLATIONS);
+    violations.truncate(MAX_VIOLATIONS);
+    let mut message = String::from("the request is invalid");
+    for (i, violation) in violations.iter().enumerate() {
+        let separator = if i == 0 { ": " } else { "; " };
+        // A few are named for those who only read the message.
+        if i < 4 {
+            let _ = write!(message, "{separator}{} {}", violation.field, violation.description);
+        }
+    }
+    let shown = violations.len().min(4);
+    if violations.len() + more > shown {
+        let _ = write!(message, "; and {} more", violations.len() + more - shown);
+    }
+    let fields: Vec<_> =
+        violations.into_iter().map(|v| FieldViolation::new(v.field, v.description)).collect();
+    let mut details = info("INVALID_FIELDS", []);
+    details.set_bad_request(fields);
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+fn bad_request(reason: &str, message: &str, field: &str, description: &str) -> Status {
+    let mut details = info(reason, []);
+    details.add_bad_request_violation(field, description);
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// `id` names the resource where it is known by its id; where it is known by its
+/// e-mail address only the field is named.
+fn resource_error(code: Code, reason: &str, message: &str, resource: Resource, id: &str) -> Status {
+    let (field, name) = match resource {
+        Resource::Id => ("id", id),
+        Resource::Email => ("email", "email"),
+    };
+    let mut details = info(reason, [("field", field)]);
+    details.set_resource_info(RESOURCE_TYPE, name, "", message);
+    Status::with_error_details(code, message, details)
+}
+
+fn retry(code: Code, reason: &str, message: &str, delay: Duration) -> Status {
+    let mut details = info(reason, []);
+    details.set_retry_info(Some(delay));
+    let mut metadata = MetadataMap::new();
+    let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    metadata.insert("grpc-retry-pushback-ms", millis.into());
+    Status::with_error_details_and_metadata(code, message, details, metadata)
+}
+
+fn plain(code: Code, reason: &str, message: &str) -> Status {
+    Status::with_error_details(code, message, info(reason, []))
+}
+
+fn info<const N: usize>(reason: &str, metadata: [(&str, &str); N]) -> ErrorDetails {
+    let metadata: HashMap<String, String> =
+        metadata.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    ErrorDetails::with_error_info(reason, DOMAIN, metadata)
+}
+
+/// An error with its causes, for the log.
+struct Chain<'a>(&'a (dyn StdError + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
