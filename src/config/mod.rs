@@ -1,98 +1,99 @@
-//! Every setting of the service.
+//! Every setting of the service, and where its value comes from.
+//!
+//! The table below is the only place that knows the settings: the struct, the
+//! keys of the file, the environment's names, the flags and the table in
+//! docs/CONFIGURATION.md are all made from it.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod checks;
+#[cfg(test)]
+mod docs;
+mod file;
+mod load;
+mod problem;
+mod table;
+mod value;
 
-/// The effective configuration. docs/CONFIGURATION.md explains each key.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub grpc_addr: SocketAddr,
-    pub admin_addr: SocketAddr,
-    pub store_url: StoreUrl,
-    pub article_api: bool,
-    /// 0: as many as there are CPUs to use.
-    pub serving_threads: usize,
+use std::{net::SocketAddr, time::Duration};
 
-    /// 0: 80% of the descriptor limit.
-    pub max_connections: usize,
-    pub max_concurrent_streams: u32,
-    pub max_stream_resets: usize,
-    pub max_header_list_bytes: u32,
-    pub handshake_timeout: Duration,
-    /// Zero: no maximum age. The same for the idle time.
-    pub max_connection_age: Duration,
-    pub max_connection_age_grace: Duration,
-    pub max_connection_idle: Duration,
-    pub keepalive_interval: Duration,
-    pub keepalive_timeout: Duration,
+pub use load::{Inputs, Loaded, Source};
+pub use problem::Problems;
+pub use table::Key;
+pub use value::{LogFormat, StoreUrl};
 
-    pub max_unary_calls: usize,
-    pub max_streaming_calls: usize,
-    pub default_timeout: Duration,
-    pub max_timeout: Duration,
-    pub max_request_bytes: usize,
+/// What the environment's names begin with. Not `USER_SERVICE_`: Kubernetes sets
+/// variables of that name in every pod beside a Service called `user-service`.
+pub const ENV_PREFIX: &str = "USERSVC_";
 
-    pub shutdown_delay: Duration,
-    pub drain_timeout: Duration,
-    pub flush_timeout: Duration,
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+const MIB: u64 = 1_024 * 1_024;
 
-    pub store_queue: usize,
-    pub change_log_retention: Duration,
-
-    pub log_filter: String,
-    pub log_format: LogFormat,
-    /// One log line per finished call.
-    pub call_log: bool,
-}
-
-/// Where users are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreUrl {
-    /// `memory:`
-    Memory,
-    /// `sqlite:PATH`
-    Sqlite(PathBuf),
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    Json,
-    Text,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            grpc_addr: SocketAddr::from(([0u16; 8], 50051)),
-            admin_addr: SocketAddr::from(([0u16; 8], 9464)),
-            store_url: StoreUrl::Sqlite("user-service.db".into()),
-            article_api: true,
-            serving_threads: 0,
-            max_connections: 0,
-            max_concurrent_streams: 100,
-            max_stream_resets: 1_024,
-            max_header_list_bytes: 16 * 1_024,
-            handshake_timeout: Duration::from_secs(10),
-            max_connection_age: Duration::from_mins(30),
-            max_connection_age_grace: Duration::from_mins(1),
-            max_connection_idle: Duration::from_mins(15),
-            keepalive_interval: Duration::from_mins(1),
-            keepalive_timeout: Duration::from_secs(20),
-            max_unary_calls: 2_048,
-            max_streaming_calls: 1_024,
-            default_timeout: Duration::from_secs(10),
-            max_timeout: Duration::from_mins(1),
-            max_request_bytes: 64 * 1_024,
-            shutdown_delay: Duration::ZERO,
-            drain_timeout: Duration::from_secs(20),
-            flush_timeout: Duration::from_secs(3),
-            store_queue: 4_096,
-            change_log_retention: Duration::from_hours(7 * 24),
-            log_filter: "info".into(),
-            log_format: LogFormat::Auto,
-            call_log: true,
-        }
+table::settings! {
+    "Addresses" {
+        /// Where gRPC is served. Port 0 takes a free one.
+        grpc_addr: SocketAddr = SocketAddr::from(([0u16; 8], 50_051));
+        /// Where `/metrics`, `/livez`, `/readyz` and health are served to those who run the service. Port 0 takes a free one.
+        admin_addr: SocketAddr = SocketAddr::from(([0u16; 8], 9_464));
+        /// Whether the article's own contract is served beside `user.v1`.
+        article_api: bool = true;
+        /// How many threads serve connections. 0: one for each CPU that may be used.
+        serving_threads: usize = 0, 0..=1_024;
+    }
+    "Connections" {
+        /// How many connections may be open at once. 0: 80% of the limit on open files.
+        max_connections: usize = 0, 0..=1_048_576;
+        /// How many calls one connection may have in flight.
+        max_concurrent_streams: u32 = 100, 1..=65_536;
+        /// How many streams a client may reset before its connection is closed.
+        max_stream_resets: usize = 1_024, 1..=1_048_576;
+        /// How large the headers of one call may be, in bytes.
+        max_header_list_bytes: u32 = 16 * 1_024, 1_024..=MIB;
+        /// How long a new connection may take to begin speaking HTTP/2.
+        handshake_timeout: Duration = Duration::from_secs(10), 1..=DAY_MS;
+        /// How long a connection may live before its client is asked to open another, give or take a tenth. 0: for ever.
+        max_connection_age: Duration = Duration::from_mins(30), 0..=365 * DAY_MS;
+        /// How long the calls of a connection that is too old may go on.
+        max_connection_age_grace: Duration = Duration::from_mins(1), 0..=DAY_MS;
+        /// How long a connection may have no call before it is closed. 0: for ever.
+        max_connection_idle: Duration = Duration::from_mins(15), 0..=365 * DAY_MS;
+        /// How often a silent client is pinged. 0: never.
+        keepalive_interval: Duration = Duration::from_mins(1), 0..=DAY_MS;
+        /// How long a client may take to answer a ping before its connection is closed.
+        keepalive_timeout: Duration = Duration::from_secs(20), 1..=DAY_MS;
+    }
+    "Calls" {
+        /// How many unary calls may be in flight; more are turned away.
+        max_unary_calls: usize = 2_048, 1..=1_048_576;
+        /// How many streaming calls may be in flight; more are turned away.
+        max_streaming_calls: usize = 1_024, 1..=1_048_576;
+        /// The deadline of a unary call that brings none.
+        default_timeout: Duration = Duration::from_secs(10), 1..=DAY_MS;
+        /// The longest deadline of a unary call, whatever it asks for.
+        max_timeout: Duration = Duration::from_mins(1), 1..=DAY_MS;
+        /// How large one request message may be, in bytes.
+        max_request_bytes: usize = 64 * 1_024, 1_024..=64 * MIB;
+    }
+    "Shutdown" {
+        /// How long new calls are still served after SIGTERM, while clients and proxies learn of it.
+        shutdown_delay: Duration = Duration::ZERO, 0..=DAY_MS;
+        /// How long calls in flight may go on after that before they are cut.
+        drain_timeout: Duration = Duration::from_secs(20), 0..=DAY_MS;
+        /// How long spans may take to be sent off at the very end.
+        flush_timeout: Duration = Duration::from_secs(3), 0..=DAY_MS;
+    }
+    "Store" {
+        /// Where users are kept: `memory:` or `sqlite:PATH`.
+        store_url: StoreUrl = StoreUrl::Sqlite("user-service.db".into());
+        /// How many writes may wait for the store; more are turned away.
+        store_queue: usize = 4_096, 1..=1_048_576;
+        /// How long the change log keeps a change.
+        change_log_retention: Duration = Duration::from_hours(7 * 24), 1_000..=3_650 * DAY_MS;
+    }
+    "Logs" {
+        /// Which log lines are written: a level, or directives such as `info,user_service=debug`.
+        log_filter: String = "info".into();
+        /// How log lines look; `auto` is text on a terminal and JSON elsewhere.
+        log_format: LogFormat = LogFormat::Auto;
+        /// Whether a line is logged for each finished call.
+        call_log: bool = true;
     }
 }

@@ -1,0 +1,174 @@
+//! What the command line can say.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Arg, ArgMatches, error::ErrorKind, value_parser};
+
+use super::{USAGE, check::Check, smoke::Smoke};
+use crate::config::{Config, Inputs, KEYS, Key, Loaded, Problems};
+
+/// What was asked for.
+#[derive(Debug)]
+pub enum Command {
+    Serve(Config),
+    Migrate(Config),
+    Config(Loaded),
+    Check(Check),
+    Smoke(Smoke),
+}
+
+/// Why nothing is done.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Wrong usage, with the code to end with; a call for help is one too.
+    Usage(clap::Error, u8),
+    Config(Problems),
+}
+
+impl Refusal {
+    /// Says why, and how the process is to end.
+    pub fn report(self) -> ExitCode {
+        match self {
+            Self::Usage(error, code) => {
+                // Nobody is left to be told when this fails.
+                let _ = error.print();
+                let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+                if asked_for { ExitCode::SUCCESS } else { ExitCode::from(code) }
+            }
+            Self::Config(problems) => {
+                eprintln!("user-service: {problems}");
+                ExitCode::from(USAGE)
+            }
+        }
+    }
+}
+
+/// Reads the command line, and the configuration where the command needs it.
+///
+/// # Errors
+/// What is wrong with either.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Command, Refusal> {
+    let args: Vec<_> = args.into_iter().collect();
+    // `check` ends as grpc_health_probe does, wrong usage included.
+    let usage = if args.get(1).is_some_and(|name| name == "check") { 1 } else { USAGE };
+    let matches = program().try_get_matches_from(args).map_err(|error| Refusal::Usage(error, usage))?;
+    let load = |matches: &ArgMatches| inputs(matches, env).load().map_err(Refusal::Config);
+    match matches.subcommand() {
+        Some(("check", matches)) => Ok(Command::Check(check(matches))),
+        Some(("smoke", matches)) => Ok(Command::Smoke(smoke(matches))),
+        Some(("migrate", matches)) => Ok(Command::Migrate(load(matches)?.config)),
+        Some(("config", matches)) => Ok(Command::Config(load(matches)?)),
+        Some((_, matches)) => Ok(Command::Serve(load(matches)?.config)),
+        None => Ok(Command::Serve(load(&matches)?.config)),
+    }
+}
+
+fn program() -> clap::Command {
+    clap::Command::new("user-service")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A gRPC user service")
+        .after_help("Each setting can also be given in the environment or in a TOML file; a flag wins over the environment, and that over the file.")
+        .args_override_self(true)
+        .args_conflicts_with_subcommands(true)
+        .args(settings())
+        .subcommand(
+            clap::Command::new("serve").about("Serve (what happens without a command, too)").args(settings()),
+        )
+        .subcommand(
+            clap::Command::new("check")
+                .about("Ask a server for its health")
+                .after_help("Ends with 0: serving, 1: wrong usage, 2: could not connect, 3: the call failed, 4: not serving")
+                .arg(addr())
+                .arg(Arg::new("service").long("service").value_name("NAME").default_value("").help("Whose health; empty: the server's"))
+                .arg(millis("connect-timeout-ms", "1000", "How long connecting may take"))
+                .arg(millis("timeout-ms", "1000", "How long the answer may take")),
+        )
+        .subcommand(
+            clap::Command::new("smoke")
+                .about("Try every method on a server; leaves nothing behind")
+                .arg(addr())
+                .arg(millis("timeout-ms", "10000", "How long each step may take")),
+        )
+        .subcommand(clap::Command::new("migrate").about("Bring the store to this version's schema").args(settings()))
+        .subcommand(
+            clap::Command::new("config").about("Print the configuration in effect, with sources").args(settings()),
+        )
+}
+
+/// A flag for each setting, and one for the file.
+fn settings() -> impl Iterator<Item = Arg> {
+    let file = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("Read settings from this TOML file [env: USERSVC_CONFIG]");
+    std::iter::once(file).chain(KEYS.iter().map(setting))
+}
+
+fn setting(key: &'static Key) -> Arg {
+    let doc = key.doc.replace('`', "");
+    Arg::new(key.name)
+        .long(key.flag())
+        .value_name(key.placeholder)
+        .allow_negative_numbers(true)
+        .help_heading(key.group)
+        .help(format!("{doc} [default: {}] [env: {}]", key.default(), key.env()))
+}
+
+fn inputs(matches: &ArgMatches, env: impl IntoIterator<Item = (OsString, OsString)>) -> Inputs {
+    let flag = |key: &Key| matches.get_one::<String>(key.name).map(|value| (key.name, value.clone()));
+    Inputs {
+        file: matches.get_one("config").cloned(),
+        env: env.into_iter().collect(),
+        flags: KEYS.iter().filter_map(flag).collect(),
+    }
+}
+
+fn addr() -> Arg {
+    Arg::new("addr")
+        .value_name("HOST:PORT")
+        .required(true)
+        .value_parser(host_and_port)
+        .help("Where the server is, such as localhost:50051 or [::1]:50051")
+}
+
+/// Takes what names a host and a port, and nothing else.
+fn host_and_port(text: &str) -> Result<String, &'static str> {
+    const EXPECTED: &str = "must be a host and a port, such as localhost:50051 or [::1]:50051";
+    let authority: http::uri::Authority = text.parse().map_err(|_| EXPECTED)?;
+    let complete = !authority.host().is_empty() && authority.port_u16().is_some() && !text.contains('@');
+    if complete { Ok(text.into()) } else { Err(EXPECTED) }
+}
+
+fn millis(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("MS")
+        .default_value(default)
+        .value_parser(value_parser!(u64).range(1..=86_400_000))
+        .help(help)
+}
+
+fn duration(matches: &ArgMatches, name: &str) -> Duration {
+    Duration::from_millis(*matches.get_one(name).expect("it has a default"))
+}
+
+fn text(matches: &ArgMatches, name: &str) -> String {
+    matches.get_one::<String>(name).cloned().expect("it is required or has a default")
+}
+
+fn check(matches: &ArgMatches) -> Check {
+    Check {
+        addr: text(matches, "addr"),
+        service: text(matches, "service"),
+        connect_timeout: duration(matches, "connect-timeout-ms"),
+        timeout: duration(matches, "timeout-ms"),
+    }
+}
+
+fn smoke(matches: &ArgMatches) -> Smoke {
+    Smoke { addr: text(matches, "addr"), timeout: duration(matches, "timeout-ms") }
+}

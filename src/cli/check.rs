@@ -1,0 +1,69 @@
+//! `check`: asks a server for its health and ends as `grpc_health_probe` does.
+
+use std::{error::Error, process::ExitCode, time::Duration};
+
+use tonic::{Request, Status, transport};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient,
+};
+
+use super::client;
+
+const NOT_CONNECTED: u8 = 2;
+const CALL_FAILED: u8 = 3;
+const NOT_SERVING: u8 = 4;
+
+/// What to ask, and how long to wait.
+#[derive(Debug)]
+pub struct Check {
+    pub addr: String,
+    /// Empty: the server as a whole.
+    pub service: String,
+    pub connect_timeout: Duration,
+    pub timeout: Duration,
+}
+
+impl Check {
+    pub async fn run(self) -> ExitCode {
+        match self.ask().await {
+            Ok(ServingStatus::Serving) => {
+                println!("SERVING");
+                ExitCode::SUCCESS
+            }
+            Ok(status) => {
+                println!("{}", status.as_str_name());
+                ExitCode::from(NOT_SERVING)
+            }
+            Err((code, why)) => {
+                eprintln!("check: {}: {why}", self.addr);
+                ExitCode::from(code)
+            }
+        }
+    }
+
+    async fn ask(&self) -> Result<ServingStatus, (u8, String)> {
+        let channel = client::connect(&self.addr, self.connect_timeout)
+            .await
+            .map_err(|why| (NOT_CONNECTED, format!("could not connect: {why}")))?;
+        let mut request = Request::new(HealthCheckRequest { service: self.service.clone() });
+        request.set_timeout(self.timeout);
+        let mut health = HealthClient::new(channel);
+        match tokio::time::timeout(self.timeout, health.check(request)).await {
+            Ok(Ok(response)) => Ok(HealthCheckResponse::status(response.get_ref())),
+            Ok(Err(status)) => Err(failed(&status)),
+            Err(_) => Err((CALL_FAILED, format!("no answer within {} ms", self.timeout.as_millis()))),
+        }
+    }
+}
+
+/// A status that the server sent is a failed call. One that the client made up
+/// because what it reached does not speak HTTP/2 means: not connected.
+fn failed(status: &Status) -> (u8, String) {
+    match status.source() {
+        Some(error) if error.is::<transport::Error>() => {
+            (NOT_CONNECTED, format!("could not connect: {}", client::causes(error)))
+        }
+        _ => (CALL_FAILED, format!("the call failed: {:?}: {}", status.code(), status.message())),
+    }
+}

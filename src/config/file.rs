@@ -1,0 +1,86 @@
+//! The configuration file: TOML, one flat table.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use toml::{
+    Spanned,
+    de::{DeString, DeTable, DeValue},
+};
+
+use super::{Key, Problems, Source, load::Entry, value::Kind};
+
+/// More than this is not a configuration.
+const MAX_BYTES: u64 = 1_024 * 1_024;
+
+/// What the file at `path` sets; what is wrong with the file as a whole goes to
+/// `problems`.
+pub fn read(path: &Path, problems: &mut Problems) -> Vec<Entry> {
+    let whole = Source::File { path: path.into(), line: None };
+    let text = match contents(path) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.add(&whole, format_args!("cannot be read: {error}"));
+            return Vec::new();
+        }
+    };
+    match DeTable::parse(&text) {
+        Ok(table) => entries(path, &text, table.get_ref()),
+        Err(error) => {
+            let at =
+                Source::File { path: path.into(), line: error.span().map(|at| line_at(&text, at.start)) };
+            problems.add(&at, format_args!("is not TOML: {}", error.message()));
+            Vec::new()
+        }
+    }
+}
+
+fn contents(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(std::io::Error::other("is larger than 1 MiB"));
+    }
+    Ok(text)
+}
+
+fn entries(path: &Path, text: &str, table: &DeTable<'_>) -> Vec<Entry> {
+    let mut keys: Vec<_> = table.iter().collect();
+    keys.sort_by_key(|(key, _)| key.span().start);
+    let entry = |(key, value): (&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| {
+        let line = line_at(text, key.span().start);
+        let (kind, value) = scalar(value.get_ref());
+        let source = Source::File { path: PathBuf::from(path), line: Some(line) };
+        Entry { name: key.get_ref().to_string(), kind: Some(kind), value, source }
+    };
+    keys.into_iter().map(entry).collect()
+}
+
+/// A value as text, and what it is.
+fn scalar(value: &DeValue<'_>) -> (Kind, String) {
+    match value {
+        DeValue::String(text) => (Kind::Text, text.to_string()),
+        DeValue::Boolean(on) => (Kind::Switch, on.to_string()),
+        DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(value) => (Kind::Number, value.to_string()),
+            Err(_) => (Kind::Number, number.to_string()),
+        },
+        other => (Kind::Other, other.type_str().to_owned()),
+    }
+}
+
+/// The line that the byte at `offset` is in, the first being 1.
+fn line_at(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+/// One line of a file: `key = value # source`.
+pub fn line(key: &Key, value: &str, source: &Source) -> String {
+    match key.kind {
+        Kind::Text => format!("{} = {} # {source}\n", key.name, toml::Value::from(value)),
+        _ => format!("{} = {value} # {source}\n", key.name),
+    }
+}

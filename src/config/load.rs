@@ -1,0 +1,166 @@
+//! Puts a configuration together: file, then environment, then flags, each over
+//! the one before.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fmt,
+    path::PathBuf,
+};
+
+use super::{
+    Config, ENV_PREFIX, KEYS, Key, Problems, checks, file,
+    problem::{nearest, quote},
+    value::Kind,
+};
+
+/// The variable that names the file.
+const FILE_VARIABLE: &str = "USERSVC_CONFIG";
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Default,
+    File { path: PathBuf, line: Option<usize> },
+    Environment(String),
+    Flag(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            // Quoted, so that no path can end the comment that holds it.
+            Self::File { path, line } => {
+                write!(f, "file {:?}", path.to_string_lossy())?;
+                line.map_or(Ok(()), |line| write!(f, ", line {line}"))
+            }
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::Flag(name) => write!(f, "flag --{name}"),
+        }
+    }
+}
+
+/// Everything that can set anything.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    /// The file, where a flag names it.
+    pub file: Option<PathBuf>,
+    /// All variables of the environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Keys and values.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// What one source says of one setting.
+pub struct Entry {
+    /// The key, as the file spells keys.
+    pub name: String,
+    /// What the value is, where its source can tell.
+    pub kind: Option<Kind>,
+    pub value: String,
+    pub source: Source,
+}
+
+/// A configuration that is good, and where each value comes from.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// One for each of [`KEYS`].
+    sources: Vec<Source>,
+}
+
+impl Inputs {
+    /// Reads all sources and checks everything.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(self) -> Result<Loaded, Problems> {
+        let mut problems = Problems::default();
+        let (env_file, environment) = environment(self.env, &mut problems);
+        let mut entries = match self.file.or(env_file) {
+            Some(path) => file::read(&path, &mut problems),
+            None => Vec::new(),
+        };
+        entries.extend(environment);
+        entries.extend(self.flags.into_iter().map(|(name, value)| {
+            let source = Source::Flag(name.replace('_', "-"));
+            Entry { name: name.into(), kind: None, value, source }
+        }));
+
+        let mut loaded = Loaded { config: Config::default(), sources: vec![Source::Default; KEYS.len()] };
+        let bad: Vec<_> =
+            entries.into_iter().filter_map(|entry| loaded.apply(entry, &mut problems)).collect();
+        checks::run(&loaded, &bad, &mut problems);
+        problems.none_or(loaded)
+    }
+}
+
+impl Loaded {
+    /// Where the value of this key comes from.
+    pub fn source(&self, name: &str) -> &Source {
+        KEYS.iter().position(|key| key.name == name).map_or(&Source::Default, |index| &self.sources[index])
+    }
+
+    /// The configuration as a file that says the same, each value with its source.
+    pub fn to_toml(&self) -> String {
+        let line = |(key, source): (&Key, &Source)| file::line(key, &(key.show)(&self.config), source);
+        KEYS.iter().zip(&self.sources).map(line).collect()
+    }
+
+    /// Takes over what an entry says, or returns its key where that is wrong.
+    fn apply(&mut self, entry: Entry, problems: &mut Problems) -> Option<String> {
+        let Some(index) = KEYS.iter().position(|key| key.name == entry.name) else {
+            problems.add(&entry.source, unknown(&entry));
+            return Some(entry.name);
+        };
+        let key = &KEYS[index];
+        // Only the file tells a number from a text.
+        let right_kind = entry.kind.is_none_or(|kind| kind == key.kind);
+        if right_kind && (key.set)(&mut self.config, &entry.value).is_some() {
+            self.sources[index] = entry.source;
+            return None;
+        }
+        let what = format!("{} must be {}, not {}", key.name, key.expected(), quote(&entry.value));
+        problems.add(&entry.source, what);
+        Some(entry.name)
+    }
+}
+
+/// The file that the environment names, and what it sets.
+fn environment(
+    variables: Vec<(OsString, OsString)>,
+    problems: &mut Problems,
+) -> (Option<PathBuf>, Vec<Entry>) {
+    let mut path = None;
+    let mut entries = Vec::new();
+    for (name, value) in variables {
+        let Some(key) = name.to_str().and_then(|name| name.strip_prefix(ENV_PREFIX)) else { continue };
+        if name == OsStr::new(FILE_VARIABLE) {
+            path = Some(value.into());
+            continue;
+        }
+        let source = Source::Environment(format!("{ENV_PREFIX}{key}"));
+        match value.into_string() {
+            Ok(value) => entries.push(Entry { name: key.to_ascii_lowercase(), kind: None, value, source }),
+            Err(_) => problems.add(&source, "the value is not valid UTF-8"),
+        }
+    }
+    // The environment has no order of its own; messages should have one.
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    (path, entries)
+}
+
+fn unknown(entry: &Entry) -> String {
+    let (written, guess) = match &entry.source {
+        Source::Environment(name) => {
+            let known = KEYS.iter().map(Key::env).chain([FILE_VARIABLE.to_owned()]);
+            (name.as_str(), nearest(name, known))
+        }
+        _ => (entry.name.as_str(), nearest(&entry.name, KEYS.iter().map(|key| key.name.to_owned()))),
+    };
+    let written = quote(written);
+    match guess {
+        Some(guess) => format!("there is no setting {written}; did you mean {guess}?"),
+        None => format!("there is no setting {written}"),
+    }
+}

@@ -1,0 +1,69 @@
+//! What is wrong with a configuration: everything at once.
+
+use std::{borrow::Cow, error::Error, fmt};
+
+use super::Source;
+
+/// Every problem that was found.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<String>);
+
+impl Problems {
+    /// Notes what is wrong with what a source says.
+    pub fn add(&mut self, source: &Source, what: impl fmt::Display) {
+        self.0.push(format!("{source}: {what}"));
+    }
+
+    /// Notes what is wrong between two settings.
+    pub fn add_between(&mut self, what: String) {
+        self.0.push(what);
+    }
+
+    /// `value`, unless there was a problem.
+    pub fn none_or<T>(self, value: T) -> Result<T, Self> {
+        if self.0.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => writeln!(f, "the configuration has an error:")?,
+            many => writeln!(f, "the configuration has {many} errors:")?,
+        }
+        for problem in &self.0 {
+            writeln!(f, "  {problem}")?;
+        }
+        write!(f, "`user-service --help` explains every setting")
+    }
+}
+
+impl Error for Problems {}
+
+/// The name nearest to one that nobody knows, if any is near.
+pub fn nearest(unknown: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    const NEAR: f64 = 0.6;
+    known
+        .map(|name| (strsim::normalized_damerau_levenshtein(unknown, &name), name))
+        .filter(|(likeness, _)| *likeness >= NEAR)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, name)| name)
+}
+
+/// A value as a message may repeat it: without the user and password of a URL,
+/// and not longer than one cares to read.
+pub fn quote(value: &str) -> String {
+    const LONGEST: usize = 100;
+    let shown = match value.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, place)) => Cow::Owned(format!("{scheme}://(hidden)@{place}")),
+            None => value.into(),
+        },
+        None => value.into(),
+    };
+    let mut quoted: String = shown.chars().take(LONGEST).collect();
+    if quoted.len() < shown.len() {
+        quoted.push('…');
+    }
+    format!("{quoted:?}")
+}

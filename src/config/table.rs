@@ -1,0 +1,92 @@
+//! What is known of each setting, and the macro that makes it from the table.
+
+use std::ops::RangeInclusive;
+
+use super::{Config, ENV_PREFIX, value::Kind};
+
+/// One setting.
+pub struct Key {
+    /// As the file spells it; a duration ends in its unit.
+    pub name: &'static str,
+    /// Settings that are explained together.
+    pub group: &'static str,
+    /// A sentence or two.
+    pub doc: &'static str,
+    /// How a value is called in a help text.
+    pub placeholder: &'static str,
+    pub(super) kind: Kind,
+    pub(super) form: &'static str,
+    pub(super) range: Option<RangeInclusive<u64>>,
+    pub(super) set: fn(&mut Config, &str) -> Option<()>,
+    pub(super) show: fn(&Config) -> String,
+}
+
+impl Key {
+    /// `USERSVC_GRPC_ADDR`
+    pub fn env(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.name.to_ascii_uppercase())
+    }
+
+    /// `grpc-addr`
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// The default, as one would write it.
+    pub fn default(&self) -> String {
+        (self.show)(&Config::default())
+    }
+
+    /// What a good value is, in words.
+    pub fn expected(&self) -> String {
+        match &self.range {
+            Some(range) => format!("{} from {} to {}", self.form, range.start(), range.end()),
+            None => self.form.into(),
+        }
+    }
+}
+
+/// Makes `Config`, its defaults and `KEYS` from rows of
+/// `/// doc`, `field: Type = default`, and the range where the value is a number.
+macro_rules! settings {
+    ($($group:literal { $(
+        $(#[doc = $doc:literal])+
+        $field:ident: $kind:ident = $default:expr $(, $range:expr)?;
+    )+ })+) => {
+        /// The effective configuration.
+        #[derive(Clone, Debug)]
+        pub struct Config { $($(
+            $(#[doc = $doc])+
+            pub $field: $kind,
+        )+)+ }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($( $field: $default, )+)+ }
+            }
+        }
+
+        /// Every setting, in the order of the documentation.
+        pub static KEYS: &[Key] = &[ $($( Key {
+            name: $crate::config::table::settings!(@name $field $kind),
+            group: $group,
+            doc: concat!($($doc),+).trim_ascii(),
+            placeholder: <$kind as $crate::config::value::Value>::PLACEHOLDER,
+            kind: <$kind as $crate::config::value::Value>::KIND,
+            form: <$kind as $crate::config::value::Value>::FORM,
+            range: $crate::config::table::settings!(@range $($range)?),
+            set: |config, text| {
+                let range = $crate::config::table::settings!(@range $($range)?);
+                config.$field = $crate::config::value::read(text, range.as_ref())?;
+                Some(())
+            },
+            show: |config| $crate::config::value::Value::show(&config.$field),
+        }, )+)+ ];
+    };
+    (@name $field:ident Duration) => { concat!(stringify!($field), "_ms") };
+    (@name $field:ident $kind:ident) => { stringify!($field) };
+    (@range) => { None };
+    (@range $range:expr) => { Some($range) };
+}
+
+pub(super) use settings;

@@ -1,0 +1,184 @@
+//! The types that settings have, and how each is read and written.
+
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+/// What a value is in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Number,
+    Switch,
+    /// What no setting is: a list, a table, a fraction, a date.
+    Other,
+}
+
+/// A type that a setting can have.
+pub trait Value: Sized {
+    const KIND: Kind;
+    /// What a good value is, in words.
+    const FORM: &'static str;
+    /// The same in one word, for help texts.
+    const PLACEHOLDER: &'static str;
+
+    fn read(text: &str) -> Option<Self>;
+
+    /// A text that [`Value::read`] reads back.
+    fn show(&self) -> String;
+
+    /// What a range is a range of.
+    fn number(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Reads a value that is also within its range.
+pub fn read<V: Value>(text: &str, range: Option<&RangeInclusive<u64>>) -> Option<V> {
+    let value = V::read(text)?;
+    let within = |number| range.is_none_or(|range| range.contains(&number));
+    value.number().is_none_or(within).then_some(value)
+}
+
+macro_rules! numbers {
+    ($($number:ty),+) => { $(
+        impl Value for $number {
+            const KIND: Kind = Kind::Number;
+            const FORM: &'static str = "a whole number";
+            const PLACEHOLDER: &'static str = "N";
+
+            fn read(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+
+            fn show(&self) -> String {
+                self.to_string()
+            }
+
+            fn number(&self) -> Option<u64> {
+                u64::try_from(*self).ok()
+            }
+        }
+    )+ };
+}
+
+numbers!(u32, usize);
+
+impl Value for Duration {
+    const KIND: Kind = Kind::Number;
+    const FORM: &'static str = "a whole number of milliseconds";
+    const PLACEHOLDER: &'static str = "MS";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self::from_millis)
+    }
+
+    fn show(&self) -> String {
+        self.as_millis().to_string()
+    }
+
+    fn number(&self) -> Option<u64> {
+        u64::try_from(self.as_millis()).ok()
+    }
+}
+
+impl Value for bool {
+    const KIND: Kind = Kind::Switch;
+    const FORM: &'static str = "true or false";
+    const PLACEHOLDER: &'static str = "true|false";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for String {
+    const KIND: Kind = Kind::Text;
+    const FORM: &'static str = "a text that is not empty";
+    const PLACEHOLDER: &'static str = "TEXT";
+
+    fn read(text: &str) -> Option<Self> {
+        (!text.trim().is_empty()).then(|| text.into())
+    }
+
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Value for SocketAddr {
+    const KIND: Kind = Kind::Text;
+    const FORM: &'static str = "an IP address and a port, such as [::]:50051 or 127.0.0.1:0";
+    const PLACEHOLDER: &'static str = "IP:PORT";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Where users are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `memory:`
+    Memory,
+    /// `sqlite:PATH`
+    Sqlite(PathBuf),
+}
+
+impl Value for StoreUrl {
+    const KIND: Kind = Kind::Text;
+    const FORM: &'static str = "memory: or sqlite: and a path, such as sqlite:/data/user-service.db";
+    const PLACEHOLDER: &'static str = "URL";
+
+    fn read(text: &str) -> Option<Self> {
+        if text == "memory:" {
+            return Some(Self::Memory);
+        }
+        let path = text.strip_prefix("sqlite:")?;
+        // `sqlite://name` would mean /name, which is rarely what its author meant,
+        // and `:memory:` a store that is gone with its connection.
+        let path_is_plain = !path.is_empty() && !path.starts_with("//") && !path.starts_with(':');
+        path_is_plain.then(|| Self::Sqlite(path.into()))
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Memory => "memory:".into(),
+            Self::Sqlite(path) => format!("sqlite:{}", path.display()),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    Json,
+    Text,
+}
+
+impl Value for LogFormat {
+    const KIND: Kind = Kind::Text;
+    const FORM: &'static str = "auto, json or text";
+    const PLACEHOLDER: &'static str = "auto|json|text";
+
+    fn read(text: &str) -> Option<Self> {
+        [Self::Auto, Self::Json, Self::Text].into_iter().find(|format| format.show() == text)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto",
+            Self::Json => "json",
+            Self::Text => "text",
+        }
+        .into()
+    }
+}
