@@ -156,6 +156,11 @@ impl Health {
         [LIVENESS, READINESS, USER_V1].into_iter().chain(article)
     }
 
+    /// Whether open streams are to end.
+    pub fn have_streams_ended(&self) -> bool {
+        self.0.state.borrow().streams_ended
+    }
+
     /// Resolves when open streams are to end.
     pub fn streams_ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut receiver = self.0.state.subscribe();

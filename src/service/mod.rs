@@ -1,9 +1,14 @@
 //! The gRPC surface.
 
+mod article;
+mod call;
 pub mod health;
 pub mod methods;
+mod reflection;
 mod router;
 pub mod status;
+mod user_v1;
+mod violations;
 
 pub use health::Health;
 pub use router::{Router, StoreSlot};

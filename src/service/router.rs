@@ -9,15 +9,26 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header::CONTENT_TYPE};
-use tonic::{Status, body::Body};
+use tonic::{Status, body::Body, codec::CompressionEncoding::Gzip};
 use tower_service::Service;
 
 use super::{
+    article::Article,
+    call::Users,
     health::Health,
     methods::{Api, Matched},
+    reflection::Reflection,
     status,
+    user_v1::UserV1,
 };
-use crate::{config::Config, domain::Store, proto::health::health_server::HealthServer};
+use crate::{
+    config::Config,
+    domain::Store,
+    proto::{
+        article::user_service_server::UserServiceServer as ArticleServer,
+        health::health_server::HealthServer, user::v1::user_service_server::UserServiceServer,
+    },
+};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -41,18 +52,55 @@ impl StoreSlot {
 /// extensions, and never its path.
 #[derive(Clone)]
 pub struct Router {
+    user_v1: UserServiceServer<UserV1>,
+    /// `None` where it is switched off.
+    article: Option<ArticleServer<Article>>,
     health: HealthServer<Health>,
-    article_api: bool,
+    reflection_v1: Reflection,
+    reflection_v1alpha: Reflection,
     max_message_bytes: usize,
 }
 
 impl Router {
-    pub fn new(config: &Config, _store: &StoreSlot, health: &Health) -> Self {
+    /// # Panics
+    /// If the descriptors that were compiled in cannot be read.
+    pub fn new(config: &Config, store: &StoreSlot, health: &Health) -> Self {
+        let users = Users::new(store.clone());
+        // The same limit as the layers', which answer first for a message as sent;
+        // here it bounds what a compressed one unpacks to.
+        let limit = config.max_request_bytes;
+        let article = || {
+            ArticleServer::new(Article(users.clone()))
+                .accept_compressed(Gzip)
+                .max_decoding_message_size(limit)
+        };
+        let (reflection_v1, reflection_v1alpha) =
+            Reflection::both(config.article_api, health).expect("descriptors are compiled in and tested");
         Self {
+            article: config.article_api.then(article),
+            user_v1: UserServiceServer::new(UserV1(users))
+                .accept_compressed(Gzip)
+                .max_decoding_message_size(limit),
             health: health.server(),
-            article_api: config.article_api,
-            max_message_bytes: config.max_request_bytes,
+            reflection_v1,
+            reflection_v1alpha,
+            max_message_bytes: limit,
         }
+    }
+
+    fn dispatch<B>(&mut self, request: Request<B>) -> Option<Served>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError> + Send,
+    {
+        let Matched(matched) = request.extensions().get().copied()?;
+        Some(match matched?.api {
+            Api::UserV1 => self.user_v1.call(request),
+            Api::Article => self.article.as_mut()?.call(request),
+            Api::Health => self.health.call(request),
+            Api::ReflectionV1 => self.reflection_v1.call(request),
+            Api::ReflectionV1Alpha => self.reflection_v1alpha.call(request),
+        })
     }
 }
 
@@ -80,26 +128,12 @@ where
             response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
             Answer::Ready(Some(response))
         } else {
-            self.dispatch(request)
+            match self.dispatch(request) {
+                Some(future) => Answer::Served(future),
+                None => Answer::Ready(Some(status::unimplemented().into_http())),
+            }
         };
         RouterFuture { answer, max_message_bytes: self.max_message_bytes }
-    }
-}
-
-impl Router {
-    fn dispatch<B>(&mut self, request: Request<B>) -> Answer
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError> + Send,
-    {
-        let matched = request.extensions().get::<Matched>().and_then(|matched| matched.0);
-        match matched.map(|method| method.api) {
-            Some(Api::Health) => Answer::Served(self.health.call(request)),
-            Some(Api::Article) if !self.article_api => {
-                Answer::Ready(Some(status::unimplemented().into_http()))
-            }
-            _ => Answer::Ready(Some(status::unimplemented().into_http())),
-        }
     }
 }
 
@@ -110,8 +144,10 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     ["application/grpc", "application/grpc+proto"].iter().any(|name| essence.eq_ignore_ascii_case(name))
 }
 
+type Served = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 enum Answer {
-    Served(Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>),
+    Served(Served),
     /// Taken when it is polled.
     Ready(Option<Response<Body>>),
 }

@@ -1,0 +1,81 @@
+//! The article's contract: a thin translation onto the same users.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    call::{Call, Users},
+    status,
+    violations::Violations,
+};
+use crate::{
+    domain::{Change, Email, Error, User, UserId, UserKey, Write},
+    proto::article as pb,
+};
+
+/// What the article's server says where it finds nobody.
+const NOT_FOUND: &str = "User not found";
+
+/// The article's `UserService`.
+#[derive(Clone)]
+pub struct Article(pub Users);
+
+#[tonic::async_trait]
+impl pb::user_service_server::UserService for Article {
+    async fn get_user(
+        &self,
+        request: Request<pb::UserRequest>,
+    ) -> Result<Response<pb::UserResponse>, Status> {
+        let call = Call::of(request.extensions());
+        let store = self.0.store()?;
+        let user = match key(&request.into_inner().user.unwrap_or_default()) {
+            Some(key) => store.get(&key, call.deadline).await.map_err(status::status)?,
+            None => None,
+        };
+        let error = if user.is_none() { NOT_FOUND } else { "" };
+        Ok(Response::new(pb::UserResponse { user: user.as_ref().map(message), error: error.into() }))
+    }
+
+    async fn create_user(
+        &self,
+        request: Request<pb::CreateUserRequest>,
+    ) -> Result<Response<pb::CreateUserResponse>, Status> {
+        let call = Call::of(request.extensions());
+        let request = request.into_inner();
+        let change = put(&request).map_err(status::status)?;
+        let write = Write { change, idempotency: None, validate_only: false };
+        let id = request.user.map(|user| user.id).unwrap_or_default();
+        let user = self.0.save(write, &id, call.deadline).await?;
+        Ok(Response::new(pb::CreateUserResponse { user: Some(message(&user)) }))
+    }
+}
+
+/// Who is looked for: nobody, where what is given can be nobody's.
+fn key(user: &pb::User) -> Option<UserKey> {
+    if user.id.is_empty() {
+        Email::parse(&user.email).ok().map(UserKey::Email)
+    } else {
+        UserId::parse(&user.id).ok().map(UserKey::Id)
+    }
+}
+
+fn put(request: &pb::CreateUserRequest) -> Result<Change, Error> {
+    let mut violations = Violations::default();
+    let Some(user) = violations.required("user", request.user.as_ref()) else {
+        return Err(violations.into_error());
+    };
+    let id = violations.optional("user.id", &user.id, UserId::parse);
+    let fields = violations.fields(&user.name, &user.email, user.age);
+    match fields {
+        Some(fields) if violations.is_empty() => Ok(Change::Put { id, new_id: UserId::generate(), fields }),
+        _ => Err(violations.into_error()),
+    }
+}
+
+fn message(user: &User) -> pb::User {
+    pb::User {
+        name: user.name.as_str().into(),
+        email: user.email.as_str().into(),
+        age: user.age.years().into(),
+        id: user.id.as_str().into(),
+    }
+}

@@ -1,0 +1,78 @@
+//! What the API services share: how a call reaches the store, and how a user
+//! looks on the wire.
+
+use std::sync::Arc;
+
+use tonic::{Extensions, Status};
+
+use super::{router::StoreSlot, status};
+use crate::domain::{
+    Caller, Change, Deadline, Error, Idempotency, RequestId, Store, Timestamp, User, Write, Written,
+};
+
+/// Who calls and until when, as the layers found out.
+pub struct Call {
+    pub caller: Caller,
+    pub deadline: Deadline,
+}
+
+impl Call {
+    pub fn of(extensions: &Extensions) -> Self {
+        Self {
+            caller: extensions.get().cloned().unwrap_or_else(Caller::anonymous),
+            deadline: extensions.get().copied().unwrap_or(Deadline::NONE),
+        }
+    }
+
+    /// How to know this write again, if the caller named it. `payload` is what was
+    /// asked for, the name left out.
+    pub fn idempotency(
+        &self,
+        method: &str,
+        request_id: Option<RequestId>,
+        payload: &impl prost::Message,
+    ) -> Option<Idempotency> {
+        let request_id = request_id?;
+        Some(Idempotency::new(&self.caller, method, request_id, &payload.encode_to_vec()))
+    }
+}
+
+/// The store, once it is open, with its errors as statuses.
+#[derive(Clone)]
+pub struct Users(StoreSlot);
+
+impl Users {
+    pub fn new(slot: StoreSlot) -> Self {
+        Self(slot)
+    }
+
+    pub fn store(&self) -> Result<&Arc<dyn Store>, Status> {
+        self.0.get()
+    }
+
+    /// Writes, and answers with the user that the write left, if it left one.
+    /// `id` is the id that the caller sent, for the error to name.
+    pub async fn write(&self, write: Write, id: &str, deadline: Deadline) -> Result<Option<User>, Status> {
+        let named = write.idempotency.is_some();
+        match self.store()?.write(write, deadline).await {
+            Ok(Written { user, .. }) => Ok(user),
+            Err(Error::OutcomeUnknown) if named => Err(status::safe_to_repeat()),
+            Err(error) => Err(status::about(error, id)),
+        }
+    }
+
+    /// Writes a change that leaves a user.
+    pub async fn save(&self, write: Write, id: &str, deadline: Deadline) -> Result<User, Status> {
+        debug_assert!(!matches!(write.change, Change::Delete { .. }), "a delete leaves no user");
+        // None is left where this repeats a write of a user that is gone by now.
+        let user = self.write(write, id, deadline).await?;
+        user.ok_or_else(|| status::about(Error::NotFound(crate::domain::Resource::Id), id))
+    }
+}
+
+/// A point in time as protobuf has it.
+pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let micros = time.as_micros();
+    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or_default();
+    prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}

@@ -1,0 +1,127 @@
+//! `user.v1.UserService`: reads requests into the domain's words, and answers
+//! from what the store says.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    call::{Call, Users, timestamp},
+    status,
+};
+use crate::{
+    domain::{Error, PageToken, Resource, User, UserKey, Write},
+    proto::user::v1 as pb,
+};
+
+mod request;
+
+/// The service's own contract.
+#[derive(Clone)]
+pub struct UserV1(pub Users);
+
+#[tonic::async_trait]
+impl pb::user_service_server::UserService for UserV1 {
+    async fn create_user(
+        &self,
+        request: Request<pb::CreateUserRequest>,
+    ) -> Result<Response<pb::CreateUserResponse>, Status> {
+        let call = Call::of(request.extensions());
+        let mut request = request.into_inner();
+        let (change, request_id) = request::create(&request).map_err(status::status)?;
+        request.request_id.clear();
+        let idempotency = call.idempotency("user.v1.UserService/CreateUser", request_id, &request);
+        let write = Write { change, idempotency, validate_only: request.validate_only };
+        let user = self.0.save(write, &request.user_id, call.deadline).await?;
+        Ok(Response::new(pb::CreateUserResponse { user: Some(message(&user)) }))
+    }
+
+    async fn get_user(
+        &self,
+        request: Request<pb::GetUserRequest>,
+    ) -> Result<Response<pb::GetUserResponse>, Status> {
+        let call = Call::of(request.extensions());
+        let key = request::key(request.get_ref()).map_err(status::status)?;
+        let user = self.0.store()?.get(&key, call.deadline).await.map_err(status::status)?;
+        match user {
+            Some(user) => Ok(Response::new(pb::GetUserResponse { user: Some(message(&user)) })),
+            None => Err(match key {
+                UserKey::Id(id) => status::about(Error::NotFound(Resource::Id), id.as_str()),
+                UserKey::Email(_) => status::status(Error::NotFound(Resource::Email)),
+            }),
+        }
+    }
+
+    async fn batch_get_users(
+        &self,
+        request: Request<pb::BatchGetUsersRequest>,
+    ) -> Result<Response<pb::BatchGetUsersResponse>, Status> {
+        let call = Call::of(request.extensions());
+        let request = request.into_inner();
+        let ids = request::ids(&request).map_err(status::status)?;
+        let found = self.0.store()?.batch_get(&ids, call.deadline).await.map_err(status::status)?;
+        let mut response = pb::BatchGetUsersResponse::default();
+        for (id, user) in ids.iter().zip(&found) {
+            match user {
+                Some(user) => response.users.push(message(user)),
+                None if request.allow_missing => response.missing_ids.push(id.as_str().into()),
+                None => return Err(status::about(Error::NotFound(Resource::Id), id.as_str())),
+            }
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<pb::ListUsersRequest>,
+    ) -> Result<Response<pb::ListUsersResponse>, Status> {
+        let call = Call::of(request.extensions());
+        let (size, token) = request::page(request.get_ref()).map_err(status::status)?;
+        let after = token.as_ref().map(PageToken::id);
+        let page = self.0.store()?.list(after, size, call.deadline).await.map_err(status::status)?;
+        let next = page.users.last().filter(|_| page.more).map(|last| PageToken::after(last.id.clone()));
+        Ok(Response::new(pb::ListUsersResponse {
+            users: page.users.iter().map(message).collect(),
+            next_page_token: next.map(|token| token.encode()).unwrap_or_default(),
+        }))
+    }
+
+    async fn update_user(
+        &self,
+        request: Request<pb::UpdateUserRequest>,
+    ) -> Result<Response<pb::UpdateUserResponse>, Status> {
+        let call = Call::of(request.extensions());
+        let mut request = request.into_inner();
+        let (change, request_id) = request::update(&request).map_err(status::status)?;
+        request.request_id.clear();
+        let idempotency = call.idempotency("user.v1.UserService/UpdateUser", request_id, &request);
+        let write = Write { change, idempotency, validate_only: request.validate_only };
+        let id = request.user.map(|user| user.id).unwrap_or_default();
+        let user = self.0.save(write, &id, call.deadline).await?;
+        Ok(Response::new(pb::UpdateUserResponse { user: Some(message(&user)) }))
+    }
+
+    async fn delete_user(
+        &self,
+        request: Request<pb::DeleteUserRequest>,
+    ) -> Result<Response<pb::DeleteUserResponse>, Status> {
+        let call = Call::of(request.extensions());
+        let mut request = request.into_inner();
+        let (change, request_id) = request::delete(&request).map_err(status::status)?;
+        request.request_id.clear();
+        let idempotency = call.idempotency("user.v1.UserService/DeleteUser", request_id, &request);
+        let write = Write { change, idempotency, validate_only: false };
+        self.0.write(write, &request.id, call.deadline).await?;
+        Ok(Response::new(pb::DeleteUserResponse {}))
+    }
+}
+
+fn message(user: &User) -> pb::User {
+    pb::User {
+        name: user.name.as_str().into(),
+        email: user.email.as_str().into(),
+        age: user.age.years().into(),
+        id: user.id.as_str().into(),
+        etag: user.etag().to_string(),
+        create_time: Some(timestamp(user.create_time)),
+        update_time: Some(timestamp(user.update_time)),
+    }
+}

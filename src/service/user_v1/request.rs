@@ -1,0 +1,132 @@
+//! Reads requests: every rule of a request is checked before any of it is used.
+
+use crate::{
+    domain::{
+        Age, Change, Email, Error, Etag, MAX_PAGE_SIZE, Name, PageSize, PageToken, Patch, RequestId, UserId,
+        UserKey,
+    },
+    proto::user::v1 as pb,
+    service::violations::Violations,
+};
+
+pub fn create(request: &pb::CreateUserRequest) -> Result<(Change, Option<RequestId>), Error> {
+    let mut violations = Violations::default();
+    let id = violations.optional("user_id", &request.user_id, UserId::parse);
+    let request_id = violations.optional("request_id", &request.request_id, RequestId::parse);
+    let user = violations.required("user", request.user.as_ref());
+    let fields = user.and_then(|user| violations.fields(&user.name, &user.email, user.age));
+    match fields {
+        Some(fields) if violations.is_empty() => {
+            Ok((Change::Create { id: id.unwrap_or_else(UserId::generate), fields }, request_id))
+        }
+        _ => Err(violations.into_error()),
+    }
+}
+
+pub fn key(request: &pb::GetUserRequest) -> Result<UserKey, Error> {
+    use pb::get_user_request::Key;
+    let mut violations = Violations::default();
+    let key = match &request.key {
+        Some(Key::Id(id)) => violations.check("id", UserId::parse(id)).map(UserKey::Id),
+        Some(Key::Email(email)) => violations.check("email", Email::parse(email)).map(UserKey::Email),
+        None => violations.check("id", Err("must be given, or else email")),
+    };
+    key.ok_or_else(|| violations.into_error())
+}
+
+pub fn ids(request: &pb::BatchGetUsersRequest) -> Result<Vec<UserId>, Error> {
+    let mut violations = Violations::default();
+    if !(1..=MAX_PAGE_SIZE).contains(&request.ids.len()) {
+        violations.add("ids", format!("must be 1 to {MAX_PAGE_SIZE} ids"));
+        return Err(violations.into_error());
+    }
+    let mut ids = Vec::with_capacity(request.ids.len());
+    for (i, id) in request.ids.iter().enumerate() {
+        match UserId::parse(id) {
+            Ok(id) => ids.push(id),
+            Err(description) => violations.add(format!("ids[{i}]"), description),
+        }
+    }
+    if violations.is_empty() { Ok(ids) } else { Err(violations.into_error()) }
+}
+
+pub fn page(request: &pb::ListUsersRequest) -> Result<(PageSize, Option<PageToken>), Error> {
+    let mut violations = Violations::default();
+    let size = violations.check("page_size", PageSize::parse(request.page_size));
+    let token = violations.optional("page_token", &request.page_token, PageToken::parse);
+    match size {
+        Some(size) if violations.is_empty() => Ok((size, token)),
+        _ => Err(violations.into_error()),
+    }
+}
+
+pub fn update(request: &pb::UpdateUserRequest) -> Result<(Change, Option<RequestId>), Error> {
+    let mut violations = Violations::default();
+    let request_id = violations.optional("request_id", &request.request_id, RequestId::parse);
+    let mask = mask(&mut violations, request);
+    let Some(user) = violations.required("user", request.user.as_ref()) else {
+        return Err(violations.into_error());
+    };
+    let id = violations.check("user.id", UserId::parse(&user.id));
+    let etag = violations.optional("user.etag", &user.etag, Etag::parse);
+    let patch = patch(&mut violations, user, mask);
+    match id {
+        Some(id) if violations.is_empty() => Ok((Change::Update { id, patch, etag }, request_id)),
+        _ => Err(violations.into_error()),
+    }
+}
+
+pub fn delete(request: &pb::DeleteUserRequest) -> Result<(Change, Option<RequestId>), Error> {
+    let mut violations = Violations::default();
+    let id = violations.check("id", UserId::parse(&request.id));
+    let etag = violations.optional("etag", &request.etag, Etag::parse);
+    let request_id = violations.optional("request_id", &request.request_id, RequestId::parse);
+    match id {
+        Some(id) if violations.is_empty() => {
+            Ok((Change::Delete { id, etag, allow_missing: request.allow_missing }, request_id))
+        }
+        _ => Err(violations.into_error()),
+    }
+}
+
+/// Which fields an update writes.
+#[derive(Clone, Copy, Default)]
+struct Mask {
+    name: bool,
+    email: bool,
+    age: bool,
+}
+
+/// Reads the mask; without one (or with an empty one, which many clients cannot
+/// tell from none) every populated field is written. An age of 0 is not populated:
+/// to write it, name it.
+fn mask(violations: &mut Violations, request: &pb::UpdateUserRequest) -> Mask {
+    let paths = request.update_mask.as_ref().map(|mask| mask.paths.as_slice()).unwrap_or_default();
+    if paths.is_empty() {
+        let user = request.user.as_ref();
+        return Mask {
+            name: user.is_some_and(|user| !user.name.is_empty()),
+            email: user.is_some_and(|user| !user.email.is_empty()),
+            age: user.is_some_and(|user| user.age != 0),
+        };
+    }
+    let mut mask = Mask::default();
+    for (i, path) in paths.iter().enumerate() {
+        match path.as_str() {
+            "*" => mask = Mask { name: true, email: true, age: true },
+            "name" => mask.name = true,
+            "email" => mask.email = true,
+            "age" => mask.age = true,
+            "id" | "etag" | "create_time" | "update_time" => {}
+            _ => violations.add(format!("update_mask.paths[{i}]"), "must be '*' or a field of User"),
+        }
+    }
+    mask
+}
+
+fn patch(violations: &mut Violations, user: &pb::User, mask: Mask) -> Patch {
+    let name = mask.name.then(|| violations.check("user.name", Name::parse(&user.name)));
+    let email = mask.email.then(|| violations.check("user.email", Email::parse(&user.email)));
+    let age = mask.age.then(|| violations.check("user.age", Age::parse(user.age)));
+    Patch { name: name.flatten(), email: email.flatten(), age: age.flatten() }
+}

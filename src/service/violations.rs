@@ -1,0 +1,56 @@
+//! Collects everything that is wrong with a request, to say it all at once.
+
+use crate::domain::{Age, Email, Error, Fields, Name, Violation};
+
+/// More are not remembered: a request that breaks so many rules can break as
+/// many as it has room for.
+const MAX: usize = 100;
+
+/// What is wrong with a request so far.
+#[derive(Default)]
+pub struct Violations(Vec<Violation>);
+
+impl Violations {
+    pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
+        if self.0.len() < MAX {
+            self.0.push(Violation { field: field.into(), description: description.into() });
+        }
+    }
+
+    /// What was parsed; `None` only after a violation was noted.
+    pub fn check<T>(&mut self, field: &str, parsed: Result<T, impl Into<String>>) -> Option<T> {
+        parsed.map_err(|description| self.add(field, description)).ok()
+    }
+
+    /// What was parsed; `None` for an empty text as well.
+    pub fn optional<T, E: Into<String>>(
+        &mut self,
+        field: &str,
+        text: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        if text.is_empty() { None } else { self.check(field, parse(text)) }
+    }
+
+    /// A message that has to be there; `None` only after a violation was noted.
+    pub fn required<T>(&mut self, field: &str, message: Option<T>) -> Option<T> {
+        self.check(field, message.ok_or("must be given"))
+    }
+
+    /// All that a caller says of a user; `None` only after a violation was noted.
+    pub fn fields(&mut self, name: &str, email: &str, age: i32) -> Option<Fields> {
+        let name = self.check("user.name", Name::parse(name));
+        let email = self.check("user.email", Email::parse(email));
+        let age = self.check("user.age", Age::parse(age));
+        Some(Fields { name: name?, email: email?, age: age? })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn into_error(self) -> Error {
+        debug_assert!(!self.is_empty(), "what could not be parsed was noted");
+        Error::Invalid(self.0)
+    }
+}
