@@ -3,5 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod listener;
 pub mod proto;
 pub mod service;
+pub mod shutdown;

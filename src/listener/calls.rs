@@ -1,0 +1,159 @@
+//! Counting the calls in flight: on one connection, to know when it is idle, and
+//! on one thread, to know what a drain would cut.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::{Service, ServiceExt, util::Oneshot};
+
+/// What one serving thread carries.
+#[derive(Debug, Default)]
+pub struct Load {
+    pub connections: AtomicUsize,
+    pub calls: AtomicUsize,
+}
+
+/// The calls of one connection.
+#[derive(Debug)]
+pub struct Tally {
+    load: Arc<Load>,
+    born: Instant,
+    calls: AtomicUsize,
+    /// When the last call ended, in milliseconds since `born`.
+    idle_since_ms: AtomicU64,
+}
+
+impl Tally {
+    pub fn new(load: Arc<Load>, born: Instant) -> Self {
+        Self { load, born, calls: AtomicUsize::new(0), idle_since_ms: AtomicU64::new(0) }
+    }
+
+    pub fn calls(&self) -> usize {
+        self.calls.load(Relaxed)
+    }
+
+    /// When the connection last had a call; `None` while it has one.
+    pub fn idle_since(&self) -> Option<Instant> {
+        let since = Duration::from_millis(self.idle_since_ms.load(Relaxed));
+        (self.calls() == 0).then(|| self.born + since)
+    }
+}
+
+/// A call in flight, until dropped.
+#[derive(Debug)]
+struct Call(Arc<Tally>);
+
+impl Call {
+    fn begin(tally: &Arc<Tally>) -> Self {
+        tally.calls.fetch_add(1, Relaxed);
+        tally.load.calls.fetch_add(1, Relaxed);
+        Self(Arc::clone(tally))
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let Self(tally) = self;
+        tally.load.calls.fetch_sub(1, Relaxed);
+        if tally.calls.fetch_sub(1, Relaxed) == 1 {
+            let since = u64::try_from(tally.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tally.idle_since_ms.store(since, Relaxed);
+        }
+    }
+}
+
+/// Hands the calls of one connection to the service, and counts each until the
+/// body of its response has ended.
+#[derive(Clone, Debug)]
+pub struct Counted<S> {
+    service: S,
+    tally: Arc<Tally>,
+}
+
+impl<S> Counted<S> {
+    pub fn new(service: S, tally: Arc<Tally>) -> Self {
+        Self { service, tally }
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone,
+{
+    type Response = Response<CountedBody<B>>;
+    type Error = Infallible;
+    type Future = CountedFuture<Oneshot<S, Request<Incoming>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let call = Call::begin(&self.tally);
+        CountedFuture { inner: self.service.clone().oneshot(request), call: Some(call) }
+    }
+}
+
+pin_project! {
+    /// The response's head to come.
+    pub struct CountedFuture<F> {
+        #[pin]
+        inner: F,
+        call: Option<Call>,
+    }
+}
+
+impl<F, B> Future for CountedFuture<F>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+{
+    type Output = Result<Response<CountedBody<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = match ready!(this.inner.poll(cx)) {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let call = this.call.take();
+        Poll::Ready(Ok(response.map(|inner| CountedBody { inner, call })))
+    }
+}
+
+pin_project! {
+    /// The response's body, with its call.
+    pub struct CountedBody<B> {
+        #[pin]
+        inner: B,
+        call: Option<Call>,
+    }
+}
+
+impl<B: Body> Body for CountedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().inner.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,170 @@
+//! One connection, from its first byte to its last.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, server::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    select,
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tower::Service;
+
+use super::{
+    Phase,
+    calls::{Counted, Load, Tally},
+    handshake::Watched,
+    life::{Life, Spans, Verdict},
+    meter::{Meter, Reason, State},
+};
+use crate::config::Config;
+
+/// Unread bytes a client may send on one stream. It fits a message at its cap and
+/// a part of the next, so that no honest client waits for room.
+const STREAM_WINDOW: u32 = 128 * 1_024;
+/// The same over all streams of a connection.
+const CONNECTION_WINDOW: u32 = 1_024 * 1_024;
+/// Bytes of a response that wait in h2 for a client that does not read.
+const SEND_BUFFER: usize = 64 * 1_024;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How hyper is to speak HTTP/2.
+pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(config.max_concurrent_streams)
+        // A client may give up on all it has asked for at once, but not go on and on.
+        .max_pending_accept_reset_streams(config.max_concurrent_streams as usize)
+        .max_local_error_reset_streams(config.max_stream_resets)
+        .max_header_list_size(config.max_header_list_bytes)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval((!config.keepalive_interval.is_zero()).then_some(config.keepalive_interval))
+        .keep_alive_timeout(config.keepalive_timeout)
+        // No gRPC client reads it.
+        .auto_date_header(false);
+    http2
+}
+
+/// What every connection of one thread is served with.
+#[derive(Clone)]
+pub struct Host<S> {
+    pub service: S,
+    pub http2: http2::Builder<TokioExecutor>,
+    pub spans: Spans,
+    pub meter: Arc<Meter>,
+    pub load: Arc<Load>,
+    pub phase: watch::Receiver<Phase>,
+}
+
+impl<S, B> Host<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Serves a connection to its end.
+    pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(self, io: T) {
+        let Self { service, http2, spans, meter, load, mut phase } = self;
+        let born = Instant::now();
+        let tally = Arc::new(Tally::new(load, born));
+        let (io, handshake_done) = Watched::new(io);
+        let service = Counted::new(service, Arc::clone(&tally));
+        let mut connection = pin!(http2.serve_connection(TokioIo::new(io), service));
+        let mut life = Life::new(&spans, born);
+        let mut record = Record::new(meter);
+        let mut timer = pin!(sleep_until(born));
+        loop {
+            let progress = poll_fn(|cx| {
+                let progress = connection.as_mut().poll(cx);
+                record.enter(State::of(handshake_done.load(Relaxed), life.ending()));
+                progress
+            });
+            select! {
+                biased;
+                end = progress => {
+                    record.reason = life.ending().unwrap_or_else(|| reason(&end));
+                    break;
+                }
+                _ = phase.changed(), if life.ending() != Some(Reason::Drain) => {
+                    connection.as_mut().graceful_shutdown();
+                    life.drain(Instant::now());
+                }
+                () = timer.as_mut() => {}
+            }
+            let now = Instant::now();
+            match life.judge(now, handshake_done.load(Relaxed), tally.idle_since()) {
+                Verdict::Wait(until) => timer.as_mut().reset(until),
+                Verdict::GoAway(reason) => {
+                    connection.as_mut().graceful_shutdown();
+                    timer.as_mut().reset(life.end(reason, now));
+                }
+                Verdict::Cut(reason) => {
+                    record.reason = reason;
+                    record.meter.calls_cut.increment(tally.calls() as u64);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Why a connection ended that we did not end.
+fn reason(end: &hyper::Result<()>) -> Reason {
+    let Err(error) = end else { return Reason::Client };
+    if error.is_timeout() {
+        return Reason::Keepalive;
+    }
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    match source {
+        Some(error) if error.is_io() || error.is_remote() => Reason::Client,
+        _ => {
+            tracing::debug!(%error, ?source, "a connection failed");
+            Reason::Error
+        }
+    }
+}
+
+/// Keeps the figures right however a connection ends.
+struct Record {
+    meter: Arc<Meter>,
+    state: State,
+    /// Stays what it is at first only when the thread ends under the connection.
+    reason: Reason,
+}
+
+impl Record {
+    fn new(meter: Arc<Meter>) -> Self {
+        meter.entered(State::Handshake);
+        Self { meter, state: State::Handshake, reason: Reason::DrainCut }
+    }
+
+    fn enter(&mut self, state: State) {
+        if state != self.state {
+            self.meter.left(self.state);
+            self.meter.entered(state);
+            self.state = state;
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.meter.left(self.state);
+        self.meter.closed(self.reason);
+    }
+}

@@ -1,0 +1,137 @@
+//! A connection's bytes on their way in, watched until its handshake is done.
+//!
+//! The handshake is the client's half of the HTTP/2 preface: the 24 fixed bytes
+//! and the whole first frame (its SETTINGS). Whether they are right is for h2 to
+//! say; what is measured here is that they came. This is also where frames can be
+//! policed: whatever reads or writes a connection passes through here.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+const PREFACE: usize = 24;
+const FRAME_HEAD: usize = 9;
+
+pin_project! {
+    /// A connection that notes when its handshake is done.
+    pub struct Watched<T> {
+        #[pin]
+        inner: T,
+        progress: Progress,
+        done: Arc<AtomicBool>,
+    }
+}
+
+impl<T> Watched<T> {
+    /// Wraps a connection; the flag is set once the handshake is done.
+    pub fn new(inner: T) -> (Self, Arc<AtomicBool>) {
+        let done = Arc::new(AtomicBool::new(false));
+        (Self { inner, progress: Progress::default(), done: Arc::clone(&done) }, done)
+    }
+}
+
+/// How far a handshake has come.
+#[derive(Debug, Default)]
+struct Progress {
+    received: usize,
+    /// The length of the first frame's payload, as far as it is known.
+    payload: usize,
+}
+
+impl Progress {
+    /// Takes note of bytes in their order, and says whether they complete it.
+    fn advance(&mut self, bytes: &[u8]) -> bool {
+        for &byte in bytes {
+            if self.complete() {
+                break;
+            }
+            if (PREFACE..PREFACE + 3).contains(&self.received) {
+                self.payload = self.payload << 8 | usize::from(byte);
+            }
+            self.received += 1;
+        }
+        self.complete()
+    }
+
+    fn complete(&self) -> bool {
+        self.received >= PREFACE + FRAME_HEAD + self.payload
+    }
+}
+
+impl<T: AsyncRead> AsyncRead for Watched<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        ready!(this.inner.poll_read(cx, buf))?;
+        if !this.done.load(Relaxed) && this.progress.advance(&buf.filled()[before..]) {
+            this.done.store(true, Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite> AsyncWrite for Watched<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.project().inner.poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().inner.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().inner.poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.project().inner.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The preface and a SETTINGS frame with one setting.
+    fn handshake() -> Vec<u8> {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0]);
+        bytes.extend([0, 3, 0, 0, 0, 100]);
+        bytes
+    }
+
+    #[test]
+    fn it_takes_the_whole_first_frame_however_it_is_cut() {
+        let bytes = handshake();
+        for step in 1..=bytes.len() {
+            let mut progress = Progress::default();
+            let mut parts = bytes.chunks(step).peekable();
+            while let Some(part) = parts.next() {
+                assert_eq!(progress.advance(part), parts.peek().is_none(), "in steps of {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_short_is_not_done() {
+        let bytes = handshake();
+        assert!(!Progress::default().advance(&bytes[..bytes.len() - 1]));
+    }
+}

@@ -1,0 +1,120 @@
+//! What is counted about connections.
+
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The peer closed it.
+    Client,
+    Age,
+    Idle,
+    Handshake,
+    /// It went in peace in a drain.
+    Drain,
+    /// It was cut at the end of a drain.
+    DrainCut,
+    /// A keepalive ping was not answered.
+    Keepalive,
+    /// The peer broke HTTP/2, or one of its limits.
+    Error,
+}
+
+impl Reason {
+    const ALL: [Self; 8] = [
+        Self::Client,
+        Self::Age,
+        Self::Idle,
+        Self::Handshake,
+        Self::Drain,
+        Self::DrainCut,
+        Self::Keepalive,
+        Self::Error,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Age => "age",
+            Self::Idle => "idle",
+            Self::Handshake => "handshake",
+            Self::Drain => "drain",
+            Self::DrainCut => "drain_cut",
+            Self::Keepalive => "keepalive",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What a connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Handshake,
+    Open,
+    /// Told to go, and still here.
+    Closing,
+}
+
+impl State {
+    pub fn of(handshake_done: bool, ending: Option<Reason>) -> Self {
+        match (handshake_done, ending) {
+            (false, _) => Self::Handshake,
+            (true, None) => Self::Open,
+            (true, Some(_)) => Self::Closing,
+        }
+    }
+}
+
+/// The handles of every metric of the listener.
+#[derive(Clone)]
+pub struct Meter {
+    states: [Gauge; 3],
+    closed: [Counter; Reason::ALL.len()],
+    pub accepted: Counter,
+    pub refused: Counter,
+    pub accept_errors: Counter,
+    pub calls_cut: Counter,
+}
+
+impl Meter {
+    pub fn new(max_connections: usize) -> Self {
+        describe();
+        gauge!("grpc_server_connections_limit")
+            .set(f64::from(u32::try_from(max_connections).unwrap_or(u32::MAX)));
+        Self {
+            states: ["handshake", "open", "closing"]
+                .map(|state| gauge!("grpc_server_connections", "state" => state)),
+            closed: Reason::ALL
+                .map(|reason| counter!("grpc_server_connections_closed_total", "reason" => reason.name())),
+            accepted: counter!("grpc_server_connections_accepted_total"),
+            refused: counter!("grpc_server_connections_refused_total"),
+            accept_errors: counter!("grpc_server_accept_errors_total"),
+            calls_cut: counter!("grpc_server_calls_cut_total"),
+        }
+    }
+
+    pub fn entered(&self, state: State) {
+        self.states[state as usize].increment(1);
+    }
+
+    pub fn left(&self, state: State) {
+        self.states[state as usize].decrement(1);
+    }
+
+    pub fn closed(&self, reason: Reason) {
+        self.closed[reason as usize].increment(1);
+    }
+}
+
+fn describe() {
+    describe_gauge!("grpc_server_connections", "Connections that are open, by state.");
+    describe_gauge!("grpc_server_connections_limit", "The most connections that are held at once.");
+    describe_counter!("grpc_server_connections_accepted_total", "Connections accepted.");
+    describe_counter!("grpc_server_connections_refused_total", "Connections closed at once, over the limit.");
+    describe_counter!("grpc_server_connections_closed_total", "Connections ended, by reason.");
+    describe_counter!("grpc_server_accept_errors_total", "Connections that could not be accepted.");
+    describe_counter!(
+        "grpc_server_calls_cut_total",
+        "Calls cut with their connection, by its age or a drain."
+    );
+}
