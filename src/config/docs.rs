@@ -1,1 +1,77 @@
+//! The table of settings in docs/CONFIGURATION.md, and the test that it is true.
 
+use std::{env, fmt::Write, fs, path::Path};
+
+use super::{KEYS, Key, value::Kind};
+
+const BEGIN: &str = "<!-- settings: written by `BLESS=1 cargo test settings` -->\n";
+const END: &str = "<!-- settings end -->\n";
+
+fn table() -> String {
+    let mut table = String::from("| key | default | limits | what it is |\n|---|---|---|---|\n");
+    for key in KEYS {
+        let (name, default, limits, doc) = (key.name, key.default(), limits(key), key.doc);
+        writeln!(table, "| `{name}` | `{default}` | {limits} | {doc} |").expect("a String can be written to");
+    }
+    table
+}
+
+/// What a value may be, short.
+fn limits(key: &Key) -> String {
+    match (key.kind, &key.range) {
+        (_, Some(range)) => format!("{} to {}", grouped(*range.start()), grouped(*range.end())),
+        (Kind::Switch, None) => "`true`, `false`".into(),
+        _ => key.form.into(),
+    }
+}
+
+/// A number with commas.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[test]
+fn the_documented_settings_are_those_of_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the page says where the table begins");
+    let (documented, after) = rest.split_once(END).expect("the page says where the table ends");
+    if env::var_os("BLESS").is_some() {
+        fs::write(&path, [before, BEGIN, &table(), END, after].concat()).unwrap();
+    } else {
+        assert_eq!(documented, table(), "run `BLESS=1 cargo test settings`");
+    }
+}
+
+#[test]
+fn every_setting_has_a_doc_and_a_limit() {
+    for key in KEYS {
+        let (name, doc) = (key.name, key.doc);
+        assert!(
+            doc.ends_with('.') && !doc.contains(['|', '\n']),
+            "{name}: {doc:?} is no sentence for a table"
+        );
+        assert_eq!(
+            key.kind == Kind::Number,
+            key.range.is_some(),
+            "{name}: numbers have ranges, others have not"
+        );
+        assert!(!key.form.is_empty(), "{name} says what a good value is");
+    }
+}
+
+#[test]
+fn every_default_is_a_good_value() {
+    for key in KEYS {
+        let mut config = super::Config::default();
+        assert!((key.set)(&mut config, &key.default()).is_some(), "{}: {}", key.name, key.expected());
+    }
+}

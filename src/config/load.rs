@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The variable that names the file.
-const FILE_VARIABLE: &str = "USERSVC_CONFIG";
+pub(super) const FILE_VARIABLE: &str = "USERSVC_CONFIG";
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,8 +120,12 @@ impl Loaded {
             self.sources[index] = entry.source;
             return None;
         }
-        let what = format!("{} must be {}, not {}", key.name, key.expected(), quote(&entry.value));
-        problems.add(&entry.source, what);
+        let value = match entry.kind {
+            Some(Kind::Other) => format!("something of type {}", entry.value),
+            _ => quote(&entry.value),
+        };
+        let (name, expected) = (key.name, key.expected());
+        problems.add(&entry.source, format_args!("{name} must be {expected}, not {value}"));
         Some(entry.name)
     }
 }

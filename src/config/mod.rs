@@ -11,6 +11,8 @@ mod file;
 mod load;
 mod problem;
 mod table;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::{net::SocketAddr, time::Duration};

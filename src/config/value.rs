@@ -31,8 +31,12 @@ pub trait Value: Sized {
     }
 }
 
-/// Reads a value that is also within its range.
+/// Reads a value that is also within its range. No value has control characters:
+/// each is shown in one line of a log or a file.
 pub fn read<V: Value>(text: &str, range: Option<&RangeInclusive<u64>>) -> Option<V> {
+    if text.contains(char::is_control) {
+        return None;
+    }
     let value = V::read(text)?;
     let within = |number| range.is_none_or(|range| range.contains(&number));
     value.number().is_none_or(within).then_some(value)
