@@ -64,6 +64,6 @@ fn failed(status: &Status) -> (u8, String) {
         Some(error) if error.is::<transport::Error>() => {
             (NOT_CONNECTED, format!("could not connect: {}", client::causes(error)))
         }
-        _ => (CALL_FAILED, format!("the call failed: {:?}: {}", status.code(), status.message())),
+        _ => (CALL_FAILED, format!("the call failed: {}", client::describe(status))),
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{future::Future, process::ExitCode, time::Duration};
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 
 /// Runs a command on a runtime of its own: one thread is plenty for a client.
 pub fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
@@ -26,6 +29,11 @@ pub async fn connect(addr: &str, timeout: Duration) -> Result<Channel, String> {
         Ok(Err(error)) => Err(causes(&error)),
         Err(_) => Err(format!("no connection within {} ms", timeout.as_millis())),
     }
+}
+
+/// A failed call in one line.
+pub fn describe(status: &Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
 }
 
 /// An error and what caused it, in one line.

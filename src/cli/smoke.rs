@@ -1,10 +1,16 @@
-//! `smoke`: calls every method of a deployment with data of its own, and takes
-//! that data away again.
+//! `smoke`: tries a deployment, whatever it holds, with a user of its own, and
+//! takes that user away again, also when a step fails or somebody interrupts it.
 
-use std::{process::ExitCode, time::Duration};
+mod steps;
 
+use std::{future::Future, process::ExitCode, time::Duration};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::steps::Steps;
 use super::client;
 
+/// What to try, and how patiently.
 #[derive(Debug)]
 pub struct Smoke {
     pub addr: String,
@@ -12,11 +18,80 @@ pub struct Smoke {
     pub timeout: Duration,
 }
 
+/// What a step found out, or why it failed.
+type Outcome = Result<String, String>;
+
+/// A step failed, and has said so.
+struct Failed;
+
 impl Smoke {
     pub async fn run(self) -> ExitCode {
-        match client::connect(&self.addr, self.timeout).await {
-            Ok(_) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
+        let mut steps = match client::connect(&self.addr, self.timeout).await {
+            Ok(channel) => Steps::new(channel),
+            Err(why) => {
+                println!("FAILED  connect: {why}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let done = tokio::select! {
+            done = self.all(&mut steps) => done,
+            () = interrupted() => {
+                println!("FAILED  interrupted");
+                Err(Failed)
+            }
+        };
+        if done.is_ok() {
+            return ExitCode::SUCCESS;
         }
+        // Even where the answer to the create was lost, the user may be there.
+        if steps.may_have_created() {
+            let _ = self.step("clean up", steps.clean_up()).await;
+        }
+        ExitCode::FAILURE
+    }
+
+    async fn all(&self, steps: &mut Steps) -> Result<(), Failed> {
+        self.step("health", steps.health()).await?;
+        self.step("reflection", steps.reflection()).await?;
+        self.step("create", steps.create()).await?;
+        self.step("get by id", steps.get_by_id()).await?;
+        self.step("get by email", steps.get_by_email()).await?;
+        self.step("batch get", steps.batch_get()).await?;
+        self.step("list", steps.list()).await?;
+        self.step("update", steps.update()).await?;
+        self.step("stale etag", steps.stale_etag()).await?;
+        self.step("article", steps.article()).await?;
+        self.step("delete", steps.delete()).await?;
+        self.step("gone", steps.gone()).await
+    }
+
+    /// Takes a step and prints how it went.
+    async fn step(&self, name: &str, step: impl Future<Output = Outcome>) -> Result<(), Failed> {
+        let outcome = tokio::time::timeout(self.timeout, step)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {} ms", self.timeout.as_millis())));
+        match outcome {
+            Ok(found) => {
+                println!("ok      {name}: {found}");
+                Ok(())
+            }
+            Err(why) => {
+                println!("FAILED  {name}: {why}");
+                Err(Failed)
+            }
+        }
+    }
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn interrupted() {
+    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        // Then a signal ends the process at once, which is what happens without a handler.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
     }
 }
