@@ -3,7 +3,9 @@
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod layers;
 pub mod listener;
 pub mod proto;
 pub mod service;
 pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,112 @@
+//! A line in the log for a call that has ended.
+//!
+//! Neither success nor failure can flood the log: past a number of lines in one
+//! second calls are only counted, and the next line says how many there were.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use opentelemetry::TraceId;
+use tonic::Code;
+use tracing::field::display;
+
+use super::code;
+use crate::service::methods::Method;
+
+/// How many lines one second may have of calls that went well, and as many again
+/// of calls that did not.
+const LINES_A_SECOND: u64 = 100;
+
+/// Where ended calls are logged.
+#[derive(Debug)]
+pub struct CallLog {
+    started: Instant,
+    good: Allowance,
+    failed: Allowance,
+}
+
+impl CallLog {
+    pub fn new() -> Self {
+        Self { started: Instant::now(), good: Allowance::default(), failed: Allowance::default() }
+    }
+
+    /// Logs one call. Names of methods come from a fixed table and nothing else
+    /// is of the caller's making, so no line holds personal data.
+    pub fn call(&self, method: Option<&'static Method>, code: Code, took: Duration, trace: Option<TraceId>) {
+        let fault = code::is_server_fault(code);
+        // Probes come every second and say nothing when all is well.
+        if !fault && method.is_some_and(|method| method.api.is_infrastructure()) {
+            return;
+        }
+        let allowance = if code == Code::Ok { &self.good } else { &self.failed };
+        let Some(unlogged) = allowance.take(self.started.elapsed().as_secs()) else { return };
+        let unlogged = (unlogged > 0).then_some(unlogged);
+        let method = method.map_or("_OTHER", Method::full_name);
+        let trace_id = trace.map(display);
+        let duration_ms = took.as_secs_f64() * 1e3;
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "user_service::call",
+                    method,
+                    code = code::otel_name(code),
+                    duration_ms,
+                    trace_id,
+                    unlogged,
+                    "call"
+                )
+            };
+        }
+        match code {
+            Code::Unknown | Code::Internal | Code::DataLoss => log!(error),
+            _ if fault => log!(warn),
+            _ => log!(info),
+        }
+    }
+}
+
+impl Default for CallLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// So many in a second; what is over is counted.
+#[derive(Debug, Default)]
+struct Allowance {
+    second: AtomicU64,
+    taken: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Allowance {
+    /// Whether there is one left in this second, and how many were refused since
+    /// the last time there was. Threads may race at the turn of a second: a line
+    /// more or less does no harm.
+    fn take(&self, second: u64) -> Option<u64> {
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.taken.store(0, Ordering::Relaxed);
+        }
+        if self.taken.fetch_add(1, Ordering::Relaxed) < LINES_A_SECOND {
+            return Some(self.refused.swap(0, Ordering::Relaxed));
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_counted_and_not_logged() {
+        let allowance = Allowance::default();
+        let taken = (0..LINES_A_SECOND + 7).filter(|_| allowance.take(1) == Some(0)).count();
+        assert_eq!(taken as u64, LINES_A_SECOND);
+        assert_eq!(allowance.take(2), Some(7), "the next second says how many were not logged");
+        assert_eq!(allowance.take(2), Some(0));
+    }
+}

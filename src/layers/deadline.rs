@@ -1,0 +1,237 @@
+//! Ends a call when its time is up, before its answer or in the midst of it, and
+//! tells the service how much time there is.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower_service::Service;
+
+use crate::{
+    config::Config,
+    domain::Deadline,
+    service::{
+        methods::{Kind, Matched},
+        status,
+    },
+};
+
+/// Answers `DEADLINE_EXCEEDED` in place of an answer that is late, and drops the
+/// work on it: what must be finished runs detached.
+#[derive(Clone, Debug)]
+pub struct Deadlines<S> {
+    inner: S,
+    default: Duration,
+    max: Duration,
+}
+
+impl<S> Deadlines<S> {
+    pub fn new(inner: S, config: &Config) -> Self {
+        Self { inner, default: config.default_timeout, max: config.max_timeout }
+    }
+
+    /// How long a call may take.
+    ///
+    /// The server's own default and maximum are for unary calls only: a stream
+    /// lives for as long as its client wants it to.
+    fn timeout<B>(&self, request: &Request<B>) -> Result<Option<Duration>, Malformed> {
+        let asked = match request.headers().get("grpc-timeout") {
+            None => None,
+            Some(value) => Some(parse(value)?),
+        };
+        let unary =
+            matches!(request.extensions().get(), Some(Matched(Some(method))) if method.kind == Kind::Unary);
+        Ok(if unary { Some(asked.unwrap_or(self.default).min(self.max)) } else { asked })
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Deadlines<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Default,
+{
+    type Response = Response<DeadlineBody<R>>;
+    type Error = S::Error;
+    type Future = DeadlineFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let Ok(timeout) = self.timeout(&request) else {
+            return DeadlineFuture { inner: None, alarm: Alarm::NONE, refusal: Refusal::Malformed };
+        };
+        let at = timeout.map(|timeout| Instant::now() + timeout);
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return DeadlineFuture { inner: None, alarm: Alarm::NONE, refusal: Refusal::Late };
+        }
+        if let Some(at) = at {
+            request.extensions_mut().insert(Deadline::at(at.into_std()));
+        }
+        let inner = Some(self.inner.call(request));
+        DeadlineFuture { inner, alarm: Alarm { at, timer: None }, refusal: Refusal::Late }
+    }
+}
+
+/// Not as the gRPC specification writes a timeout.
+#[derive(Debug, PartialEq, Eq)]
+struct Malformed;
+
+/// Reads one to eight digits and a unit, as the gRPC specification has it.
+///
+/// grpc-go answers INTERNAL to anything else; here it is `INVALID_ARGUMENT`, as the
+/// mistake is the caller's and must not count against the service.
+fn parse(value: &HeaderValue) -> Result<Duration, Malformed> {
+    let (unit, digits) = value.as_bytes().split_last().ok_or(Malformed)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Malformed);
+    }
+    let number = digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    match unit {
+        b'H' => Ok(Duration::from_secs(number * 3_600)),
+        b'M' => Ok(Duration::from_secs(number * 60)),
+        b'S' => Ok(Duration::from_secs(number)),
+        b'm' => Ok(Duration::from_millis(number)),
+        b'u' => Ok(Duration::from_micros(number)),
+        b'n' => Ok(Duration::from_nanos(number)),
+        _ => Err(Malformed),
+    }
+}
+
+/// Why a call is answered here.
+#[derive(Clone, Copy, Debug)]
+enum Refusal {
+    Malformed,
+    Late,
+}
+
+pin_project! {
+    /// Rings when the time is up.
+    struct Alarm {
+        at: Option<Instant>,
+        // Set only when there is something to wait for: most calls are answered at once, and a timer
+        // costs more than the rest of this layer.
+        #[pin]
+        timer: Option<Sleep>,
+    }
+}
+
+impl Alarm {
+    const NONE: Self = Self { at: None, timer: None };
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let Some(at) = *this.at else { return Poll::Pending };
+        if this.timer.is_none() {
+            this.timer.set(Some(sleep_until(at)));
+        }
+        match this.timer.as_pin_mut() {
+            Some(timer) => timer.poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Deadlines`]: nothing within where the call is not passed on.
+    pub struct DeadlineFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        #[pin]
+        alarm: Alarm,
+        refusal: Refusal,
+    }
+}
+
+impl<F, R, E> Future for DeadlineFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Default,
+{
+    type Output = Result<Response<DeadlineBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(inner) = this.inner.as_mut().as_pin_mut() {
+            if let Poll::Ready(response) = inner.poll(cx) {
+                let alarm = Alarm { at: this.alarm.at, timer: None };
+                return Poll::Ready(
+                    response.map(|response| response.map(|inner| DeadlineBody { inner: Some(inner), alarm })),
+                );
+            }
+            if this.alarm.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            this.inner.set(None);
+        }
+        let status = match this.refusal {
+            Refusal::Malformed => status::bad_timeout(),
+            Refusal::Late => status::deadline_exceeded(),
+        };
+        Poll::Ready(Ok(status.into_http()))
+    }
+}
+
+pin_project! {
+    /// A body that ends with DEADLINE_EXCEEDED when its time is up.
+    pub struct DeadlineBody<B> {
+        #[pin]
+        inner: Option<B>,
+        #[pin]
+        alarm: Alarm,
+    }
+}
+
+impl<B> Default for DeadlineBody<B> {
+    fn default() -> Self {
+        Self { inner: None, alarm: Alarm::NONE }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for DeadlineBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        // The alarm goes first once it is set, as a stream may always have something to send.
+        if this.alarm.timer.is_none() || this.alarm.as_mut().poll(cx).is_pending() {
+            if let Poll::Ready(frame) = inner.poll_frame(cx) {
+                return Poll::Ready(frame);
+            }
+            if this.alarm.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        this.inner.set(None);
+        let mut trailers = HeaderMap::new();
+        // It cannot fail: the message and the details are plain.
+        let _ = status::deadline_exceeded().add_header(&mut trailers);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // An exact size would promise bytes that may never be sent.
+        match &self.inner {
+            Some(inner) if self.alarm.at.is_none() || inner.is_end_stream() => inner.size_hint(),
+            Some(_) => SizeHint::default(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Refuses a message that is too large by its length alone, before any of it is
+//! kept: a few MiB on the wire can decode to a GiB.
+
+use std::{
+    error::Error,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body, Frame, SizeHint};
+use metrics::Counter;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{
+    messages::{Messages, TooLarge},
+    metrics::Metrics,
+};
+use crate::service::{methods::Matched, status};
+
+/// Reads the lengths of the messages that are received, and counts them.
+#[derive(Clone, Debug)]
+pub struct MessageCap<S> {
+    inner: S,
+    limit: usize,
+    metrics: Arc<Metrics>,
+}
+
+impl<S> MessageCap<S> {
+    pub fn new(inner: S, limit: usize, metrics: Arc<Metrics>) -> Self {
+        Self { inner, limit, metrics }
+    }
+}
+
+impl<S, B> Service<Request<B>> for MessageCap<S>
+where
+    S: Service<Request<CappedBody<B>>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> S::Future {
+        let method = request.extensions().get::<Matched>().and_then(|matched| matched.0);
+        let received = self.metrics.of(method).received.clone();
+        let limit = self.limit;
+        self.inner.call(request.map(|inner| CappedBody {
+            inner,
+            messages: Messages::default(),
+            limit,
+            received,
+        }))
+    }
+}
+
+pin_project! {
+    /// A request's body that fails with a status where a message is too large.
+    pub struct CappedBody<B> {
+        #[pin]
+        inner: B,
+        messages: Messages,
+        limit: usize,
+        received: Counter,
+    }
+}
+
+impl<B> Body for CappedBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    type Data = Bytes;
+    /// Boxed, as what reads a request finds a `tonic::Status` in a box only.
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.project();
+        let frame = match ready!(this.inner.poll_frame(cx)) {
+            None => return Poll::Ready(None),
+            Some(frame) => frame.map_err(Into::into)?,
+        };
+        if let Some(bytes) = frame.data_ref() {
+            match this.messages.read(bytes, *this.limit) {
+                Ok(0) => {}
+                Ok(ended) => this.received.increment(ended),
+                Err(TooLarge) => {
+                    return Poll::Ready(Some(Err(status::message_too_large(*this.limit).into())));
+                }
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

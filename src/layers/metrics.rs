@@ -1,0 +1,136 @@
+//! What is counted of calls: under the names that go-grpc-prometheus gave and
+//! under OpenTelemetry's, from one recording point.
+//!
+//! Every handle is resolved once, so that a call costs no lookup. Methods that do
+//! not exist share one set of series: no caller can mint another.
+
+use std::{sync::OnceLock, time::Duration};
+
+use metrics::{Counter, Gauge, Histogram, SharedString, counter, gauge, histogram};
+use tonic::Code;
+
+use super::code::{self, CODES};
+use crate::service::methods::{Kind, METHODS, Method};
+
+/// The series of every method.
+#[derive(Debug)]
+pub struct Metrics {
+    methods: [MethodMetrics; METHODS.len()],
+    unknown: MethodMetrics,
+}
+
+impl Metrics {
+    /// Resolves every handle; the recorder must be installed by then.
+    pub fn new() -> Self {
+        Self {
+            methods: std::array::from_fn(|index| MethodMetrics::new(Names::of(&METHODS[index]))),
+            unknown: MethodMetrics::new(Names::UNKNOWN),
+        }
+    }
+
+    pub fn of(&self, method: Option<&Method>) -> &MethodMetrics {
+        method.and_then(|method| self.methods.get(method.index)).unwrap_or(&self.unknown)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How a method is called in labels.
+#[derive(Clone, Copy, Debug)]
+struct Names {
+    kind: &'static str,
+    service: &'static str,
+    method: &'static str,
+    otel: &'static str,
+}
+
+impl Names {
+    const UNKNOWN: Self = Self { kind: "unary", service: "unknown", method: "unknown", otel: "_OTHER" };
+
+    fn of(method: &'static Method) -> Self {
+        let kind = match method.kind {
+            Kind::Unary => "unary",
+            Kind::ServerStreaming => "server_stream",
+            Kind::BidiStreaming => "bidi_stream",
+        };
+        Self { kind, service: method.service(), method: method.name(), otel: method.full_name() }
+    }
+
+    fn labels(self) -> [(&'static str, &'static str); 3] {
+        [("grpc_type", self.kind), ("grpc_service", self.service), ("grpc_method", self.method)]
+    }
+}
+
+/// The series of one method.
+#[derive(Debug)]
+pub struct MethodMetrics {
+    names: Names,
+    pub received: Counter,
+    pub sent: Counter,
+    started: Counter,
+    in_flight: Gauge,
+    handled: [Counter; CODES],
+    handling: Histogram,
+    /// Made when a code is first met: seventeen empty histograms a method would be most of a scrape.
+    durations: [OnceLock<Histogram>; CODES],
+}
+
+impl MethodMetrics {
+    fn new(names: Names) -> Self {
+        let labels = names.labels();
+        let metrics = Self {
+            names,
+            received: counter!("grpc_server_msg_received_total", &labels),
+            sent: counter!("grpc_server_msg_sent_total", &labels),
+            started: counter!("grpc_server_started_total", &labels),
+            in_flight: gauge!("user_service_calls_in_flight", &labels),
+            handled: std::array::from_fn(|index| {
+                let code = code::prometheus_name(code::at(index));
+                let [kind, service, method] = labels;
+                counter!("grpc_server_handled_total", &[kind, service, method, ("grpc_code", code)])
+            }),
+            handling: histogram!("grpc_server_handling_seconds", &labels),
+            durations: std::array::from_fn(|_| OnceLock::new()),
+        };
+        // A series that appears with its first event has no increase for that event.
+        for counter in
+            [&metrics.received, &metrics.sent, &metrics.started].into_iter().chain(&metrics.handled)
+        {
+            counter.increment(0);
+        }
+        metrics
+    }
+
+    pub fn started(&self) {
+        self.started.increment(1);
+        self.in_flight.increment(1.0);
+    }
+
+    /// The one recording point of a call's end.
+    pub fn finished(&self, code: Code, took: Duration) {
+        self.in_flight.decrement(1.0);
+        self.handled[code::index(code)].increment(1);
+        // Failures are as a rule much faster or much slower, and would hide how long an answer takes.
+        if code == Code::Ok {
+            self.handling.record(took);
+        }
+        self.durations[code::index(code)].get_or_init(|| self.duration(code)).record(took);
+    }
+
+    fn duration(&self, code: Code) -> Histogram {
+        let code_name = code::otel_name(code);
+        let mut labels = vec![
+            ("rpc_system_name", SharedString::const_str("grpc")),
+            ("rpc_method", self.names.otel.into()),
+            ("rpc_response_status_code", code_name.into()),
+        ];
+        if code::fails_span(code) {
+            labels.push(("error_type", code_name.into()));
+        }
+        histogram!("rpc_server_call_duration_seconds", &labels)
+    }
+}

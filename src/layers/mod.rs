@@ -1,0 +1,75 @@
+//! What every call passes on its way to the service, outermost first.
+
+mod admission;
+mod call_log;
+mod code;
+mod deadline;
+mod message_cap;
+mod messages;
+mod metrics;
+mod observe;
+mod panic;
+mod route;
+mod trace;
+
+use std::{convert::Infallible, error::Error, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower::{ServiceBuilder, layer::layer_fn};
+use tower_service::Service;
+
+pub use self::message_cap::CappedBody;
+use self::{
+    admission::{Admission, Limits},
+    call_log::CallLog,
+    deadline::Deadlines,
+    message_cap::MessageCap,
+    metrics::Metrics,
+    observe::{Observe, Recorders},
+    panic::CatchPanic,
+    route::Route,
+};
+use crate::{config::Config, telemetry::Sampler};
+
+/// Puts the layers around the service. Made once for the whole process: its
+/// clones share every limit and count.
+pub fn stack<S, B, R>(
+    service: S,
+    config: &Config,
+    sampler: Option<Sampler>,
+) -> impl Service<
+    Request<B>,
+    Response = Response<impl Body<Data = Bytes, Error = R::Error> + Send + 'static>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Clone
++ Send
++ 'static
+where
+    S: Service<Request<CappedBody<B>>, Response = Response<R>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+    R: Body<Data = Bytes> + Default + Send + 'static,
+{
+    let metrics = Arc::new(Metrics::new());
+    let log = config.call_log.then(CallLog::new);
+    let recorders = Arc::new(Recorders { metrics: metrics.clone(), log, sampler });
+    let limits = Arc::new(Limits::new(config));
+    ServiceBuilder::new()
+        // First, as every layer below goes by the method and none by the path.
+        .layer(layer_fn(Route::new))
+        // Around all that can answer, so that shed, late and panicked calls are seen as their callers
+        // see them.
+        .layer(layer_fn(move |inner| Observe::new(inner, recorders.clone())))
+        // Within what records, so that a panic is one more INTERNAL; around all that could panic.
+        .layer(layer_fn(CatchPanic::new))
+        // Before any work is done for a call, and before its timer could be set.
+        .layer(layer_fn(move |inner| Admission::new(inner, limits.clone())))
+        // Within admission: a late call keeps its place until its work is really dropped.
+        .layer(layer_fn(|inner| Deadlines::new(inner, config)))
+        // Last, as it is about what the service reads, and it reads only when it is called.
+        .layer(layer_fn(move |inner| MessageCap::new(inner, config.max_request_bytes, metrics.clone())))
+        .service(service)
+}

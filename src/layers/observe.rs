@@ -1,0 +1,193 @@
+//! Watches each call from its first byte to its last: what is counted, logged
+//! and traced of it is made here, once, when its status is known.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tonic::Code;
+use tower_service::Service;
+use tracing::span::Entered;
+
+use super::{call_log::CallLog, code, messages::Messages, metrics::Metrics, trace::Trace};
+use crate::{
+    service::methods::{Matched, Method},
+    telemetry::Sampler,
+};
+
+/// Where calls are recorded, shared by every connection and thread.
+#[derive(Debug)]
+pub struct Recorders {
+    pub metrics: Arc<Metrics>,
+    /// `None`: calls are not logged.
+    pub log: Option<CallLog>,
+    /// `None`: there are no spans.
+    pub sampler: Option<Sampler>,
+}
+
+/// Records every call to the inner service.
+#[derive(Clone, Debug)]
+pub struct Observe<S> {
+    inner: S,
+    recorders: Arc<Recorders>,
+}
+
+impl<S> Observe<S> {
+    pub fn new(inner: S, recorders: Arc<Recorders>) -> Self {
+        Self { inner, recorders }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Observe<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Response = Response<ObservedBody<R>>;
+    type Error = S::Error;
+    type Future = ObserveFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let call = Call::start(&request, self.recorders.clone());
+        let entered = call.enter();
+        let inner = self.inner.call(request);
+        drop(entered);
+        ObserveFuture { inner, call: Some(call) }
+    }
+}
+
+/// One call, which has not ended. Dropped before its end it was cancelled.
+#[derive(Debug)]
+struct Call {
+    method: Option<&'static Method>,
+    started: Instant,
+    trace: Trace,
+    recorders: Arc<Recorders>,
+    ended: Option<Code>,
+}
+
+impl Call {
+    fn start<B>(request: &Request<B>, recorders: Arc<Recorders>) -> Self {
+        let method = request.extensions().get::<Matched>().and_then(|matched| matched.0);
+        recorders.metrics.of(method).started();
+        let name = method.map_or("_OTHER", Method::full_name);
+        let trace = Trace::start(request.headers(), name, recorders.sampler.as_ref());
+        Self { method, started: Instant::now(), trace, recorders, ended: None }
+    }
+
+    /// Makes the call's span the one that spans of the store are children of.
+    fn enter(&self) -> Option<Entered<'_>> {
+        self.trace.span.as_ref().map(tracing::Span::enter)
+    }
+
+    fn end(mut self, code: Code) {
+        self.ended = Some(code);
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let code = self.ended.unwrap_or(Code::Cancelled);
+        let took = self.started.elapsed();
+        self.recorders.metrics.of(self.method).finished(code, took);
+        self.trace.finish(code);
+        if let Some(log) = &self.recorders.log {
+            log.call(self.method, code, took, self.trace.id);
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Observe`].
+    pub struct ObserveFuture<F> {
+        // Before the call, so that what is within is dropped while the call has not ended.
+        #[pin]
+        inner: F,
+        call: Option<Call>,
+    }
+}
+
+impl<F, R, E> Future for ObserveFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = Result<Response<ObservedBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let entered = this.call.as_ref().and_then(Call::enter);
+        let response = ready!(this.inner.poll(cx));
+        drop(entered);
+        let mut call = this.call.take();
+        let response = response.inspect_err(|_| end(&mut call, Code::Unknown))?;
+        if let Some(code) = code::in_headers(response.headers()) {
+            end(&mut call, code);
+        } else if response.status() != StatusCode::OK {
+            end(&mut call, code::of_http(response.status()));
+        }
+        Poll::Ready(Ok(response.map(|inner| ObservedBody { inner, call, messages: Messages::default() })))
+    }
+}
+
+/// Ends the call unless it has ended.
+fn end(call: &mut Option<Call>, code: Code) {
+    if let Some(call) = call.take() {
+        call.end(code);
+    }
+}
+
+pin_project! {
+    /// The body of an answer, whose trailers end the call.
+    pub struct ObservedBody<B> {
+        #[pin]
+        inner: B,
+        call: Option<Call>,
+        messages: Messages,
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for ObservedBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        let entered = this.call.as_ref().and_then(Call::enter);
+        let frame = ready!(this.inner.poll_frame(cx));
+        drop(entered);
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(bytes), Some(call)) = (frame.data_ref(), &this.call) {
+                    let sent = this.messages.read(bytes, usize::MAX).unwrap_or(0);
+                    call.recorders.metrics.of(call.method).sent.increment(sent);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    end(this.call, code::in_headers(trailers).unwrap_or(Code::Unknown));
+                }
+            }
+            // A client that gets an answer without a status makes the same of it.
+            Some(Err(_)) | None => end(this.call, Code::Unknown),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

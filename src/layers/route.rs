@@ -1,0 +1,70 @@
+//! Finds the method that a call is for, once, for every layer below.
+
+use std::task::{Context, Poll};
+
+use http::Request;
+use tower_service::Service;
+
+use crate::service::methods::{self, Matched};
+
+/// Puts [`Matched`] into a request's extensions.
+#[derive(Clone, Debug)]
+pub struct Route<S> {
+    inner: S,
+}
+
+impl<S> Route<S> {
+    pub fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S, B> Service<Request<B>> for Route<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        let matched = Matched(find(&request));
+        request.extensions_mut().insert(matched);
+        self.inner.call(request)
+    }
+}
+
+/// A path with a query is another path: nothing is served under it.
+fn find<B>(request: &Request<B>) -> Option<&'static methods::Method> {
+    if request.method() != http::Method::POST || request.uri().query().is_some() {
+        return None;
+    }
+    methods::find(request.uri().path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: &str, uri: &str) -> Option<&'static str> {
+        let request = Request::builder().method(method).uri(uri).body(()).unwrap();
+        find(&request).map(|method| method.path)
+    }
+
+    #[test]
+    fn only_a_post_to_exactly_the_path_matches() {
+        let path = "/user.v1.UserService/GetUser";
+        assert_eq!(found("POST", path), Some(path));
+        assert_eq!(found("POST", "http://example.test/user.v1.UserService/GetUser"), Some(path));
+        assert_eq!(found("GET", path), None);
+        for other in ["", "/", "?", "?x=1", "%20"] {
+            assert_eq!(found("POST", &format!("{path}{other}")), None, "with {other:?}");
+        }
+        assert_eq!(found("POST", "//user.v1.UserService/GetUser"), None);
+        assert_eq!(found("POST", "/user.v1.UserService/getuser"), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! Log lines on stderr: JSON for machines, text for a terminal.
+
+use std::{
+    io::{self, IsTerminal},
+    panic,
+};
+
+use opentelemetry::trace::TracerProvider;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, LevelFilter, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    reload,
+    util::SubscriberInitExt,
+};
+
+use super::{InitError, SPAN_TARGET, traces::Traces};
+use crate::config::{Config, LogFormat};
+
+/// The log, whose filter can be changed.
+#[derive(Debug)]
+pub struct Logs {
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+/// Installs the subscriber of the process: log lines, and spans where they go somewhere.
+pub fn install(config: &Config, traces: Option<&Traces>) -> Result<Logs, InitError> {
+    let (filter, handle) = reload::Layer::new(parse(&config.log_filter)?);
+    let lines = lines(config.log_format).with_filter(filter.and(filter_fn(is_no_span)));
+    Registry::default()
+        .with(lines)
+        .with(traces.map(spans))
+        .try_init()
+        .map_err(|error| InitError::Twice(error.to_string()))?;
+    log_panics();
+    Ok(Logs { filter: handle })
+}
+
+impl Logs {
+    pub fn set_filter(&self, filter: &str) -> Result<(), InitError> {
+        let filter = parse(filter)?;
+        self.filter.reload(filter).map_err(|error| InitError::Filter(error.to_string()))
+    }
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, InitError> {
+    EnvFilter::builder().parse(filter).map_err(|error| InitError::Filter(error.to_string()))
+}
+
+fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let terminal = io::stderr().is_terminal();
+    let lines = fmt::layer().with_writer(io::stderr);
+    match format {
+        LogFormat::Auto if terminal => lines.boxed(),
+        LogFormat::Text => lines.with_ansi(terminal).boxed(),
+        LogFormat::Auto | LogFormat::Json => {
+            // No spans in lines: what a line needs to be found by is a field of its own.
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
+    }
+}
+
+/// Turns spans of [`SPAN_TARGET`] into the collector's, and nothing else.
+fn spans<S>(traces: &Traces) -> impl Layer<S> + use<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let only_spans = filter_fn(|metadata| !is_no_span(metadata)).with_max_level_hint(LevelFilter::INFO);
+    // All that costs a span something and says nothing of a call.
+    tracing_opentelemetry::layer()
+        .with_tracer(traces.provider.tracer("user-service"))
+        .with_context_activation(false)
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_level(false)
+        .with_target(false)
+        .with_filter(only_spans)
+}
+
+fn is_no_span(metadata: &Metadata<'_>) -> bool {
+    metadata.target() != SPAN_TARGET
+}
+
+/// Logs where a panic was, and not what it said: that may hold a user's data.
+fn log_panics() {
+    panic::set_hook(Box::new(|info| {
+        let location = info.location().map(tracing::field::display);
+        let thread = std::thread::current();
+        let thread = thread.name();
+        tracing::event!(target: "user_service::panic", Level::ERROR, location, thread, "panic");
+    }));
+}

@@ -1,0 +1,74 @@
+//! The metrics of the process, as Prometheus reads them.
+
+use std::time::Duration;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use super::{InitError, process::Process};
+
+/// Seconds: fine where this service answers, then as OpenTelemetry advises for
+/// calls.
+const DURATIONS: [f64; 17] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
+    10.0,
+];
+
+/// How often samples are sorted into their buckets. Until then every one is kept.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Every metric of the process.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    recorder: PrometheusHandle,
+    process: Process,
+}
+
+/// Installs the recorder of the process.
+pub fn install() -> Result<Metrics, InitError> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &DURATIONS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|error| InitError::Twice(error.to_string()))?;
+    describe();
+    gauge!("user_service_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(Metrics { recorder, process: Process::start() })
+}
+
+impl Metrics {
+    /// Everything as it is now, in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut text = self.recorder.render();
+        self.process.render(&mut text);
+        text
+    }
+
+    /// Keeps memory bounded; to be run for as long as the process lives.
+    pub async fn keep_up(self) {
+        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            self.recorder.run_upkeep();
+        }
+    }
+}
+
+/// The help texts of what layers and telemetry record; other rooms describe their own.
+fn describe() {
+    describe_counter!("grpc_server_started_total", "Calls that have begun.");
+    describe_counter!("grpc_server_handled_total", "Calls that have ended, by code.");
+    describe_histogram!("grpc_server_handling_seconds", Unit::Seconds, "How long calls took that ended OK.");
+    describe_counter!("grpc_server_msg_received_total", "Messages received.");
+    describe_counter!("grpc_server_msg_sent_total", "Messages sent.");
+    describe_histogram!("rpc_server_call_duration_seconds", Unit::Seconds, "How long calls took, by code.");
+    describe_gauge!("user_service_calls_in_flight", "Calls that have begun and not ended.");
+    describe_gauge!("user_service_admission_limit", "How many calls may be in flight before calls are shed.");
+    describe_gauge!("user_service_admission_in_flight", "Calls in flight that count against the limit.");
+    describe_counter!(
+        "user_service_admission_shed_total",
+        "Calls turned away because the limit was reached."
+    );
+    describe_counter!("user_service_panics_total", "Calls that panicked and were answered with INTERNAL.");
+    describe_counter!("user_service_trace_spans_total", "Spans given to the collector, by outcome.");
+    describe_gauge!("user_service_build_info", "Always 1; says which version runs.");
+}

@@ -1,0 +1,74 @@
+//! What the service says of itself: logs, metrics and spans.
+
+mod logs;
+mod metrics;
+mod process;
+mod sampler;
+mod traces;
+
+use std::time::Duration;
+
+use self::{logs::Logs, traces::Traces};
+pub use self::{metrics::Metrics, sampler::Sampler};
+use crate::config::Config;
+
+/// The target of spans that go to the collector. Nothing else goes there, so log
+/// events cost no span a thing.
+pub const SPAN_TARGET: &str = "user_service::span";
+
+/// Why telemetry could not start; says what to set.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    #[error("log_filter is not a filter such as info or user_service=debug,warn: {0}")]
+    Filter(String),
+    #[error("{0}")]
+    Traces(String),
+    #[error("telemetry can be started only once in a process: {0}")]
+    Twice(String),
+}
+
+/// Logs, metrics and spans, switched on.
+#[derive(Debug)]
+pub struct Telemetry {
+    logs: Logs,
+    metrics: Metrics,
+    traces: Option<Traces>,
+}
+
+/// Switches everything on for the process. `env` looks up the `OTEL_*` variables.
+pub fn init(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> Result<Telemetry, InitError> {
+    let metrics = metrics::install()?;
+    let traces = Traces::from_env(env)?;
+    let logs = logs::install(config, traces.as_ref())?;
+    Ok(Telemetry { logs, metrics, traces })
+}
+
+impl Telemetry {
+    /// How calls are sampled; `None` where spans would go nowhere.
+    pub fn sampler(&self) -> Option<Sampler> {
+        self.traces.as_ref().map(|traces| traces.sampler)
+    }
+
+    /// The metrics, to be rendered and kept up.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Puts another log filter in force.
+    pub fn set_log_filter(&self, filter: &str) -> Result<(), InitError> {
+        self.logs.set_filter(filter)
+    }
+
+    /// Sends what spans there are and ends; waits no longer than `timeout`. Comes
+    /// last in a shutdown, as every call that ends before it has a span to send.
+    pub async fn shutdown(self, timeout: Duration) {
+        let Some(traces) = self.traces else { return };
+        // It blocks until the exporter's own thread is done, which a thread that drives tasks must not.
+        let flushed = tokio::task::spawn_blocking(move || traces.shutdown(timeout));
+        match tokio::time::timeout(timeout, flushed).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the last spans may not have been sent"),
+            _ => tracing::warn!("the last spans were not sent in time"),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What the process itself takes of the machine, read when metrics are asked for.
+
+use std::{
+    fmt::{Display, Write},
+    fs,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustix::{
+    process::{Resource, getrlimit},
+    time::{ClockId, clock_gettime},
+};
+
+/// This process, since it has begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    started: f64,
+}
+
+impl Process {
+    /// Notes the time; to be called as the process starts.
+    pub fn start() -> Self {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { started: started.as_secs_f64() }
+    }
+
+    /// Appends the standard `process_*` metrics. They are not in the recorder, which
+    /// cannot say that a number with a fraction is a counter.
+    pub fn render(self, text: &mut String) {
+        let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        #[allow(clippy::cast_precision_loss, reason = "2^52 seconds are long enough")]
+        let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+        add(text, "process_cpu_seconds_total", "counter", "CPU time spent.", cpu);
+        add(
+            text,
+            "process_start_time_seconds",
+            "gauge",
+            "When the process started, in Unix time.",
+            self.started,
+        );
+        if let Some(limit) = getrlimit(Resource::Nofile).current {
+            add(text, "process_max_fds", "gauge", "How many file descriptors may be open.", limit);
+        }
+        if let Ok(open) = fs::read_dir("/proc/self/fd") {
+            // One of them is the directory itself.
+            let open = open.count().saturating_sub(1);
+            add(text, "process_open_fds", "gauge", "How many file descriptors are open.", open);
+        }
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let number = |key| {
+            status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
+        };
+        let kib = |key| number(key).map(|kib: u64| kib * 1_024);
+        if let Some(bytes) = kib("VmRSS:") {
+            add(text, "process_resident_memory_bytes", "gauge", "Memory that is resident.", bytes);
+        }
+        if let Some(bytes) = kib("VmSize:") {
+            add(text, "process_virtual_memory_bytes", "gauge", "Memory that is mapped.", bytes);
+        }
+        if let Some(threads) = number("Threads:") {
+            add(text, "process_threads", "gauge", "Threads.", threads);
+        }
+    }
+}
+
+fn add(text: &mut String, name: &str, kind: &str, help: &str, value: impl Display) {
+    // A string takes every write.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_what_it_takes() {
+        let mut text = String::new();
+        Process::start().render(&mut text);
+        for name in ["cpu_seconds_total", "resident_memory_bytes", "open_fds", "max_fds", "threads"] {
+            let name = format!("process_{name} ");
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(&name))
+                .unwrap_or_else(|| panic!("{name} in {text}"));
+            let value: f64 = line[name.len()..].parse().unwrap();
+            assert!(value > 0.0, "{line}");
+        }
+    }
+}

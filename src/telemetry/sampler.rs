@@ -1,0 +1,126 @@
+//! Which calls are traced: the rules of the standard `OTEL_TRACES_SAMPLER`.
+
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, RandomState},
+};
+
+use opentelemetry::TraceId;
+
+/// Decides for a call from what its caller decided, and from a ratio.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampler {
+    /// Whether a caller's decision stands.
+    parent_based: bool,
+    /// Of the 63-bit numbers, those below are sampled.
+    below: u64,
+}
+
+impl Sampler {
+    /// Reads `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`.
+    pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let name = env("OTEL_TRACES_SAMPLER").unwrap_or_else(|| "parentbased_always_on".into());
+        let (parent_based, root) = match name.strip_prefix("parentbased_") {
+            Some(root) => (true, root),
+            None => (false, name.as_str()),
+        };
+        let ratio = match root {
+            "always_on" => 1.0,
+            "always_off" => 0.0,
+            "traceidratio" => ratio(env("OTEL_TRACES_SAMPLER_ARG").as_deref())?,
+            _ => {
+                return Err(format!(
+                    "OTEL_TRACES_SAMPLER is {name:?}; it must be always_on, always_off or traceidratio, \
+                     or one of these after parentbased_"
+                ));
+            }
+        };
+        Ok(Self::new(parent_based, ratio))
+    }
+
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a ratio of 2^63, as OpenTelemetry computes it"
+    )]
+    fn new(parent_based: bool, ratio: f64) -> Self {
+        Self { parent_based, below: (ratio * (1u64 << 63) as f64) as u64 }
+    }
+
+    /// Decides for a call whose caller has this trace and sampled it or not.
+    pub fn samples(&self, caller: Option<(TraceId, bool)>) -> bool {
+        match caller {
+            Some((_, sampled)) if self.parent_based => sampled,
+            // By the trace's id, so that every service on its way decides the same.
+            Some((trace, _)) => low_bits(trace) >> 1 < self.below,
+            None => random() >> 1 < self.below,
+        }
+    }
+}
+
+fn ratio(arg: Option<&str>) -> Result<f64, String> {
+    let Some(arg) = arg else { return Ok(1.0) };
+    match arg.trim().parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err(format!("OTEL_TRACES_SAMPLER_ARG is {arg:?}; it must be a number from 0 to 1")),
+    }
+}
+
+fn low_bits(trace: TraceId) -> u64 {
+    trace.to_bytes()[8..].iter().fold(0, |bits, byte| (bits << 8) | u64::from(*byte))
+}
+
+/// A number that is random enough to choose by (splitmix64); no lock, no system call.
+fn random() -> u64 {
+    thread_local! {
+        static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
+    }
+    let state = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    STATE.set(state);
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampler(name: &str, arg: &str) -> Result<Sampler, String> {
+        Sampler::from_env(&|key| match key {
+            "OTEL_TRACES_SAMPLER" => Some(name.into()),
+            "OTEL_TRACES_SAMPLER_ARG" => Some(arg.into()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_callers_decision_stands_only_where_the_sampler_says_so() {
+        let low = TraceId::from(1u128);
+        let high = TraceId::from(u128::from(u64::MAX));
+        let based = sampler("parentbased_traceidratio", "0").unwrap();
+        assert!(based.samples(Some((high, true))));
+        assert!(!based.samples(Some((low, false))));
+        assert!(!based.samples(None));
+        let by_id = sampler("traceidratio", "0.5").unwrap();
+        assert!(by_id.samples(Some((low, false))));
+        assert!(!by_id.samples(Some((high, true))));
+        assert!(sampler("always_on", "").unwrap().samples(Some((high, false))));
+        assert!(!sampler("always_off", "").unwrap().samples(Some((low, true))));
+    }
+
+    #[test]
+    fn without_a_caller_the_ratio_holds() {
+        let quarter = sampler("parentbased_traceidratio", "0.25").unwrap();
+        let count = (0..10_000).filter(|_| quarter.samples(None)).count();
+        assert!((2_000..3_000).contains(&count), "{count} of 10000");
+    }
+
+    #[test]
+    fn what_no_sampler_is_called_is_refused() {
+        assert!(sampler("jaeger_remote", "").unwrap_err().contains("traceidratio"));
+        assert!(sampler("traceidratio", "2").unwrap_err().contains("from 0 to 1"));
+        assert_eq!(Sampler::from_env(&|_| None), Ok(Sampler::new(true, 1.0)));
+    }
+}
