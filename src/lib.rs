@@ -8,4 +8,5 @@ pub mod listener;
 pub mod proto;
 pub mod service;
 pub mod shutdown;
+pub mod store;
 pub mod telemetry;

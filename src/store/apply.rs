@@ -1,0 +1,135 @@
+//! One write, the same way in every store that works in transactions.
+
+use crate::domain::{
+    Change, Effect, Email, Error, Idempotency, Revision, Target, Timestamp, User, UserId, Write, Written,
+    decide,
+};
+
+/// What a store must be able to do inside one transaction. Nothing of it shows
+/// outside before the store commits.
+pub(super) trait Transaction {
+    type Error: From<Error>;
+
+    /// The write recorded under this key, unless it is older than `since`.
+    fn recorded(&mut self, key: &[u8; 32], since: Timestamp) -> Result<Option<Recorded>, Self::Error>;
+    fn user_by_id(&mut self, id: &UserId) -> Result<Option<User>, Self::Error>;
+    fn user_by_email(&mut self, email: &Email) -> Result<Option<User>, Self::Error>;
+    fn email_owner(&mut self, email: &Email) -> Result<Option<UserId>, Self::Error>;
+    /// The user as the write with this revision left it, while the change log
+    /// holds that.
+    fn user_at(&mut self, revision: Revision) -> Result<Option<User>, Self::Error>;
+    /// The revision of the next write.
+    fn next_revision(&self) -> Revision;
+    /// Stores a user and logs that, under the user's revision, which is spent.
+    fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Self::Error>;
+    /// Removes a user and logs that, under the next revision, which is spent.
+    fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), Self::Error>;
+    /// Keeps how to know the write again.
+    fn record(
+        &mut self,
+        idempotency: &Idempotency,
+        id: &UserId,
+        revision: Revision,
+        now: Timestamp,
+    ) -> Result<(), Self::Error>;
+}
+
+/// What is known of a write that was recorded.
+#[derive(Clone, Debug)]
+pub(super) struct Recorded {
+    pub payload: [u8; 32],
+    pub id: UserId,
+    /// 0 where the write changed nothing.
+    pub revision: Revision,
+}
+
+/// What a row of the change log says happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Created = 1,
+    Updated = 2,
+    Deleted = 3,
+}
+
+/// Does what `write` asks for, or says why not and leaves everything as it was.
+pub(super) fn apply<T: Transaction>(
+    transaction: &mut T,
+    write: &Write,
+    now: Timestamp,
+) -> Result<Written, T::Error> {
+    if let Some(idempotency) = &write.idempotency
+        && let Some(written) = replay(transaction, &write.change, idempotency, now)?
+    {
+        return Ok(written);
+    }
+    let current = match write.change.target() {
+        Target::Id(id) => transaction.user_by_id(id)?,
+        Target::Email(email) => transaction.user_by_email(email)?,
+    };
+    let email_owner = match write.change.email() {
+        Some(email) => transaction.email_owner(email)?,
+        None => None,
+    };
+    let revision = transaction.next_revision();
+    let effect = decide(&write.change, current.as_ref(), email_owner.as_ref(), revision, now)?;
+    if write.validate_only {
+        return Ok(Written { user: effect.into_user(), revision: 0 });
+    }
+    perform(transaction, &effect, now)?;
+    let revision = if effect == Effect::Nothing { 0 } else { revision };
+    if let Some(idempotency) = &write.idempotency {
+        transaction.record(idempotency, effect.user_id(&write.change), revision, now)?;
+    }
+    Ok(Written { user: effect.into_user(), revision })
+}
+
+/// The answer to a write that was made before, if it was.
+fn replay<T: Transaction>(
+    transaction: &mut T,
+    change: &Change,
+    idempotency: &Idempotency,
+    now: Timestamp,
+) -> Result<Option<Written>, T::Error> {
+    let retention = i64::try_from(Idempotency::RETENTION.as_micros()).unwrap_or(i64::MAX);
+    let since = Timestamp::from_micros(now.as_micros().saturating_sub(retention));
+    let Some(recorded) = transaction.recorded(&idempotency.key, since)? else { return Ok(None) };
+    if recorded.payload != idempotency.payload {
+        return Err(Error::RequestIdReused.into());
+    }
+    let user = match change {
+        Change::Delete { .. } => None,
+        _ => match transaction.user_at(recorded.revision)? {
+            Some(user) => Some(user),
+            None => transaction.user_by_id(&recorded.id)?,
+        },
+    };
+    Ok(Some(Written { user, revision: recorded.revision }))
+}
+
+fn perform<T: Transaction>(transaction: &mut T, effect: &Effect, now: Timestamp) -> Result<(), T::Error> {
+    match effect {
+        Effect::Create(user) => transaction.put(Kind::Created, user, now),
+        Effect::Update(user) => transaction.put(Kind::Updated, user, now),
+        Effect::Delete(id) => transaction.delete(id, now),
+        Effect::Nothing => Ok(()),
+    }
+}
+
+impl Effect {
+    fn user_id<'a>(&'a self, change: &'a Change) -> &'a UserId {
+        match (self, change.target()) {
+            (Self::Create(user) | Self::Update(user), _) => &user.id,
+            (Self::Delete(id), _) | (Self::Nothing, Target::Id(id)) => id,
+            (Self::Nothing, Target::Email(_)) => {
+                unreachable!("only a delete does nothing, and it names an id")
+            }
+        }
+    }
+
+    fn into_user(self) -> Option<User> {
+        match self {
+            Self::Create(user) | Self::Update(user) => Some(user),
+            Self::Delete(_) | Self::Nothing => None,
+        }
+    }
+}

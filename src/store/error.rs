@@ -1,0 +1,40 @@
+//! Why a store does not open.
+
+use std::{io, path::PathBuf};
+
+/// Why a store does not open. Each text names the file and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "the store {path} is in use by another process ({path}.lock is locked): stop that process, or give \
+         this one a store of its own with store_url",
+        path = .0.display()
+    )]
+    InUse(PathBuf),
+    #[error(
+        "{path} is not a user-service store, and is left as it is: point store_url at another path, or move \
+         the file away",
+        path = .0.display()
+    )]
+    Foreign(PathBuf),
+    #[error(
+        "the store {path} has schema version {found}, and this release knows versions up to {known}: run the \
+         release that wrote it, or a newer one",
+        path = path.display()
+    )]
+    Newer { path: PathBuf, found: usize, known: usize },
+    #[error(
+        "cannot open {path}: {source}; the directory must exist and be writable for the user that the service \
+         runs as",
+        path = path.display()
+    )]
+    File { path: PathBuf, source: io::Error },
+    #[error(
+        "cannot open the store {path}: {source}; check the disk (space, permissions, health), or restore the \
+         file from a backup",
+        path = path.display()
+    )]
+    Sqlite { path: PathBuf, source: rusqlite::Error },
+    #[error("cannot start a thread for the store: {0}; raise the limit of processes (ulimit -u, pids.max)")]
+    Thread(io::Error),
+}

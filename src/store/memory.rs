@@ -1,0 +1,210 @@
+//! Users in memory, for trying things out and for tests: the rules of the
+//! durable store, none of its durability.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Bound,
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use super::{
+    apply::{Kind, Recorded, Transaction, apply},
+    metrics::{Durations, Timer},
+};
+use crate::domain::{
+    Deadline, Email, Error, Idempotency, Page, PageSize, Probe, Revision, Store, Timestamp, User, UserId,
+    UserKey, Write, Written,
+};
+
+/// The change log is bounded in rows as well as in time: nothing else keeps a
+/// long run of writes from eating the memory.
+const MAX_CHANGES: usize = 100_000;
+
+/// How many rows of each kind one write clears away. More than the one that it
+/// adds, so that clearing keeps up.
+const BITE: usize = 4;
+
+pub(super) struct MemoryStore {
+    state: RwLock<State>,
+    retention: Duration,
+    durations: Durations,
+}
+
+#[derive(Default)]
+struct State {
+    users: BTreeMap<UserId, User>,
+    ids_by_email: HashMap<Email, UserId>,
+    revision: Revision,
+    /// The user as each write left it; `None` where it left none.
+    changes: BTreeMap<Revision, (Timestamp, Option<User>)>,
+    recorded: HashMap<[u8; 32], (Timestamp, Recorded)>,
+    /// The keys of `recorded` with when they were put there, oldest first.
+    recorded_at: VecDeque<(Timestamp, [u8; 32])>,
+    closed: bool,
+}
+
+const NO_PANIC: &str = "no thread panics while it holds the lock";
+const CLOSED: Error = Error::Unavailable("the store is closed");
+
+impl MemoryStore {
+    pub fn new(retention: Duration) -> Self {
+        super::metrics::writable().set(1.0);
+        Self { state: RwLock::default(), retention, durations: Durations::new() }
+    }
+
+    fn read(&self, deadline: Deadline) -> Result<RwLockReadGuard<'_, State>, Error> {
+        check(deadline)?;
+        let state = self.state.read().expect(NO_PANIC);
+        if state.closed { Err(CLOSED) } else { Ok(state) }
+    }
+
+    fn write(&self, deadline: Deadline) -> Result<RwLockWriteGuard<'_, State>, Error> {
+        check(deadline)?;
+        let state = self.state.write().expect(NO_PANIC);
+        if state.closed { Err(CLOSED) } else { Ok(state) }
+    }
+}
+
+fn check(deadline: Deadline) -> Result<(), Error> {
+    if deadline.is_over() { Err(Error::DeadlineExceeded) } else { Ok(()) }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<User>, Error> {
+        let _timer = Timer::start(&self.durations.get);
+        let state = self.read(deadline)?;
+        Ok(match key {
+            UserKey::Id(id) => state.users.get(id).cloned(),
+            UserKey::Email(email) => state.by_email(email).cloned(),
+        })
+    }
+
+    async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
+        let _timer = Timer::start(&self.durations.batch_get);
+        let state = self.read(deadline)?;
+        Ok(ids.iter().map(|id| state.users.get(id).cloned()).collect())
+    }
+
+    async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
+        let _timer = Timer::start(&self.durations.list);
+        let state = self.read(deadline)?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = state.users.range::<UserId, _>((from, Bound::Unbounded)).map(|(_, user)| user);
+        let users = rest.by_ref().take(size.get()).cloned().collect();
+        Ok(Page { users, more: rest.next().is_some() })
+    }
+
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
+        let _timer = Timer::start(&self.durations.write);
+        let mut state = self.write(deadline)?;
+        let now = Timestamp::now();
+        state.expire(now, self.retention);
+        apply(&mut *state, &write, now)
+    }
+
+    async fn probe(&self) -> Probe {
+        let open = !self.state.read().expect(NO_PANIC).closed;
+        Probe { reads: open, writes: open }
+    }
+
+    async fn close(&self) {
+        *self.state.write().expect(NO_PANIC) = State { closed: true, ..State::default() };
+    }
+}
+
+impl State {
+    fn by_email(&self, email: &Email) -> Option<&User> {
+        self.ids_by_email.get(email).and_then(|id| self.users.get(id))
+    }
+
+    fn log(&mut self, now: Timestamp, user: Option<User>) {
+        self.revision += 1;
+        self.changes.insert(self.revision, (now, user));
+    }
+
+    fn expire(&mut self, now: Timestamp, retention: Duration) {
+        let before = |retention: Duration| {
+            now.as_micros().saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX))
+        };
+        for _ in 0..BITE {
+            let Some((_, (time, _))) = self.changes.first_key_value() else { break };
+            if time.as_micros() >= before(retention) && self.changes.len() <= MAX_CHANGES {
+                break;
+            }
+            self.changes.pop_first();
+        }
+        for _ in 0..BITE {
+            let Some((time, key)) = self.recorded_at.front() else { break };
+            if time.as_micros() >= before(Idempotency::RETENTION) {
+                break;
+            }
+            // The key may have been used again since.
+            if self.recorded.get(key).is_some_and(|(recorded_at, _)| recorded_at == time) {
+                self.recorded.remove(key);
+            }
+            self.recorded_at.pop_front();
+        }
+    }
+}
+
+impl Transaction for State {
+    type Error = Error;
+
+    fn recorded(&mut self, key: &[u8; 32], since: Timestamp) -> Result<Option<Recorded>, Error> {
+        Ok(self.recorded.get(key).filter(|(time, _)| *time >= since).map(|(_, recorded)| recorded.clone()))
+    }
+
+    fn user_by_id(&mut self, id: &UserId) -> Result<Option<User>, Error> {
+        Ok(self.users.get(id).cloned())
+    }
+
+    fn user_by_email(&mut self, email: &Email) -> Result<Option<User>, Error> {
+        Ok(self.by_email(email).cloned())
+    }
+
+    fn email_owner(&mut self, email: &Email) -> Result<Option<UserId>, Error> {
+        Ok(self.ids_by_email.get(email).cloned())
+    }
+
+    fn user_at(&mut self, revision: Revision) -> Result<Option<User>, Error> {
+        Ok(self.changes.get(&revision).and_then(|(_, user)| user.clone()))
+    }
+
+    fn next_revision(&self) -> Revision {
+        self.revision + 1
+    }
+
+    fn put(&mut self, _kind: Kind, user: &User, now: Timestamp) -> Result<(), Error> {
+        if let Some(before) = self.users.insert(user.id.clone(), user.clone()) {
+            self.ids_by_email.remove(&before.email);
+        }
+        self.ids_by_email.insert(user.email.clone(), user.id.clone());
+        self.log(now, Some(user.clone()));
+        Ok(())
+    }
+
+    fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), Error> {
+        if let Some(user) = self.users.remove(id) {
+            self.ids_by_email.remove(&user.email);
+        }
+        self.log(now, None);
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        idempotency: &Idempotency,
+        id: &UserId,
+        revision: Revision,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let recorded = Recorded { payload: idempotency.payload, id: id.clone(), revision };
+        self.recorded.insert(idempotency.key, (now, recorded));
+        self.recorded_at.push_back((now, idempotency.key));
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! Where users are kept: in memory, or in one `SQLite` file.
+//!
+//! Both stand behind [`crate::domain::Store`] and pass one suite of tests
+//! (`tests/store`). What a write does is written once, in [`apply`].
+
+mod apply;
+mod error;
+mod memory;
+mod metrics;
+mod sqlite;
+
+use std::sync::Arc;
+
+pub use error::OpenError;
+pub use metrics::{BATCH_SIZE, OPERATION_DURATION, QUEUE_DEPTH, WRITABLE};
+
+use crate::{
+    config::{Config, StoreUrl},
+    domain::Store,
+};
+
+/// Opens the store that `config` names; makes it and brings its schema up to
+/// date where needed. Blocks, so it is not for an async thread. Metrics are
+/// recorded with the recorder that is installed when this is called.
+pub fn open(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
+    match &config.store_url {
+        StoreUrl::Memory => {
+            tracing::warn!("the store is in memory: every user is gone when the process ends");
+            Ok(Arc::new(memory::MemoryStore::new(config.change_log_retention)))
+        }
+        StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path, config)?)),
+    }
+}
+
+/// Makes the store that `config` names and brings its schema up to date, and
+/// nothing else.
+pub fn migrate(config: &Config) -> Result<(), OpenError> {
+    match &config.store_url {
+        StoreUrl::Memory => Ok(()),
+        StoreUrl::Sqlite(path) => sqlite::migrate(path),
+    }
+}

@@ -1,0 +1,94 @@
+//! What the writer does when nobody waits for it: checkpoints, clearing away
+//! what is too old, and finding out whether a full disk has room again.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::{
+    gate::{Gate, Writes},
+    schema,
+};
+use crate::domain::{Idempotency, Timestamp};
+
+/// Pages in the log from which on it is moved into the file (4 MiB).
+const CHECKPOINT_PAGES: i64 = 1_000;
+
+/// Rows that are cleared away in one transaction: more than a batch adds, so that
+/// clearing keeps up, and few enough that nobody notices the wait.
+const BITE: usize = 512;
+
+/// How often is looked for rows to clear away.
+const CLEARING: Duration = Duration::from_secs(10);
+
+/// How often a full disk is tried.
+const PROBING: Duration = Duration::from_secs(1);
+
+pub(super) struct Chores {
+    change_log_retention: Duration,
+    clear_at: Instant,
+    probe_at: Instant,
+}
+
+impl Chores {
+    pub fn new(change_log_retention: Duration) -> Self {
+        let now = Instant::now();
+        Self { change_log_retention, clear_at: now, probe_at: now + PROBING }
+    }
+
+    /// When [`Self::run`] has something to do at the latest.
+    pub fn due(&self) -> Instant {
+        self.clear_at.min(self.probe_at)
+    }
+
+    pub fn run(&mut self, connection: &Connection, gate: &Gate) -> rusqlite::Result<()> {
+        let now = Instant::now();
+        if now >= self.probe_at {
+            self.probe_at = now + PROBING;
+            if gate.writes() == Writes::Full {
+                probe(connection)?;
+                gate.set(Writes::On);
+            }
+        }
+        if gate.writes() != Writes::On {
+            self.clear_at = self.clear_at.max(now + PROBING);
+            return Ok(());
+        }
+        if now >= self.clear_at {
+            let all_gone = clear(connection, self.change_log_retention)?;
+            self.clear_at = if all_gone { now + CLEARING } else { now };
+        }
+        let (in_log, in_file) = schema::checkpoint(connection, "NOOP")?;
+        if in_log - in_file >= CHECKPOINT_PAGES {
+            schema::checkpoint(connection, "PASSIVE")?;
+        }
+        Ok(())
+    }
+}
+
+/// A small durable write that changes nothing.
+fn probe(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE meta SET revision = revision")?.execute(()).map(drop)
+}
+
+/// Takes one bite of each kind of old row; whether that was all of them.
+fn clear(connection: &Connection, change_log_retention: Duration) -> rusqlite::Result<bool> {
+    let before = |retention: Duration| {
+        let retention = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
+        Timestamp::now().as_micros().saturating_sub(retention)
+    };
+    let requests = connection
+        .prepare_cached(
+            "DELETE FROM idempotency WHERE key IN
+                 (SELECT key FROM idempotency WHERE time < ?1 ORDER BY time LIMIT ?2)",
+        )?
+        .execute((before(Idempotency::RETENTION), BITE.cast_signed()))?;
+    // By revision: whoever reads the log must find its end, never a hole in it.
+    let changes = connection
+        .prepare_cached(
+            "DELETE FROM changes WHERE revision <= (SELECT max(revision) FROM
+                 (SELECT revision, time FROM changes ORDER BY revision LIMIT ?2) WHERE time < ?1)",
+        )?
+        .execute((before(change_log_retention), BITE.cast_signed()))?;
+    Ok(requests < BITE && changes < BITE)
+}

@@ -1,0 +1,217 @@
+//! Users in one `SQLite` file: durable, and nothing to install.
+//!
+//! One thread writes ([`writer`]); reads run on connections of their own, beside
+//! it and each other. A read sees every write that was answered before it began.
+
+mod chores;
+mod gate;
+mod readers;
+mod rows;
+mod schema;
+mod transaction;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use tokio::{sync::oneshot, task};
+
+use self::{
+    chores::Chores,
+    gate::{Gate, Writes},
+    readers::Readers,
+    writer::{Request, Writer},
+};
+use super::{
+    OpenError,
+    metrics::{Durations, Timer, WriterMetrics},
+};
+use crate::{
+    config::Config,
+    domain::{Deadline, Error, Page, PageSize, Probe, Store, User, UserId, UserKey, Write, Written},
+};
+
+/// Up to this many users a page is read where it is asked for; to hand such a
+/// read to another thread takes longer than the read.
+const SMALL_PAGE: usize = 50;
+
+/// A read that takes longer than this counts as one that fails.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+const CLOSED: Error = Error::Unavailable("the store is closed");
+
+pub(super) struct SqliteStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    readers: Readers,
+    gate: Arc<Gate>,
+    /// `None` once closed.
+    queue: RwLock<Option<SyncSender<Request>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    writer_metrics: WriterMetrics,
+    durations: Durations,
+}
+
+pub(super) fn migrate(path: &Path) -> Result<(), OpenError> {
+    let path = schema::absolute(path)?;
+    let _lock = schema::lock(&path)?;
+    schema::open_writer(&path).map(drop)
+}
+
+impl SqliteStore {
+    pub fn open(path: &Path, config: &Config) -> Result<Self, OpenError> {
+        let path = schema::absolute(path)?;
+        let lock = schema::lock(&path)?;
+        let connection = schema::open_writer(&path)?;
+        let (queue, requests) = sync_channel(config.store_queue.max(1));
+        let gate = Arc::new(Gate::new());
+        let writer_metrics = WriterMetrics::new();
+        let writer = Writer {
+            connection,
+            queue: requests,
+            gate: gate.clone(),
+            metrics: writer_metrics.clone(),
+            chores: Chores::new(config.change_log_retention),
+            lock,
+        };
+        let writer = thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(|| writer.run())
+            .map_err(OpenError::Thread)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                readers: Readers::new(path),
+                gate,
+                queue: RwLock::new(Some(queue)),
+                writer: Mutex::new(Some(writer)),
+                writer_metrics,
+                durations: Durations::new(),
+            }),
+        })
+    }
+
+    /// Runs a read that may take a while on a thread that may be blocked.
+    async fn big_read<T: Send + 'static>(
+        &self,
+        deadline: Deadline,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let _permit = self.inner.readers.big_reads.acquire().await.map_err(|_| CLOSED)?;
+        check(deadline)?;
+        let inner = self.inner.clone();
+        // A read does not panic; if it does, that is for the log of panics.
+        task::spawn_blocking(move || inner.readers.with(read)).await.map_err(|e| Error::Internal(e.into()))?
+    }
+}
+
+fn check(deadline: Deadline) -> Result<(), Error> {
+    if deadline.is_over() { Err(Error::DeadlineExceeded) } else { Ok(()) }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<User>, Error> {
+        let _timer = Timer::start(&self.inner.durations.get);
+        check(deadline)?;
+        // Microseconds, as a rule: not worth a change of thread.
+        self.inner.readers.with(|connection| match key {
+            UserKey::Id(id) => rows::by_id(connection, id),
+            UserKey::Email(email) => rows::by_email(connection, email),
+        })
+    }
+
+    async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
+        let _timer = Timer::start(&self.inner.durations.batch_get);
+        let ids = ids.to_vec();
+        self.big_read(deadline, move |connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            ids.iter().map(|id| rows::by_id(&snapshot, id)).collect()
+        })
+        .await
+    }
+
+    async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
+        let _timer = Timer::start(&self.inner.durations.list);
+        check(deadline)?;
+        let after = after.cloned();
+        let size = size.get();
+        let read = move |connection: &Connection| rows::page(connection, after.as_ref(), size);
+        if size <= SMALL_PAGE { self.inner.readers.with(read) } else { self.big_read(deadline, read).await }
+    }
+
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
+        let _timer = Timer::start(&self.inner.durations.write);
+        check(deadline)?;
+        self.inner.enqueue(write, deadline)?.await.unwrap_or(Err(Error::OutcomeUnknown))
+    }
+
+    async fn probe(&self) -> Probe {
+        let inner = self.inner.clone();
+        let reads = task::spawn_blocking(move || inner.readers.with(rows::revision_now).is_ok());
+        let reads = tokio::time::timeout(PROBE_TIMEOUT, reads).await;
+        Probe { reads: matches!(reads, Ok(Ok(true))), writes: self.inner.takes_writes() }
+    }
+
+    async fn close(&self) {
+        let inner = self.inner.clone();
+        if task::spawn_blocking(move || inner.close()).await.is_err() {
+            tracing::error!("the store did not close cleanly; the next start recovers it");
+        }
+    }
+}
+
+impl Inner {
+    fn enqueue(&self, write: Write, deadline: Deadline) -> Result<oneshot::Receiver<writer::Answer>, Error> {
+        if let Some(refusal) = self.gate.refusal() {
+            return Err(refusal);
+        }
+        let (answer, answered) = oneshot::channel();
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+        let queue = queue.as_ref().ok_or(CLOSED)?;
+        // Before the writer can count it out.
+        self.writer_metrics.queue_depth.increment(1.0);
+        queue.try_send(Request { write, deadline, answer }).map_err(|error| {
+            self.writer_metrics.queue_depth.decrement(1.0);
+            match error {
+                TrySendError::Full(_) => Error::Overloaded,
+                TrySendError::Disconnected(_) => CLOSED,
+            }
+        })?;
+        Ok(answered)
+    }
+
+    fn takes_writes(&self) -> bool {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = writer.as_ref().is_some_and(|writer| !writer.is_finished());
+        alive && self.gate.writes() == Writes::On
+    }
+
+    /// Lets the writer finish what it has, and waits for it.
+    fn close(&self) {
+        self.readers.close();
+        drop(self.queue.write().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if writer.is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!("the store's writer panicked; the next start recovers the file");
+        }
+    }
+}
+
+/// A store that was not closed is closed when nobody uses it any more, so that
+/// its file can be opened again.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

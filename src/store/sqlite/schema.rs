@@ -1,0 +1,139 @@
+//! The file: its lock, its schema, and the connections to it.
+
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::store::OpenError;
+
+/// What makes a `SQLite` file one of ours: "usrv" in ASCII.
+const APPLICATION_ID: i32 = 0x7573_7276;
+
+/// The schema, one step a version. Only ever appended to.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_users.sql")];
+
+/// Our own lock keeps other services out, so this is for tools that look in.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Room for every statement that a connection uses.
+const STATEMENTS: usize = 32;
+
+/// An absolute path, so that no name is read as a `file:` URI, and a change of
+/// the working directory changes nothing.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
+    std::path::absolute(path).map_err(|source| OpenError::File { path: path.into(), source })
+}
+
+/// Makes this process the only one on the file, for as long as the result lives.
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = OsString::from(path);
+    name.push(".lock");
+    let lock_path = PathBuf::from(name);
+    let lock = private(&lock_path).map_err(|source| OpenError::File { path: lock_path.clone(), source })?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.into())),
+        Err(TryLockError::Error(source)) => Err(OpenError::File { path: lock_path, source }),
+    }
+}
+
+/// Opens or makes a file that nobody else may read: it holds personal data.
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// The one connection that writes, to a file with the newest schema.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+    private(path).map_err(|source| OpenError::File { path: path.into(), source })?;
+    let failed = |source| OpenError::Sqlite { path: path.into(), source };
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+    let version = version(&connection, path)?;
+    durable(&connection).map_err(failed)?;
+    migrate(&mut connection, version).map_err(failed)?;
+    // What a crash left in the log may never have been synced. It is made durable
+    // before anybody reads it.
+    checkpoint(&connection, "TRUNCATE").map_err(failed)?;
+    Ok(connection)
+}
+
+/// A connection that cannot write.
+pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    if mode == OpenFlags::SQLITE_OPEN_READ_ONLY {
+        connection.pragma_update(None, "query_only", true)?;
+    }
+    Ok(connection)
+}
+
+/// The schema version of a file that is ours, 0 for an empty one. Changes nothing.
+fn version(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
+    let facts = connection.query_row(
+        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
+         FROM pragma_application_id, pragma_user_version",
+        (),
+        |row| Ok((row.get::<_, i32>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)),
+    );
+    match facts {
+        Ok((0, 0, 0)) => Ok(0),
+        Ok((APPLICATION_ID, version, _)) => {
+            let found = usize::try_from(version).unwrap_or(usize::MAX);
+            let known = MIGRATIONS.len();
+            if found <= known { Ok(found) } else { Err(OpenError::Newer { path: path.into(), found, known }) }
+        }
+        Ok(_) => Err(OpenError::Foreign(path.into())),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            Err(OpenError::Foreign(path.into()))
+        }
+        Err(source) => Err(OpenError::Sqlite { path: path.into(), source }),
+    }
+}
+
+/// Makes every commit survive a loss of power, at the price of one sync of the log.
+fn durable(connection: &Connection) -> rusqlite::Result<()> {
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(rusqlite::Error::InvalidPath("the file system cannot hold a write-ahead log".into()));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // The writer checkpoints when nobody waits for it, not in the middle of a commit.
+    connection.query_row("PRAGMA wal_autocheckpoint = 0", (), |_| Ok(()))?;
+    // What is deleted is gone from the file too.
+    connection.query_row("PRAGMA secure_delete = ON", (), |_| Ok(()))
+}
+
+/// All steps in one transaction: a crash leaves the old version or the new one.
+fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
+    if from == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in &MIGRATIONS[from..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len().cast_signed())?;
+    transaction.commit()?;
+    tracing::info!(from, to = MIGRATIONS.len(), "the store's schema was migrated");
+    Ok(())
+}
+
+/// Moves pages from the log to the file, or with `NOOP` only counts: the pages in
+/// the log, and how many of them are in the file too.
+pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<(i64, i64)> {
+    connection
+        .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?
+        .query_row((), |row| Ok((row.get(1)?, row.get(2)?)))
+}

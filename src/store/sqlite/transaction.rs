@@ -1,0 +1,183 @@
+//! The write pipeline's transaction, in SQL.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::rows;
+use crate::{
+    domain::{Email, Error, Idempotency, Revision, Timestamp, User, UserId},
+    store::apply::{Kind, Recorded, Transaction},
+};
+
+/// A transaction that is open on the writer's connection.
+pub(super) struct SqlTransaction<'a> {
+    connection: &'a Connection,
+    /// The last revision given out, which the row in `meta` says only once the
+    /// transaction commits.
+    pub revision: Revision,
+}
+
+/// Why a write was not made.
+pub(super) enum Failure {
+    /// By the rules.
+    Refused(Error),
+    Sql(rusqlite::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl<'a> SqlTransaction<'a> {
+    pub fn begin(connection: &'a Connection) -> rusqlite::Result<Self> {
+        let this = Self { connection, revision: 0 };
+        this.run("BEGIN IMMEDIATE")?;
+        let revision = rows::revision_now(connection)?;
+        Ok(Self { revision, ..this })
+    }
+
+    /// Executes a statement without parameters.
+    pub fn run(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute(()).map(drop)
+    }
+
+    /// Writes the last revision down, for the commit that follows.
+    pub fn save_revision(&self) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("UPDATE meta SET revision = ?1")?
+            .execute((self.revision.cast_signed(),))
+            .map(drop)
+    }
+}
+
+impl Transaction for SqlTransaction<'_> {
+    type Error = Failure;
+
+    fn recorded(&mut self, key: &[u8; 32], since: Timestamp) -> Result<Option<Recorded>, Failure> {
+        let recorded = self
+            .connection
+            .prepare_cached("SELECT payload, id, revision FROM idempotency WHERE key = ?1 AND time >= ?2")?
+            .query_row((key, since.as_micros()), |row| {
+                Ok(Recorded {
+                    payload: row.get(0)?,
+                    id: rows::user_id(row, 1)?,
+                    revision: rows::revision(row, 2)?,
+                })
+            })
+            .optional()?;
+        Ok(recorded)
+    }
+
+    fn user_by_id(&mut self, id: &UserId) -> Result<Option<User>, Failure> {
+        Ok(rows::by_id(self.connection, id)?)
+    }
+
+    fn user_by_email(&mut self, email: &Email) -> Result<Option<User>, Failure> {
+        Ok(rows::by_email(self.connection, email)?)
+    }
+
+    fn email_owner(&mut self, email: &Email) -> Result<Option<UserId>, Failure> {
+        let owner = self
+            .connection
+            .prepare_cached("SELECT id FROM users WHERE email = ?1")?
+            .query_row((email.as_str(),), |row| rows::user_id(row, 0))
+            .optional()?;
+        Ok(owner)
+    }
+
+    fn user_at(&mut self, revision: Revision) -> Result<Option<User>, Failure> {
+        let user = self
+            .connection
+            .prepare_cached(concat!(
+                "SELECT ",
+                rows::user_columns!(),
+                " FROM changes WHERE revision = ?1 AND email IS NOT NULL"
+            ))?
+            .query_row((revision.cast_signed(),), rows::user)
+            .optional()?;
+        Ok(user)
+    }
+
+    fn next_revision(&self) -> Revision {
+        self.revision + 1
+    }
+
+    fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Failure> {
+        let User { id, name, email, age, revision, create_time, update_time } = user;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO users (id, name, email, age, revision, create_time, update_time)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email,
+                     age = excluded.age, revision = excluded.revision,
+                     create_time = excluded.create_time, update_time = excluded.update_time",
+            )?
+            .execute((
+                id.as_str(),
+                name.as_str(),
+                email.as_str(),
+                age.years(),
+                revision.cast_signed(),
+                create_time.as_micros(),
+                update_time.as_micros(),
+            ))?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO changes (revision, time, kind, id, name, email, age, create_time, update_time)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute((
+                revision.cast_signed(),
+                now.as_micros(),
+                kind as u8,
+                id.as_str(),
+                name.as_str(),
+                email.as_str(),
+                age.years(),
+                create_time.as_micros(),
+                update_time.as_micros(),
+            ))?;
+        self.revision = *revision;
+        Ok(())
+    }
+
+    fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), Failure> {
+        let revision = self.next_revision();
+        self.connection.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute((id.as_str(),))?;
+        self.connection
+            .prepare_cached("INSERT INTO changes (revision, time, kind, id) VALUES (?1, ?2, ?3, ?4)")?
+            .execute((revision.cast_signed(), now.as_micros(), Kind::Deleted as u8, id.as_str()))?;
+        self.revision = revision;
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        idempotency: &Idempotency,
+        id: &UserId,
+        revision: Revision,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        // In place of a row that is too old to count and not cleared away yet.
+        self.connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO idempotency (key, payload, id, revision, time)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute((
+                idempotency.key,
+                idempotency.payload,
+                id.as_str(),
+                revision.cast_signed(),
+                now.as_micros(),
+            ))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! The one thread that writes.
+//!
+//! It takes what is waiting, makes one transaction of it with a savepoint for
+//! each write, commits, and answers only then. So one sync of the log serves
+//! many writes, and revisions are in commit order.
+
+use std::{
+    fs::File,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Instant,
+};
+
+use rusqlite::{Connection, ErrorCode, config::DbConfig};
+use tokio::sync::oneshot;
+
+use super::{
+    chores::Chores,
+    gate::{Gate, Writes},
+    transaction::{Failure, SqlTransaction},
+};
+use crate::{
+    domain::{Deadline, Error, Timestamp, Write, Written},
+    store::{apply::apply, metrics::WriterMetrics},
+};
+
+/// The most writes in one commit: bounds how long the first of them waits.
+const MAX_BATCH: usize = 256;
+
+/// A write that waits, and who waits for it.
+pub(super) struct Request {
+    pub write: Write,
+    pub deadline: Deadline,
+    pub answer: oneshot::Sender<Answer>,
+}
+
+pub(super) type Answer = Result<Written, Error>;
+
+pub(super) struct Writer {
+    pub connection: Connection,
+    pub queue: Receiver<Request>,
+    pub gate: Arc<Gate>,
+    pub metrics: WriterMetrics,
+    pub chores: Chores,
+    /// Held until the connection is closed.
+    pub lock: File,
+}
+
+/// What stopped a whole transaction.
+struct Fault {
+    error: rusqlite::Error,
+    /// Whether it was the commit that failed, so that what was written is unknown.
+    in_commit: bool,
+}
+
+impl Writer {
+    /// Works until every sender is gone and everything that they sent is done.
+    pub fn run(mut self) {
+        loop {
+            let wait = self.chores.due().saturating_duration_since(Instant::now());
+            match self.queue.recv_timeout(wait) {
+                Ok(first) => self.batch(first),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if let Err(error) = self.chores.run(&self.connection, &self.gate) {
+                self.close_gate(&error);
+            }
+        }
+        self.close();
+    }
+
+    fn batch(&self, first: Request) {
+        let mut requests = vec![first];
+        requests.extend(self.queue.try_iter().take(MAX_BATCH - 1));
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        let size = requests.len() as f64;
+        self.metrics.queue_depth.decrement(size);
+        self.metrics.batch_size.record(size);
+
+        if self.gate.refusal().is_some() {
+            return self.refuse(requests);
+        }
+        match self.commit(&requests) {
+            Ok(answers) => {
+                for (request, answer) in requests.into_iter().zip(answers) {
+                    // Whoever asked may be gone by now.
+                    let _ = request.answer.send(answer);
+                }
+            }
+            Err(fault) => self.fail(&fault, requests),
+        }
+    }
+
+    /// Makes one transaction of all requests. Without a fault, everything is durable.
+    fn commit(&self, requests: &[Request]) -> Result<Vec<Answer>, Fault> {
+        let work = || -> rusqlite::Result<_> {
+            let mut transaction = SqlTransaction::begin(&self.connection)?;
+            let before = transaction.revision;
+            let mut answers = Vec::with_capacity(requests.len());
+            for request in requests {
+                answers.push(one(&mut transaction, request)?);
+            }
+            if transaction.revision != before {
+                transaction.save_revision()?;
+            }
+            Ok((transaction, answers))
+        };
+        let (transaction, answers) = work().map_err(|error| Fault { error, in_commit: false })?;
+        transaction.run("COMMIT").map_err(|error| Fault { error, in_commit: true })?;
+        Ok(answers)
+    }
+
+    /// Answers requests whose transaction failed.
+    fn fail(&self, fault: &Fault, requests: Vec<Request>) {
+        if !self.connection.is_autocommit() {
+            // What cannot be rolled back is not committed either.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        self.close_gate(&fault.error);
+        if fault.in_commit && self.gate.writes() == Writes::Broken {
+            for request in requests {
+                let _ = request.answer.send(Err(Error::OutcomeUnknown));
+            }
+        } else {
+            self.refuse(requests);
+        }
+    }
+
+    /// Answers requests that nothing was done for.
+    fn refuse(&self, requests: Vec<Request>) {
+        for request in requests {
+            let error = self.gate.refusal().unwrap_or(Error::Unavailable("another program holds the file"));
+            let _ = request.answer.send(Err(error));
+        }
+    }
+
+    /// Turns writes away where an error says that they will not work.
+    fn close_gate(&self, error: &rusqlite::Error) {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => self.gate.set(Writes::Full),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                tracing::warn!("another program holds the store's file; writes fail meanwhile");
+            }
+            _ => {
+                tracing::error!(code = error.sqlite_extended_error_code(), "the store's writer failed");
+                self.gate.set(Writes::Broken);
+            }
+        }
+    }
+
+    fn close(self) {
+        if self.gate.writes() == Writes::Broken {
+            // The log is the only copy that can be trusted: leave it to the next start.
+            let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+        // The last connection to close moves the log into the file and removes it.
+        if self.connection.close().is_err() {
+            tracing::warn!("the store's file did not close cleanly; the next start recovers it");
+        }
+        drop(self.lock);
+    }
+}
+
+/// One write of a batch, all of it or nothing.
+fn one(transaction: &mut SqlTransaction, request: &Request) -> rusqlite::Result<Answer> {
+    // Nobody waits for this one any more, so it is not begun.
+    if request.answer.is_closed() || request.deadline.is_over() {
+        return Ok(Err(Error::DeadlineExceeded));
+    }
+    transaction.run("SAVEPOINT one")?;
+    let before = transaction.revision;
+    let answer = match apply(transaction, &request.write, Timestamp::now()) {
+        Ok(written) => Ok(written),
+        Err(Failure::Refused(error)) => Err(error),
+        Err(Failure::Sql(error)) if spoils_batch(&error) => return Err(error),
+        Err(Failure::Sql(error)) => {
+            transaction.run("ROLLBACK TO one")?;
+            transaction.revision = before;
+            Err(Error::Internal(error.into()))
+        }
+    };
+    transaction.run("RELEASE one")?;
+    Ok(answer)
+}
+
+/// Whether an error is the store's and not one write's.
+fn spoils_batch(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code().is_some_and(|code| code != ErrorCode::ConstraintViolation)
+}
