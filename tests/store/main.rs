@@ -1,0 +1,62 @@
+//! The stores: one suite that every store passes, random histories checked for
+//! linearizability, and what a file must survive.
+
+mod batches;
+mod file;
+mod pages;
+mod repeats;
+mod stores;
+mod writes;
+
+/// Runs every rule on every store.
+macro_rules! suite {
+    ($($module:ident: $($rule:ident),+;)+) => {
+        suite!(memory: $($($module::$rule)+)+);
+        suite!(sqlite: $($($module::$rule)+)+);
+    };
+    ($store:ident: $($module:ident::$rule:ident)+) => {
+        mod $store {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $rule() {
+                    let opened = crate::stores::$store();
+                    crate::$module::$rule(opened.store.clone()).await;
+                    opened.store.close().await;
+                }
+            )+
+        }
+    };
+}
+
+suite! {
+    writes:
+        a_created_user_is_found_by_id_and_by_address,
+        an_id_or_an_address_is_taken_once,
+        a_put_overwrites_by_id_or_by_address_or_creates,
+        an_update_changes_what_it_names,
+        an_address_that_was_given_up_is_free,
+        a_stale_etag_writes_nothing,
+        a_deleted_user_is_gone,
+        only_a_lenient_delete_takes_a_missing_user,
+        validation_alone_writes_nothing,
+        revisions_count_every_write_without_gaps,
+        an_id_made_anew_has_another_etag,
+        a_late_call_is_not_begun,
+        a_write_goes_on_without_its_caller,
+        a_closed_store_fails_every_call,
+        an_open_store_says_that_it_works;
+    repeats:
+        a_repeat_returns_the_user_as_it_was_left,
+        a_repeated_delete_succeeds_and_deletes_nothing,
+        a_repeat_is_known_before_its_etag_is_checked,
+        a_request_id_serves_one_payload,
+        a_failure_is_not_recorded,
+        a_validation_is_not_recorded,
+        repeats_at_once_write_once;
+    pages:
+        pages_are_ordered_and_say_whether_there_is_more,
+        pages_neither_repeat_nor_hide_users_when_others_come_and_go;
+    batches:
+        a_batch_is_answered_position_by_position,
+        a_batch_is_one_snapshot;
+}
