@@ -33,15 +33,15 @@ async fn users_and_recorded_writes_outlive_the_store() {
 #[tokio::test]
 async fn the_change_log_tells_every_write_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("users.db");
-    let store = store::open(&at(&path)).unwrap();
+    let file = dir.path().join("users.db");
+    let store = store::open(&at(&file)).unwrap();
     stored(&store, create("ada")).await;
     let patch = Patch { email: Some(email("countess")), ..Patch::default() };
     stored(&store, Change::Update { id: id("ada"), patch, etag: None }).await;
     write(&store, create("ada")).await.unwrap_err();
     write(&store, delete("ada")).await.unwrap();
     store.close().await;
-    let file = Connection::open(&path).unwrap();
+    let file = Connection::open(&file).unwrap();
     let mut log = file.prepare("SELECT revision, kind, id, email FROM changes ORDER BY revision").unwrap();
     let rows: Vec<(i64, i64, String, Option<String>)> = log
         .query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))

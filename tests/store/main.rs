@@ -1,6 +1,8 @@
 //! The stores: one suite that every store passes, random histories checked for
 //! linearizability, and what a file must survive.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has said enough")]
+
 mod batches;
 mod file;
 mod pages;
