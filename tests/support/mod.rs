@@ -84,7 +84,8 @@ impl Server {
 
     /// Sends a signal by its name, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().expect("kill runs");
+        let status =
+            Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().expect("kill runs");
         assert!(status.success(), "kill -s {name} failed");
     }
 
@@ -116,7 +117,9 @@ impl Drop for Server {
 
 /// The value of a field of a JSON log line that holds an address.
 fn addr(line: &str, field: &str) -> SocketAddr {
-    let start = line.find(&format!("\"{field}\":\"")).unwrap_or_else(|| panic!("no {field} in {line}")) + field.len() + 4;
+    let start = line.find(&format!("\"{field}\":\"")).unwrap_or_else(|| panic!("no {field} in {line}"))
+        + field.len()
+        + 4;
     let len = line[start..].find('"').expect("the string ends");
     line[start..start + len].parse().unwrap_or_else(|e| panic!("{field} in {line}: {e}"))
 }

@@ -1,0 +1,69 @@
+//! Peers that take more than their share.
+
+use user_service::config::Config;
+
+use crate::{
+    peer::{
+        CANCEL, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, Peer, REFUSED_STREAM,
+        RST_STREAM, WINDOW_UPDATE, frame, head,
+    },
+    trivial::{Trivial, closed},
+};
+
+fn serve() -> Trivial {
+    Trivial::serve(Config { serving_threads: 1, ..Config::default() })
+}
+
+/// The odd numbers, which are those of a client's streams.
+fn streams(count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(|n| 2 * n + 1)
+}
+
+fn last_goaway(frames: &[Frame]) -> u32 {
+    frames.iter().rfind(|frame| frame.kind == GOAWAY).expect("a GOAWAY").goaway().1
+}
+
+#[test]
+fn hoarded_streams_are_refused_beyond_the_limit() {
+    let server = serve();
+    let mut peer = Peer::connect(server.addr);
+    for stream in streams(150) {
+        peer.call(stream, "/wait");
+    }
+    let frames = peer.so_far();
+    let refused: Vec<_> = frames.iter().filter(|frame| frame.kind == RST_STREAM).collect();
+    assert_eq!(refused.len(), 50);
+    assert!(refused.iter().all(|frame| frame.number(0) == REFUSED_STREAM && frame.stream > 200));
+    server.open(100);
+    peer.wait_for_answers(100);
+}
+
+#[test]
+fn streams_reset_as_fast_as_they_are_opened_end_the_connection() {
+    let server = serve();
+    let mut peer = Peer::connect(server.addr);
+    let mut burst = Vec::new();
+    for stream in streams(10_000) {
+        burst.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &head("/wait")));
+        burst.extend(frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()));
+    }
+    peer.try_write(&burst);
+    assert_eq!(last_goaway(&peer.rest()), ENHANCE_YOUR_CALM);
+    server.wait_for_metric(&closed("error"), 1);
+}
+
+#[test]
+fn making_the_server_reset_streams_ends_the_connection() {
+    let server = serve();
+    let mut peer = Peer::connect(server.addr);
+    for stream in streams(10_000) {
+        // A window grown beyond the largest is an error of the stream, which is reset.
+        let mut bytes = frame(HEADERS, END_HEADERS | END_STREAM, stream, &head("/wait"));
+        bytes.extend(frame(WINDOW_UPDATE, 0, stream, &i32::MAX.to_be_bytes()));
+        if !peer.try_write(&bytes) {
+            break;
+        }
+    }
+    assert_eq!(last_goaway(&peer.rest()), ENHANCE_YOUR_CALM);
+    server.wait_for_metric(&closed("error"), 1);
+}

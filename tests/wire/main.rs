@@ -1,0 +1,11 @@
+//! What the server does on the wire: connections, frames, drains.
+
+#![allow(clippy::unwrap_used, clippy::match_wild_err_arm, reason = "a test that panics has said enough")]
+
+mod connections;
+mod limits;
+mod peer;
+mod trivial;
+
+#[path = "../support/mod.rs"]
+mod support;
