@@ -1,5 +1,6 @@
 //! A gRPC user service. docs/ARCHITECTURE.md is the way in.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod domain;

@@ -62,13 +62,13 @@ struct Gate {
 impl Gate {
     #[allow(clippy::cast_precision_loss, reason = "a limit of 2^52 calls is no limit")]
     fn new(kind: &'static str, limit: usize) -> Self {
-        gauge!("user_service_admission_limit", "kind" => kind).set(limit as f64);
-        let shed = counter!("user_service_admission_shed_total", "kind" => kind);
+        gauge!("grpc_server_admission_limit", "kind" => kind).set(limit as f64);
+        let shed = counter!("grpc_server_admission_shed_total", "kind" => kind);
         shed.increment(0);
         Self {
             limit,
             in_flight: AtomicUsize::new(0),
-            in_flight_gauge: gauge!("user_service_admission_in_flight", "kind" => kind),
+            in_flight_gauge: gauge!("grpc_server_admission_in_flight", "kind" => kind),
             shed,
         }
     }

@@ -87,7 +87,7 @@ impl MethodMetrics {
             received: counter!("grpc_server_msg_received_total", &labels),
             sent: counter!("grpc_server_msg_sent_total", &labels),
             started: counter!("grpc_server_started_total", &labels),
-            in_flight: gauge!("user_service_calls_in_flight", &labels),
+            in_flight: gauge!("grpc_server_calls_in_flight", &labels),
             handled: std::array::from_fn(|index| {
                 let code = code::prometheus_name(code::at(index));
                 let [kind, service, method] = labels;

@@ -30,7 +30,7 @@ pub struct CatchPanic<S> {
 
 impl<S> CatchPanic<S> {
     pub fn new(inner: S) -> Self {
-        Self { inner, panics: metrics::counter!("user_service_panics_total") }
+        Self { inner, panics: metrics::counter!("grpc_server_panics_total") }
     }
 }
 

@@ -61,14 +61,11 @@ fn describe() {
     describe_counter!("grpc_server_msg_received_total", "Messages received.");
     describe_counter!("grpc_server_msg_sent_total", "Messages sent.");
     describe_histogram!("rpc_server_call_duration_seconds", Unit::Seconds, "How long calls took, by code.");
-    describe_gauge!("user_service_calls_in_flight", "Calls that have begun and not ended.");
-    describe_gauge!("user_service_admission_limit", "How many calls may be in flight before calls are shed.");
-    describe_gauge!("user_service_admission_in_flight", "Calls in flight that count against the limit.");
-    describe_counter!(
-        "user_service_admission_shed_total",
-        "Calls turned away because the limit was reached."
-    );
-    describe_counter!("user_service_panics_total", "Calls that panicked and were answered with INTERNAL.");
+    describe_gauge!("grpc_server_calls_in_flight", "Calls that have begun and not ended.");
+    describe_gauge!("grpc_server_admission_limit", "How many calls may be in flight before calls are shed.");
+    describe_gauge!("grpc_server_admission_in_flight", "Calls in flight that count against the limit.");
+    describe_counter!("grpc_server_admission_shed_total", "Calls turned away because the limit was reached.");
+    describe_counter!("grpc_server_panics_total", "Calls that panicked and were answered with INTERNAL.");
     describe_counter!("user_service_trace_spans_total", "Spans given to the collector, by outcome.");
     describe_gauge!("user_service_build_info", "Always 1; says which version runs.");
 }

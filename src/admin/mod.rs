@@ -1,0 +1,107 @@
+//! The port of those who run the service: metrics, and health for probes.
+//!
+//! It is served on the control runtime, so that it answers when the serving
+//! threads do not, and until the very end of a drain. HTTP/1 and HTTP/2 come in
+//! on one port, in clear text. Whoever connects is held to bounds: there are few
+//! places, and each is given back soon.
+
+mod connection;
+mod routes;
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use self::routes::Routes;
+use crate::{
+    config::Config,
+    listener::{self, BindError},
+    service::Health,
+    telemetry::Metrics,
+};
+
+/// The most connections at once; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 128;
+
+/// How long to leave a failing accept alone: as a rule there are no descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long answers may take to be sent once the port is told to stop.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// An open admin port that nobody accepts from yet.
+#[derive(Debug)]
+pub struct Admin {
+    socket: std::net::TcpListener,
+    addr: SocketAddr,
+}
+
+impl Admin {
+    /// Opens the port.
+    pub fn bind(config: &Config) -> Result<Self, BindError> {
+        let socket = listener::bind("admin_addr", config.admin_addr)?;
+        // A port of 0 becomes the one that the system chose.
+        let addr = socket.local_addr().unwrap_or(config.admin_addr);
+        Ok(Self { socket, addr })
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Answers until `stop`, then ends within half a second. To be awaited on the
+    /// control runtime.
+    pub async fn serve(
+        self,
+        metrics: Metrics,
+        health: Health,
+        stop: impl Future<Output = ()> + Send,
+    ) -> std::io::Result<()> {
+        let socket = TcpListener::from_std(self.socket)?;
+        let routes = Routes::new(metrics, health);
+        let (stopping, stopped) = watch::channel(());
+        let mut connections = JoinSet::new();
+        tokio::select! {
+            () = accept(&socket, &routes, &stopped, &mut connections) => {}
+            () = stop => {}
+        }
+        drop((socket, stopping));
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        // What has not ended by then is aborted with the set.
+        let _ = timeout(STOP_PATIENCE, all_ended).await;
+        Ok(())
+    }
+}
+
+/// Accepts for ever.
+async fn accept(
+    socket: &TcpListener,
+    routes: &Routes,
+    stopped: &watch::Receiver<()>,
+    connections: &mut JoinSet<()>,
+) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let stream = match socket.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the admin port cannot accept");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Ended ones are let go of here, so that the set stays as small as the number of places.
+        while connections.try_join_next().is_some() {}
+        let connection = connection::serve(stream, routes.clone(), stopped.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(place);
+        });
+    }
+}
