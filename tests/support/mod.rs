@@ -71,7 +71,7 @@ impl Server {
                         return line;
                     }
                 }
-                Err(_) => panic!("no line with {text} in the log:\n{}", self.seen.join("\n")),
+                Err(error) => panic!("{error}: no line with {text} in the log:\n{}", self.seen.join("\n")),
             }
         }
     }

@@ -1,0 +1,71 @@
+//! Programs written with the gRPC libraries of Python, Go and Node.js. Each
+//! checks the server for itself and says what is wrong.
+
+use std::process::Command;
+
+use crate::{
+    run::{Ended, path, run, tool},
+    support::Server,
+};
+
+fn python(script: &str, stubs: &str, addr: &str) -> Ended {
+    let mut command = tool(".venv/bin/python");
+    command.env("PYTHONPATH", path("target/clients/python").join(stubs)).env("PYTHONDONTWRITEBYTECODE", "1");
+    run(command.arg(path("tests/api/clients/python").join(script)).arg(addr))
+}
+
+fn passes(ended: Ended) {
+    assert_eq!(ended.with_code(0).stdout.lines().last(), Some("ok"));
+}
+
+#[test]
+fn the_articles_own_client_runs_to_its_end_twice() {
+    let server = Server::start(&[]);
+    let addr = server.grpc_addr.to_string();
+    let first = python("article_client.py", "article", &addr).with_code(0).stdout;
+    let john = "name: \"John Doe\"\nemail: \"john@example.com\"\nage: 30\n";
+    assert_eq!(first, format!("Found: \nCreated: {john}\nFound: {john}\n"));
+    let second = python("article_client.py", "article", &addr).with_code(0).stdout;
+    assert_eq!(second, format!("Found: {john}\nCreated: {john}\nFound: {john}\n"));
+}
+
+#[test]
+fn the_articles_calls_know_ids_and_say_who_is_missing() {
+    let server = Server::start(&[]);
+    passes(python("article_by_id.py", "ours", &server.grpc_addr.to_string()));
+}
+
+#[test]
+fn pythons_grpcio_makes_every_call() {
+    let server = Server::start(&[]);
+    passes(python("user_v1.py", "ours", &server.grpc_addr.to_string()));
+}
+
+#[test]
+fn grpc_go_makes_every_call() {
+    passes(go("calls", &Server::start(&[])));
+}
+
+#[test]
+fn grpc_go_retries_checks_health_and_keeps_alive() {
+    passes(go("channel", &Server::start(&[])));
+}
+
+#[test]
+fn grpc_js_makes_every_call() {
+    let server = Server::start(&[]);
+    let folder = path("tests/api/clients/node");
+    assert!(folder.join("node_modules").exists(), "node_modules is not there: run `make tools` first");
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "120", "node"]).arg(folder.join("client.js"));
+    passes(run(command.arg(server.grpc_addr.to_string()).arg(path("proto"))));
+}
+
+#[test]
+fn reflection_answers_in_its_older_version() {
+    passes(go("v1alpha", &Server::start(&[])));
+}
+
+fn go(part: &str, server: &Server) -> Ended {
+    run(tool("bin/go-client").arg(part).arg(server.grpc_addr.to_string()))
+}

@@ -1,0 +1,10 @@
+//! Both contracts, health and reflection through clients that no one here wrote.
+//! `make tools` brings them.
+
+mod grpcurl;
+mod libraries;
+mod probe;
+mod readme;
+mod run;
+#[path = "../support/mod.rs"]
+mod support;
