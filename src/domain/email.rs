@@ -20,14 +20,14 @@ impl Email {
     /// A text that says what an address looks like; it never holds the address.
     pub fn parse(email: &str) -> Result<Self, &'static str> {
         const LENGTH: &str = "must be 3 to 254 bytes long";
-        const FORM: &str = "must be an e-mail address such as name@example.com";
+        const FORM: &str = "must be an e-mail address: a mailbox, an at sign and a domain";
         let email = email.trim();
         if !(3..=Self::MAX_BYTES).contains(&email.len()) {
             return Err(LENGTH);
         }
         let (local, domain) = email.rsplit_once('@').ok_or(FORM)?;
         if !local.is_ascii() {
-            return Err("must have an ASCII part before the '@'");
+            return Err("must be ASCII before the at sign");
         }
         let domain = idna::domain_to_ascii(domain).map_err(|_| FORM)?;
         let mut normal = format!("{local}@{domain}");

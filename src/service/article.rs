@@ -79,3 +79,6 @@ fn message(user: &User) -> pb::User {
         id: user.id.as_str().into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

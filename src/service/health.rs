@@ -1,4 +1,4 @@
-//! The state behind every health name, and the health protocol over it.
+//! The state behind every health name.
 //!
 //! | name | SERVING while |
 //! |---|---|
@@ -10,7 +10,6 @@
 //! good probe brings the name back.
 
 use std::{
-    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -18,16 +17,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::stream::{self, Stream};
 use tokio::sync::watch;
-use tonic::{Request, Response, Status, codec::CompressionEncoding};
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
+use tonic_health::pb::health_check_response::ServingStatus;
 
-use super::status;
-use crate::{
-    domain::Probe,
-    proto::health::{HealthListRequest, HealthListResponse, health_server},
-};
+use crate::domain::Probe;
+
+mod protocol;
 
 /// The name of the process's own health.
 pub const LIVENESS: &str = "liveness";
@@ -40,14 +35,8 @@ pub const ARTICLE: &str = "UserService";
 /// A serving thread that has not ticked for so long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// How often a watched liveness is looked at: it changes by mere lapse of time.
-const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
-
 /// So many failed probes in a row take a name down.
 const FAILURES_TO_GO_DOWN: u8 = 2;
-
-/// The longest message that a health call may have; a name is short.
-const MAX_MESSAGE_BYTES: usize = 4 * 1_024;
 
 /// The health of this process. Clones share it.
 #[derive(Clone, Debug)]
@@ -89,10 +78,14 @@ impl Ability {
 impl Health {
     /// Neither started nor draining, of a store that was not probed yet.
     pub fn new(article_api: bool) -> Self {
+        Self::born(article_api, Instant::now())
+    }
+
+    fn born(article_api: bool, birth: Instant) -> Self {
         Self(Arc::new(Inner {
             article_api,
             state: watch::Sender::new(State::default()),
-            birth: Instant::now(),
+            birth,
             ticks: Mutex::default(),
         }))
     }
@@ -168,13 +161,6 @@ impl Health {
         async move { drop(receiver.wait_for(|state| state.streams_ended).await) }
     }
 
-    /// The health protocol over this state.
-    pub fn server(&self) -> health_server::HealthServer<Self> {
-        health_server::HealthServer::new(self.clone())
-            .accept_compressed(CompressionEncoding::Gzip)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-    }
-
     fn serving_at(&self, name: &str, now: Instant) -> Option<bool> {
         let state = *self.0.state.borrow();
         let ready = state.started && !state.draining && state.reads.up;
@@ -220,86 +206,5 @@ impl Tick {
     }
 }
 
-#[tonic::async_trait]
-impl health_server::Health for Health {
-    async fn check(
-        &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<Response<HealthCheckResponse>, Status> {
-        match self.status(&request.get_ref().service) {
-            Some(status) => Ok(Response::new(HealthCheckResponse { status: status.into() })),
-            None => Err(status::unknown_health_name()),
-        }
-    }
-
-    async fn list(
-        &self,
-        _request: Request<HealthListRequest>,
-    ) -> Result<Response<HealthListResponse>, Status> {
-        let answer = |name| {
-            let status = self.status(name).unwrap_or(ServingStatus::Unknown);
-            (String::from(name), HealthCheckResponse { status: status.into() })
-        };
-        Ok(Response::new(HealthListResponse { statuses: self.names().map(answer).collect() }))
-    }
-
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
-
-    async fn watch(
-        &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let watcher = Watcher {
-            health: self.clone(),
-            changes: self.0.state.subscribe(),
-            name: request.into_inner().service,
-            sent: None,
-            ended: false,
-        };
-        let stream = stream::unfold(watcher, |mut watcher| async {
-            let item = watcher.next().await?;
-            Some((item, watcher))
-        });
-        Ok(Response::new(Box::pin(stream)))
-    }
-}
-
-/// One open Watch.
-struct Watcher {
-    health: Health,
-    changes: watch::Receiver<State>,
-    name: String,
-    sent: Option<ServingStatus>,
-    ended: bool,
-}
-
-impl Watcher {
-    /// The first status at once, then every one that differs from the one before.
-    async fn next(&mut self) -> Option<Result<HealthCheckResponse, Status>> {
-        loop {
-            if self.ended {
-                return None;
-            }
-            let streams_ended = self.changes.borrow_and_update().streams_ended;
-            let now = self.health.status(&self.name).unwrap_or(ServingStatus::ServiceUnknown);
-            if self.sent != Some(now) {
-                self.sent = Some(now);
-                return Some(Ok(HealthCheckResponse { status: now.into() }));
-            }
-            if streams_ended {
-                self.ended = true;
-                return Some(Err(status::draining()));
-            }
-            self.changed().await;
-        }
-    }
-
-    async fn changed(&mut self) {
-        if self.name == LIVENESS {
-            // Either way the status is looked at again.
-            let _ = tokio::time::timeout(LIVENESS_INTERVAL, self.changes.changed()).await;
-        } else if self.changes.changed().await.is_err() {
-            self.ended = true;
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

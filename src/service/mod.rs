@@ -12,3 +12,6 @@ mod violations;
 
 pub use health::Health;
 pub use router::{Router, StoreSlot};
+
+#[cfg(test)]
+mod testing;

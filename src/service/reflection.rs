@@ -139,3 +139,6 @@ impl Completed {
         trailers
     }
 }
+
+#[cfg(test)]
+mod tests;

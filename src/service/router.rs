@@ -175,3 +175,6 @@ impl Future for RouterFuture {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@ use crate::{
 };
 
 mod request;
+#[cfg(test)]
+mod tests;
 
 /// The service's own contract.
 #[derive(Clone)]

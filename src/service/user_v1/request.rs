@@ -89,6 +89,10 @@ pub fn delete(request: &pb::DeleteUserRequest) -> Result<(Change, Option<Request
     }
 }
 
+/// The most paths in a mask: more than a user has fields, and few enough to hold
+/// on to while the store works.
+const MAX_PATHS: usize = 32;
+
 /// Which fields an update writes.
 #[derive(Clone, Copy, Default)]
 struct Mask {
@@ -109,6 +113,10 @@ fn mask(violations: &mut Violations, request: &pb::UpdateUserRequest) -> Mask {
             email: user.is_some_and(|user| !user.email.is_empty()),
             age: user.is_some_and(|user| user.age != 0),
         };
+    }
+    if paths.len() > MAX_PATHS {
+        violations.add("update_mask", format!("must have at most {MAX_PATHS} paths"));
+        return Mask::default();
     }
     let mut mask = Mask::default();
     for (i, path) in paths.iter().enumerate() {

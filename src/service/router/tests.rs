@@ -1,0 +1,134 @@
+use http_body_util::BodyExt;
+use prost::Message;
+use tonic::{Code, Status};
+use tower::ServiceExt;
+
+use super::*;
+use crate::{
+    domain::MAX_PAGE_SIZE,
+    proto::user::v1::{
+        BatchGetUsersRequest, CreateUserRequest, ListUsersRequest, user_service_client::UserServiceClient,
+    },
+    service::testing::{bad_fields, details, raw, router, router_with, transport},
+};
+
+const LIST: &str = "/user.v1.UserService/ListUsers";
+
+fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+    let mut body = vec![flag];
+    body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    body.extend(message);
+    body
+}
+
+async fn answer(request: Request<Body>) -> Response<Body> {
+    router().0.oneshot(request).await.unwrap()
+}
+
+/// The error in an answer's head.
+fn error(response: &Response<Body>) -> Status {
+    assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
+    Status::from_header_map(response.headers()).expect("an error")
+}
+
+#[tokio::test]
+async fn only_grpc_is_understood() {
+    for good in ["application/grpc", "application/grpc+proto", "Application/GRPC; charset=utf-8"] {
+        let mut request = raw(LIST, framed(0, &[]));
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(good));
+        let response = answer(request).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap();
+        assert_eq!(trailers["grpc-status"], "0", "{good}");
+    }
+    for bad in
+        ["application/json", "application/grpc-web", "application/grpc+json", "text/application/grpc", ""]
+    {
+        let mut request = raw(LIST, framed(0, &[]));
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(bad));
+        let response = answer(request).await;
+        assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{bad:?}");
+        details(&error(&response), Code::InvalidArgument, "INVALID_CONTENT_TYPE");
+    }
+    let mut request = raw(LIST, framed(0, &[]));
+    request.headers_mut().remove(CONTENT_TYPE);
+    assert_eq!(answer(request).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let mut request = raw(LIST, framed(0, &[]));
+    *request.method_mut() = http::Method::GET;
+    assert_eq!(answer(request).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn a_path_that_matched_nothing_is_unimplemented() {
+    let mut unmatched = raw("/user.v1.UserService/GetUser", framed(0, &[]));
+    unmatched.extensions_mut().clear();
+    for request in [unmatched, raw("/user.v1.UserService/Nothing", framed(0, &[])), raw("/", vec![])] {
+        details(&error(&answer(request).await), Code::Unimplemented, "UNKNOWN_METHOD");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_has_an_error_with_details() {
+    for (body, code, reason) in [
+        // No message, half a message, no protobuf, a bad flag, compressed without saying how.
+        (vec![], Code::Internal, "MALFORMED_MESSAGE"),
+        (framed(0, &[0; 9])[..7].to_vec(), Code::Internal, "MALFORMED_MESSAGE"),
+        (framed(0, &[0xff; 9]), Code::Internal, "MALFORMED_MESSAGE"),
+        (framed(7, &[]), Code::Internal, "MALFORMED_MESSAGE"),
+        (framed(1, &[]), Code::Internal, "MALFORMED_MESSAGE"),
+    ] {
+        details(&error(&answer(raw(LIST, body)).await), code, reason);
+    }
+    let mut request = raw(LIST, framed(1, &[1, 2, 3]));
+    request.headers_mut().insert("grpc-encoding", HeaderValue::from_static("zstd"));
+    let response = answer(request).await;
+    details(&error(&response), Code::Unimplemented, "UNSUPPORTED");
+    assert_eq!(response.headers()["grpc-accept-encoding"], "gzip,identity");
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_refused_packed_or_not() {
+    let limit = Config::default().max_request_bytes;
+    let plain = error(&answer(raw(LIST, framed(0, &vec![0; limit + 1]))).await);
+    // A gzip bomb: small as sent, large as read.
+    let mut client = UserServiceClient::new(transport(router().0)).send_compressed(Gzip);
+    let bomb = CreateUserRequest { user_id: "a".repeat(40 * limit), ..Default::default() };
+    let packed = client.create_user(bomb).await.unwrap_err();
+    for status in [plain, packed] {
+        let details = details(&status, Code::ResourceExhausted, "MESSAGE_TOO_LARGE");
+        assert!(details.retry_info().is_none(), "there is nothing to retry");
+        assert!(status.message().contains(&limit.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn compressed_requests_are_read() {
+    let mut client = UserServiceClient::new(transport(router().0)).send_compressed(Gzip);
+    client.list_users(ListUsersRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn as_many_ids_as_fit_a_message_cost_one_violation() {
+    let limit = Config::default().max_request_bytes;
+    let mut client = UserServiceClient::new(transport(router().0));
+    // Two bytes for each empty id; decoded they are 12 times as much, and gone before anything is awaited.
+    let request = BatchGetUsersRequest { ids: vec![String::new(); limit / 2], allow_missing: false };
+    assert!(request.ids.len() > MAX_PAGE_SIZE && request.encoded_len() <= limit);
+    assert_eq!(bad_fields(&client.batch_get_users(request).await.unwrap_err()), ["ids"]);
+}
+
+#[tokio::test]
+async fn calls_wait_for_the_store_and_health_does_not() {
+    let config = Config::default();
+    let (slot, health) = (StoreSlot::default(), Health::new(true));
+    let router = Router::new(&config, &slot, &health);
+    let mut client = UserServiceClient::new(transport(router.clone()));
+    let status = client.list_users(ListUsersRequest::default()).await.unwrap_err();
+    details(&status, Code::Unavailable, "STARTING");
+    let checked = router.clone().oneshot(raw("/grpc.health.v1.Health/Check", framed(0, &[]))).await.unwrap();
+    assert!(!checked.headers().contains_key("grpc-status"), "an answer, not an error");
+
+    let (_, store) = router_with(&config);
+    slot.open(store);
+    client.list_users(ListUsersRequest::default()).await.unwrap();
+}
