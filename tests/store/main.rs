@@ -5,7 +5,10 @@
 
 mod batches;
 mod file;
+mod history;
+mod model;
 mod pages;
+mod planted;
 mod repeats;
 mod stores;
 mod writes;
@@ -61,4 +64,6 @@ suite! {
     batches:
         a_batch_is_answered_position_by_position,
         a_batch_is_one_snapshot;
+    history:
+        concurrent_histories_are_linearizable;
 }
