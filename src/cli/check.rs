@@ -2,7 +2,7 @@
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
-use tonic::{Request, Status, transport};
+use tonic::{Status, transport};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
     health_client::HealthClient,
@@ -46,8 +46,7 @@ impl Check {
         let channel = client::connect(&self.addr, self.connect_timeout)
             .await
             .map_err(|why| (NOT_CONNECTED, format!("could not connect: {why}")))?;
-        let mut request = Request::new(HealthCheckRequest { service: self.service.clone() });
-        request.set_timeout(self.timeout);
+        let request = HealthCheckRequest { service: self.service.clone() };
         let mut health = HealthClient::new(channel);
         match tokio::time::timeout(self.timeout, health.check(request)).await {
             Ok(Ok(response)) => Ok(HealthCheckResponse::status(response.get_ref())),

@@ -1,0 +1,9 @@
+//! What those who run the service rely on, from the built binary.
+
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cli;
+mod cli_client;
