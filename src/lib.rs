@@ -1,6 +1,7 @@
 //! A gRPC user service. docs/ARCHITECTURE.md is the way in.
 
 pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod domain;

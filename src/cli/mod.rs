@@ -5,24 +5,35 @@ mod check;
 mod client;
 mod smoke;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    process::ExitCode,
+};
 
 pub use args::{Command, Refusal, parse};
 
-use crate::config::Config;
+use crate::{
+    app::{self, App, Ended, StartError},
+    config::Config,
+    store, telemetry,
+};
 
 /// Used wrongly, or configured wrongly (`EX_USAGE`).
 const USAGE: u8 = 64;
 /// Could not start.
 const FAILURE: u8 = 1;
+/// The drain's time was up with calls in flight (`EX_TEMPFAIL`).
+const CALLS_CUT: u8 = 75;
 
 /// Does what `args` ask for. The environment is given and never read from within.
 pub fn run(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> ExitCode {
-    match parse(args, env) {
-        Ok(Command::Serve(config)) => serve(config),
+    let env: HashMap<OsString, OsString> = env.into_iter().collect();
+    match parse(args, env.clone()) {
+        Ok(Command::Serve(config)) => serve(config, &env),
         Ok(Command::Migrate(config)) => migrate(&config),
         Ok(Command::Config(loaded)) => {
             print!("{}", loaded.to_toml());
@@ -34,12 +45,40 @@ pub fn run(
     }
 }
 
-fn serve(_config: Config) -> ExitCode {
-    eprintln!("user-service: serve is not built in yet");
-    ExitCode::from(FAILURE)
+fn serve(config: Config, env: &HashMap<OsString, OsString>) -> ExitCode {
+    let runtime = match app::control_runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(FAILURE, &StartError::from(error)),
+    };
+    let lookup = |name: &str| env.get(OsStr::new(name))?.to_str().map(String::from);
+    let code = runtime.block_on(async {
+        let flush_timeout = config.flush_timeout;
+        let telemetry = match telemetry::init(&config, &lookup) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return failed(USAGE, &error),
+        };
+        let ended = async { App::build(config)?.run(&telemetry).await }.await;
+        // Last, so that the spans of the drain are sent as well.
+        telemetry.shutdown(flush_timeout).await;
+        match ended {
+            Ok(Ended::Clean) => ExitCode::SUCCESS,
+            Ok(Ended::CallsCut) => ExitCode::from(CALLS_CUT),
+            Err(error) => failed(FAILURE, &error),
+        }
+    });
+    // Not a plain drop, which would wait for a store that is still opening.
+    runtime.shutdown_background();
+    code
 }
 
-fn migrate(_config: &Config) -> ExitCode {
-    eprintln!("user-service: migrate is not built in yet");
-    ExitCode::from(FAILURE)
+fn migrate(config: &Config) -> ExitCode {
+    match store::migrate(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(FAILURE, &error),
+    }
+}
+
+fn failed(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("user-service: {error}");
+    ExitCode::from(code)
 }

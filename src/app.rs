@@ -1,0 +1,165 @@
+//! The composition root: builds the rooms, connects them, and takes them down in
+//! order. Tests of the whole boot the very same code.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{runtime, sync::oneshot, task, time};
+
+use crate::{
+    admin::Admin,
+    config::Config,
+    domain::{Probe, Store},
+    layers,
+    listener::{BindError, Listener, Running, Ticks},
+    service::{Health, Router, StoreSlot, health::Tick},
+    shutdown::Signals,
+    store::{self, OpenError},
+    telemetry::Telemetry,
+};
+
+/// How often the store is asked whether it can be read and written.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the store may take to answer that, and to close.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the service could not start. Each text names the thing and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error("cannot start a thread or set up a signal: {0}; is a limit on threads or descriptors too low?")]
+    System(#[from] io::Error),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every call was answered.
+    Clean,
+    /// The drain's time was up, and calls were cut.
+    CallsCut,
+}
+
+/// The runtime of everything but calls: a flood of calls must not keep the
+/// process from answering a probe, a scrape or a signal.
+pub fn control_runtime() -> io::Result<runtime::Runtime> {
+    runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()
+}
+
+/// Both ports bound, nothing served yet.
+pub struct App {
+    config: Config,
+    listener: Listener,
+    admin: Admin,
+}
+
+impl App {
+    /// Opens both ports.
+    pub fn build(config: Config) -> Result<Self, StartError> {
+        let listener = Listener::bind(&config)?;
+        let admin = Admin::bind(&config)?;
+        Ok(Self { config, listener, admin })
+    }
+
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin.addr()
+    }
+
+    /// Serves until a signal asks the process to end, and then takes everything
+    /// down, each step with a limit of its own. Belongs on the control runtime.
+    /// What telemetry still holds is for the caller to flush, after this.
+    pub async fn run(self, telemetry: &Telemetry) -> Result<Ended, StartError> {
+        let mut signals = Signals::catch()?;
+        let (grpc_addr, admin_addr) = (self.grpc_addr(), self.admin_addr());
+        let Self { config, listener, admin } = self;
+        let health = Health::new(config.article_api);
+        let slot = StoreSlot::default();
+
+        // Health first: a probe gets an answer while the store opens or migrates.
+        let (stop_admin, stopped) = oneshot::channel::<()>();
+        let stopped = async { drop(stopped.await) };
+        let admin = tokio::spawn(admin.serve(telemetry.metrics().clone(), health.clone(), stopped));
+        let upkeep = tokio::spawn(telemetry.metrics().clone().keep_up());
+        let service = layers::stack(Router::new(&config, &slot, &health), &config, telemetry.sampler());
+        let ticks = ticks(&health, listener.threads());
+        let running = listener.serve(&service, &ticks)?;
+        tracing::info!(%grpc_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");
+
+        let opening = config.clone();
+        let opened = tokio::select! {
+            opened = task::spawn_blocking(move || store::open(&opening)) => Some(opened.map_err(io::Error::other)??),
+            _ = signals.next() => None,
+        };
+        let mut store = None;
+        if let Some(opened) = opened {
+            slot.open(Arc::clone(&opened));
+            health.set_store(probe(&*opened).await);
+            health.set_started(true);
+            tracing::info!("serving");
+            let probing = tokio::spawn(keep_probing(Arc::clone(&opened), health.clone()));
+            store = Some((opened, probing));
+            signals.next().await;
+        }
+        tokio::spawn(signals.exit_on_next());
+
+        let ended = drain(&config, &health, running).await;
+        if let Some((store, probing)) = store {
+            probing.abort();
+            if time::timeout(STORE_PATIENCE, store.close()).await.is_err() {
+                tracing::warn!("the store did not close in time; what it acknowledged is safe");
+            }
+        }
+        upkeep.abort();
+        drop(stop_admin);
+        let _ = admin.await;
+        tracing::info!("ended");
+        Ok(ended)
+    }
+}
+
+/// The order of an end without a failed call: say so to whoever asks for health,
+/// go on serving for as long as routes may still lead here, then stop accepting,
+/// send everyone away and wait for their calls.
+async fn drain(config: &Config, health: &Health, running: Running) -> Ended {
+    tracing::info!(delay = ?config.shutdown_delay, timeout = ?config.drain_timeout, "draining");
+    health.set_draining();
+    time::sleep(config.shutdown_delay).await;
+    health.end_streams();
+    let drained = running.drain(config.drain_timeout).await;
+    if drained.calls_cut > 0 {
+        tracing::warn!(
+            calls = drained.calls_cut,
+            connections = drained.connections_cut,
+            "the drain's time was up: calls were cut"
+        );
+        return Ended::CallsCut;
+    }
+    Ended::Clean
+}
+
+fn ticks(health: &Health, threads: usize) -> Ticks {
+    let tickers: Vec<Tick> = (0..threads).map(|thread| health.ticker(thread)).collect();
+    Arc::new(move |thread| tickers[thread].tick())
+}
+
+async fn keep_probing(store: Arc<dyn Store>, health: Health) {
+    let mut interval = time::interval(PROBE_INTERVAL);
+    interval.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        health.set_store(probe(&*store).await);
+    }
+}
+
+/// What the store can do; nothing, where it does not answer.
+async fn probe(store: &dyn Store) -> Probe {
+    let silent = Probe { reads: false, writes: false };
+    time::timeout(STORE_PATIENCE, store.probe()).await.unwrap_or(silent)
+}
