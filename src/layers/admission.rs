@@ -192,3 +192,91 @@ impl<B: Body<Data = Bytes>> Body for AdmittedBody<B> {
         self.inner.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, future::ready};
+
+    use futures_util::FutureExt;
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::layers::testing::{STREAM, Script, Step, UNARY, head, recorded, request, response};
+
+    type Answer = Response<AdmittedBody<Script>>;
+
+    fn answer(limits: &Arc<Limits>, path: &str) -> Answer {
+        let service = Admission::new(
+            service_fn(|_: Request<Script>| ready(Ok::<_, Infallible>(response(&[Step::Hang])))),
+            limits.clone(),
+        );
+        service.oneshot(request(path)).now_or_never().unwrap().unwrap()
+    }
+
+    fn limits(max_unary_calls: usize) -> Arc<Limits> {
+        Arc::new(Limits::new(&Config { max_unary_calls, max_streaming_calls: 0, ..Config::default() }))
+    }
+
+    #[test]
+    fn a_call_has_its_place_until_its_answer_has_ended() {
+        let limits = limits(2);
+        let first = answer(&limits, UNARY);
+        let second = answer(&limits, UNARY);
+        let refused = head(&answer(&limits, UNARY)).expect("there is no third place");
+        assert_eq!(refused.code(), Code::Unavailable);
+        drop(first);
+        let third = answer(&limits, UNARY);
+        assert_eq!(head(&third).map(|status| status.code()), None, "the first place is free again");
+        drop((second, third));
+        assert_eq!(limits.unary.in_flight.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_call_that_its_caller_gives_up_frees_its_place() {
+        let limits = limits(1);
+        let service = Admission::new(
+            service_fn(|_: Request<Script>| std::future::pending::<Result<Response<Script>, Infallible>>()),
+            limits.clone(),
+        );
+        assert!(service.oneshot(request(UNARY)).now_or_never().is_none());
+        assert_eq!(limits.unary.in_flight.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_come_back_twice_the_same() {
+        let refused: Status = head(&answer(&limits(0), UNARY)).unwrap();
+        let details = refused.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "OVERLOADED");
+        let pushback = refused.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap();
+        let delay = details.retry_info().unwrap().retry_delay.unwrap();
+        assert_eq!(pushback, delay.as_millis().to_string());
+    }
+
+    #[test]
+    fn probes_and_unknown_paths_are_never_turned_away() {
+        let limits = limits(0);
+        for path in [STREAM, "/grpc.health.v1.Health/Check", "/no.such.Service/Method"] {
+            assert!(head(&answer(&limits, path)).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_turned_away_is_counted() {
+        let lines = recorded(|| {
+            let limits = limits(1);
+            let _first = answer(&limits, UNARY);
+            for _ in 0..3 {
+                answer(&limits, UNARY);
+            }
+            // Before the first call ends.
+            assert_eq!(limits.unary.in_flight.load(Ordering::Relaxed), 1);
+        });
+        assert!(
+            lines.contains(&"grpc_server_admission_shed_total{kind=\"unary\"} 3".to_owned()),
+            "{lines:?}"
+        );
+        assert!(lines.contains(&"grpc_server_admission_limit{kind=\"unary\"} 1".to_owned()), "{lines:?}");
+    }
+}

@@ -108,3 +108,56 @@ where
         self.inner.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tonic::{Code, Status, Streaming};
+    use tonic_prost::ProstDecoder;
+    use tonic_types::StatusExt;
+
+    use super::*;
+    use crate::{
+        layers::testing::{Script, Step, recorded},
+        proto::user::v1::GetUserRequest,
+    };
+
+    /// A whole message: a user's id of one byte.
+    const SMALL: &[u8] = &[0, 0, 0, 0, 3, 0x0a, 1, b'x'];
+    /// The prefix of a message of 64 bytes.
+    const LARGE: &[u8] = &[0, 0, 0, 0, 64];
+
+    fn capped(limit: usize, steps: &[Step]) -> CappedBody<Script> {
+        let received = metrics::counter!("received");
+        CappedBody { inner: Script::new(steps), messages: Messages::default(), limit, received }
+    }
+
+    #[tokio::test]
+    async fn the_status_of_a_large_message_reaches_the_handler_through_tonics_decoder() {
+        let body =
+            capped(63, &[Step::Data(SMALL), Step::Data(&LARGE[..2]), Step::Data(&LARGE[2..]), Step::Hang]);
+        let decoder = ProstDecoder::<GetUserRequest>::new(tonic::codec::BufferSettings::default());
+        let mut messages = Streaming::new_request(decoder, body, None, Some(63));
+        assert!(messages.message().await.unwrap().is_some(), "the small one is whole");
+        let status: Status = messages.message().await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.get_error_details().error_info().unwrap().reason, "MESSAGE_TOO_LARGE");
+    }
+
+    #[tokio::test]
+    async fn a_message_of_just_the_limit_passes() {
+        let mut body = capped(64, &[Step::Data(LARGE), Step::Hang]);
+        assert!(body.frame().await.unwrap().is_ok());
+    }
+
+    #[test]
+    fn whole_messages_are_counted() {
+        let lines = recorded(|| {
+            let mut body = capped(64, &[Step::Data(SMALL), Step::Data(SMALL), Step::Data(LARGE)]);
+            for _ in 0..3 {
+                futures_util::FutureExt::now_or_never(body.frame()).unwrap().unwrap().unwrap();
+            }
+        });
+        assert_eq!(lines, ["received 2"]);
+    }
+}

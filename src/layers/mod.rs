@@ -10,6 +10,8 @@ mod metrics;
 mod observe;
 mod panic;
 mod route;
+#[cfg(test)]
+mod testing;
 mod trace;
 
 use std::{convert::Infallible, error::Error, sync::Arc};

@@ -157,3 +157,52 @@ impl<B: Body<Data = Bytes>> Body for CatchPanicBody<B> {
         self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, future::ready};
+
+    use futures_util::FutureExt;
+    use tonic::Code;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::layers::testing::{Script, Step, UNARY, end, head, recorded, request, response};
+
+    fn code_of(f: impl FnOnce(Request<Script>) -> Response<Script> + Clone + 'static) -> Option<Code> {
+        let service = CatchPanic::new(service_fn(move |request| {
+            let f = f.clone();
+            async move { Ok::<_, Infallible>(f(request)) }
+        }));
+        let response = service.oneshot(request(UNARY)).now_or_never().unwrap().unwrap();
+        head(&response).map(|status| status.code())
+    }
+
+    #[test]
+    fn a_panic_is_answered_with_internal_and_counted() {
+        let lines = recorded(|| {
+            assert_eq!(code_of(|_| panic!("on the way to an answer")), Some(Code::Internal));
+        });
+        assert_eq!(lines, ["grpc_server_panics_total 1"]);
+        assert_eq!(code_of(|_| response(&[])), None, "an answer is left as it is");
+    }
+
+    #[test]
+    fn a_panic_before_there_is_a_future_is_the_same() {
+        let service = CatchPanic::new(service_fn(|_: Request<Script>| {
+            assert!(UNARY.is_empty(), "on the way to a future");
+            ready(Ok::<_, Infallible>(response(&[])))
+        }));
+        let response = service.oneshot(request(UNARY)).now_or_never().unwrap().unwrap();
+        assert_eq!(head(&response).unwrap().code(), Code::Internal);
+    }
+
+    #[test]
+    fn a_panic_in_the_midst_of_an_answer_ends_it_with_internal() {
+        let service = CatchPanic::new(service_fn(|_: Request<Script>| {
+            ready(Ok::<_, Infallible>(response(&[Step::Data(b"some"), Step::Panic])))
+        }));
+        let response = service.oneshot(request(UNARY)).now_or_never().unwrap().unwrap();
+        assert_eq!(end(Box::pin(response.into_body())).now_or_never(), Some(Code::Internal));
+    }
+}

@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(found("POST", path), Some(path));
         assert_eq!(found("POST", "http://example.test/user.v1.UserService/GetUser"), Some(path));
         assert_eq!(found("GET", path), None);
-        for other in ["", "/", "?", "?x=1", "%20"] {
+        for other in ["/", "?", "?x=1", "%20"] {
             assert_eq!(found("POST", &format!("{path}{other}")), None, "with {other:?}");
         }
         assert_eq!(found("POST", "//user.v1.UserService/GetUser"), None);
