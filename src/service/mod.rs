@@ -2,6 +2,7 @@
 
 mod article;
 mod call;
+mod faults;
 pub mod health;
 pub mod methods;
 mod reflection;

@@ -26,9 +26,6 @@ use crate::proto::DESCRIPTORS;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Inner = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// The longest message that a reflection call may have: a symbol's name.
-const MAX_MESSAGE_BYTES: usize = 4 * 1_024;
-
 /// The file that only the article's contract is in.
 const ARTICLE_FILE: &str = "user.proto";
 
@@ -36,20 +33,21 @@ const ARTICLE_FILE: &str = "user.proto";
 #[derive(Clone)]
 pub struct Reflection {
     inner: Inner,
+    max_message_bytes: usize,
     health: Health,
 }
 
 impl Reflection {
     /// Both versions, v1 first. Without `article_api` the article's file is not
     /// served at all: neither its service nor its messages can be described.
-    pub fn both(article_api: bool, health: &Health) -> Result<(Self, Self), Error> {
+    pub fn both(article_api: bool, max_message_bytes: usize, health: &Health) -> Result<(Self, Self), Error> {
         let own = if article_api { DESCRIPTORS.to_vec() } else { without_article()? };
         let v1 = builder(&own).build_v1()?;
-        let v1 = v1.accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let v1 = v1.accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(max_message_bytes);
         let v1alpha = builder(&own).build_v1alpha()?;
         let v1alpha =
-            v1alpha.accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let reflection = |inner| Self { inner, health: health.clone() };
+            v1alpha.accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(max_message_bytes);
+        let reflection = |inner| Self { inner, max_message_bytes, health: health.clone() };
         Ok((reflection(Inner::new(v1)), reflection(Inner::new(v1alpha))))
     }
 
@@ -64,8 +62,9 @@ impl Reflection {
         // The end of the requests ends the stream, after what was asked is answered.
         let until_drain = |body| Body::new(UntilDrain { body, drain: Box::pin(self.health.streams_ended()) });
         let answer = self.inner.call(request.map(Body::new).map(until_drain));
-        let health = self.health.clone();
-        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Completed { body, health }))) })
+        let (health, max_message_bytes) = (self.health.clone(), self.max_message_bytes);
+        let completed = move |body| Body::new(Completed { body, max_message_bytes, health });
+        Box::pin(async move { Ok(answer.await?.map(completed)) })
     }
 }
 
@@ -108,6 +107,7 @@ impl HttpBody for UntilDrain {
 /// A response body whose trailers say why it ended.
 struct Completed {
     body: Body,
+    max_message_bytes: usize,
     health: Health,
 }
 
@@ -131,7 +131,7 @@ impl HttpBody for Completed {
 
 impl Completed {
     fn complete(&self, mut trailers: HeaderMap) -> HeaderMap {
-        status::complete(&mut trailers, MAX_MESSAGE_BYTES);
+        status::complete(&mut trailers, self.max_message_bytes);
         let ended_well = trailers.get(Status::GRPC_STATUS).is_some_and(|code| code == "0");
         if ended_well && self.health.have_streams_ended() {
             let _ = status::draining().add_header(&mut trailers);

@@ -74,14 +74,14 @@ impl Router {
                 .accept_compressed(Gzip)
                 .max_decoding_message_size(limit)
         };
-        let (reflection_v1, reflection_v1alpha) =
-            Reflection::both(config.article_api, health).expect("descriptors are compiled in and tested");
+        let (reflection_v1, reflection_v1alpha) = Reflection::both(config.article_api, limit, health)
+            .expect("descriptors are compiled in and tested");
         Self {
             article: config.article_api.then(article),
             user_v1: UserServiceServer::new(UserV1(users))
                 .accept_compressed(Gzip)
                 .max_decoding_message_size(limit),
-            health: health.server(),
+            health: health.server().max_decoding_message_size(limit),
             reflection_v1,
             reflection_v1alpha,
             max_message_bytes: limit,

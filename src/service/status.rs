@@ -4,12 +4,13 @@
 //! constants: no caller's value and no internal reaches the wire, but for a user
 //! id that the caller itself sent.
 
-use std::{collections::HashMap, error::Error as StdError, fmt::Write as _, time::Duration};
+use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use http::HeaderMap;
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use super::faults;
 use crate::domain::{Error, Resource, Violation};
 
 /// What names this service in every `ErrorInfo`.
@@ -26,6 +27,10 @@ const OVERLOAD_DELAY: Duration = Duration::from_millis(500);
 /// and clients refuse headers from 8 KiB on.
 const MAX_VIOLATIONS: usize = 32;
 
+/// So many are in the message too, for those who read nothing else: all that a
+/// request without repeated fields can break.
+const NAMED_VIOLATIONS: usize = 8;
+
 /// The status of a domain error.
 pub fn status(error: Error) -> Status {
     about(error, "")
@@ -33,6 +38,7 @@ pub fn status(error: Error) -> Status {
 
 /// The status of a domain error about the user with this id, as the caller sent it.
 pub fn about(error: Error, id: &str) -> Status {
+    faults::log(&error);
     match error {
         Error::Invalid(violations) => invalid(violations),
         Error::RequestIdReused => bad_request(
@@ -58,29 +64,22 @@ pub fn about(error: Error, id: &str) -> Status {
         ),
         Error::DeadlineExceeded => deadline_exceeded(),
         Error::Overloaded => overloaded(),
-        Error::Unavailable(reason) => {
-            tracing::warn!(reason, "the store is unavailable");
+        Error::Unavailable(_) => {
             plain(Code::Unavailable, "STORE_UNAVAILABLE", "the store is unavailable; nothing was applied")
         }
-        Error::OutcomeUnknown => {
-            tracing::error!("the outcome of a write is unknown");
-            plain(
-                Code::Unknown,
-                "OUTCOME_UNKNOWN",
-                "whether the write was applied is unknown: read the user to find out",
-            )
-        }
-        Error::Internal(source) => {
-            tracing::error!(error = %Chain(source.as_ref()), "internal error");
-            internal()
-        }
+        Error::OutcomeUnknown => plain(
+            Code::Unknown,
+            "OUTCOME_UNKNOWN",
+            "whether the write was applied is unknown: read the user to find out",
+        ),
+        Error::Internal(_) => internal(),
     }
 }
 
 /// An unknown outcome that the caller can settle by repeating the very same
 /// call, for it carried a request id.
 pub fn safe_to_repeat() -> Status {
-    tracing::error!("the outcome of a write is unknown");
+    faults::log(&Error::OutcomeUnknown);
     plain(
         Code::Unavailable,
         "OUTCOME_UNKNOWN",
@@ -184,20 +183,15 @@ fn bare(headers: &HeaderMap) -> Option<Status> {
 }
 
 fn invalid(mut violations: Vec<Violation>) -> Status {
-    let more = violations.len().saturating_sub(MAX_VIOLATIONS);
+    let mut message = String::from("the request is invalid: ");
+    for (i, violation) in violations.iter().take(NAMED_VIOLATIONS).enumerate() {
+        let separator = if i == 0 { "" } else { "; " };
+        let _ = write!(message, "{separator}{} {}", violation.field, violation.description);
+    }
+    if violations.len() > NAMED_VIOLATIONS {
+        message.push_str("; and more");
+    }
     violations.truncate(MAX_VIOLATIONS);
-    let mut message = String::from("the request is invalid");
-    for (i, violation) in violations.iter().enumerate() {
-        let separator = if i == 0 { ": " } else { "; " };
-        // A few are named for those who only read the message.
-        if i < 4 {
-            let _ = write!(message, "{separator}{} {}", violation.field, violation.description);
-        }
-    }
-    let shown = violations.len().min(4);
-    if violations.len() + more > shown {
-        let _ = write!(message, "; and {} more", violations.len() + more - shown);
-    }
     let fields: Vec<_> =
         violations.into_iter().map(|v| FieldViolation::new(v.field, v.description)).collect();
     let mut details = info("INVALID_FIELDS", []);
@@ -242,17 +236,5 @@ fn info<const N: usize>(reason: &str, metadata: [(&str, &str); N]) -> ErrorDetai
     ErrorDetails::with_error_info(reason, DOMAIN, metadata)
 }
 
-/// An error with its causes, for the log.
-struct Chain<'a>(&'a (dyn StdError + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,8 @@ const MAX_MESSAGE_BYTES: usize = 4 * 1_024;
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Health {
-    /// The health protocol over this state.
+    /// The health protocol over this state, for messages of up to 4 KiB unless
+    /// another limit is set.
     pub fn server(&self) -> health_server::HealthServer<Self> {
         health_server::HealthServer::new(self.clone())
             .accept_compressed(CompressionEncoding::Gzip)
@@ -60,7 +61,7 @@ impl health_server::Health for Health {
         let watcher = Watcher {
             health: self.clone(),
             changes: self.0.state.subscribe(),
-            name: request.into_inner().service,
+            name: self.names().find(|name| *name == request.get_ref().service),
             sent: None,
             ended: false,
         };
@@ -76,7 +77,8 @@ impl health_server::Health for Health {
 struct Watcher {
     health: Health,
     changes: watch::Receiver<State>,
-    name: String,
+    /// `None` for a name that is not known.
+    name: Option<&'static str>,
     sent: Option<ServingStatus>,
     ended: bool,
 }
@@ -89,7 +91,8 @@ impl Watcher {
                 return None;
             }
             let streams_ended = self.changes.borrow_and_update().streams_ended;
-            let now = self.health.status(&self.name).unwrap_or(ServingStatus::ServiceUnknown);
+            let now =
+                self.name.and_then(|name| self.health.status(name)).unwrap_or(ServingStatus::ServiceUnknown);
             if self.sent != Some(now) {
                 self.sent = Some(now);
                 return Some(Ok(HealthCheckResponse { status: now.into() }));
@@ -103,7 +106,7 @@ impl Watcher {
     }
 
     async fn changed(&mut self) {
-        if self.name == LIVENESS {
+        if self.name == Some(LIVENESS) {
             // Either way the status is looked at again.
             let _ = tokio::time::timeout(LIVENESS_INTERVAL, self.changes.changed()).await;
         } else if self.changes.changed().await.is_err() {
