@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
 mod batches;
+mod child;
+mod disk;
 mod file;
 mod history;
 mod model;

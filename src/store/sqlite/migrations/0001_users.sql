@@ -5,10 +5,12 @@ CREATE TABLE meta (
     -- Random: tells this store from every other, copies restored elsewhere apart.
     store_id BLOB NOT NULL,
     -- The last revision given out. Revisions are in commit order.
-    revision INTEGER NOT NULL
+    revision INTEGER NOT NULL,
+    -- Counts the writes that only find out whether the disk has room.
+    probes INTEGER NOT NULL
 ) STRICT;
 
-INSERT INTO meta (one, store_id, revision) VALUES (1, randomblob(16), 0);
+INSERT INTO meta (one, store_id, revision, probes) VALUES (1, randomblob(16), 0, 0);
 
 CREATE TABLE users (
     id TEXT PRIMARY KEY,

@@ -1,0 +1,178 @@
+//! What the store does with its disk, seen from below with strace: commits are
+//! synced before they are answered, and a disk that fails is not trusted.
+
+use std::{
+    collections::HashSet,
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+use user_service::store::{self, OpenError};
+
+use crate::{
+    child,
+    stores::{at, get, get_by_email},
+};
+
+/// What a child said, and what it did to the log of its store.
+struct Seen {
+    dir: TempDir,
+    said: Vec<(f64, String)>,
+    trace: String,
+}
+
+impl Seen {
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("users.db")
+    }
+
+    fn users(&self, what: &str) -> Vec<&str> {
+        self.said.iter().filter_map(|(_, said)| said.strip_prefix(what)?.strip_prefix(' ')).collect()
+    }
+
+    fn said(&self, what: &str) -> bool {
+        self.said.iter().any(|(_, said)| said == what)
+    }
+}
+
+/// Runs a child under strace, with `inject` done to the log, on a new store.
+fn trace(role: &str, inject: &[&str]) -> Seen {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| fs::canonicalize(dir.path()).unwrap().join(name).to_str().unwrap().to_owned();
+    let (file, log, output) = (path("users.db"), path("users.db-wal"), path("trace"));
+    if role != "creates_without_syncing" {
+        // So that opening it syncs nothing, and what is counted are commits.
+        store::migrate(&at(Path::new(&file))).unwrap();
+    }
+    let mut wrapper = vec!["strace", "-f", "-y", "-ttt", "-T", "-o", &output, "-P", &log];
+    wrapper.extend(["-e", "trace=pwrite64,fsync,fdatasync"]);
+    for inject in inject {
+        wrapper.extend(["-e", inject]);
+    }
+    let child = child::command(role, Path::new(&file), &wrapper).output().expect("strace is installed");
+    let text = String::from_utf8(child.stderr).unwrap();
+    let said: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(time, said)| Some((time.parse().ok()?, said.to_owned())))
+        .collect();
+    let trace = fs::read_to_string(&output).unwrap();
+    let seen = Seen { dir, said, trace };
+    assert!(child.status.success() && seen.said("done"), "{text}\n{}", seen.trace);
+    seen
+}
+
+/// The answers that no sync of the log stands behind: since the answer before,
+/// something was written to the log, and all of that was synced before the answer.
+fn unsynced(trace: &str, answers: &[f64]) -> Vec<usize> {
+    let mut events = Vec::new();
+    let mut pending = HashSet::new();
+    for line in trace.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(thread), Some(time), Some(call)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        let Ok(time) = time.parse::<f64>() else { continue };
+        let sync = call.starts_with("fsync(") || call.starts_with("fdatasync(");
+        if call.starts_with("pwrite64(") {
+            events.push((time, false));
+        } else if sync && line.contains("unfinished") {
+            pending.insert(thread);
+        } else if sync && line.contains(" = 0 ") {
+            let took =
+                line.rsplit('<').next().and_then(|took| took.trim_end_matches('>').parse::<f64>().ok());
+            events.push((time + took.unwrap_or(0.0), true));
+        } else if line.contains("sync resumed") && line.contains(" = 0 ") && pending.remove(thread) {
+            events.push((time, true));
+        }
+    }
+    events.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut before = 0.0;
+    let mut bad = Vec::new();
+    for (number, &answer) in answers.iter().enumerate() {
+        let mut since = events.iter().filter(|(time, _)| *time > before && *time <= answer);
+        // The last thing that happened to the log is a sync.
+        if since.next_back().is_none_or(|(_, sync)| !sync) {
+            bad.push(number);
+        }
+        before = answer;
+    }
+    bad
+}
+
+fn answers(seen: &Seen) -> Vec<f64> {
+    seen.said.iter().filter(|(_, said)| said.starts_with("created ")).map(|(time, _)| *time).collect()
+}
+
+#[test]
+fn every_answer_follows_a_sync_of_the_log() {
+    let seen = trace("creates_one_by_one", &[]);
+    assert_eq!(answers(&seen).len(), child::USERS);
+    assert!(unsynced(&seen.trace, &answers(&seen)).is_empty(), "{}", seen.trace);
+}
+
+#[test]
+fn a_commit_that_is_not_synced_is_caught() {
+    let seen = trace("creates_without_syncing", &[]);
+    assert_eq!(answers(&seen).len(), child::USERS);
+    assert!(!unsynced(&seen.trace, &answers(&seen)).is_empty(), "{}", seen.trace);
+}
+
+/// Every user that was acknowledged is there after a restart; one whose outcome
+/// was unknown is there whole or not at all, and no other is.
+async fn assert_kept(seen: &Seen) {
+    let store = store::open(&at(&seen.file())).unwrap();
+    for n in 0..child::USERS {
+        let name = format!("user-{n}");
+        let user = get(&store, &name).await;
+        assert_eq!(user, get_by_email(&store, &name).await);
+        if seen.users("created").contains(&name.as_str()) {
+            assert!(user.is_some(), "{name} was acknowledged");
+        } else if !seen.users("unknown").contains(&name.as_str()) {
+            assert!(user.is_none(), "{name} was not applied");
+        }
+    }
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failed_sync_writes_are_off_until_a_restart() {
+    let seen = trace("creates_one_by_one", &["inject=fsync,fdatasync:error=EIO:when=5"]);
+    assert_eq!(seen.users("unknown").len(), 1, "{:?}", seen.said);
+    assert!(seen.said("off") && !seen.said("back"), "{:?}", seen.said);
+    let (created, unavailable) = (seen.users("created"), seen.users("unavailable"));
+    assert!(!created.is_empty() && created.len() + unavailable.len() + 1 == child::USERS, "{:?}", seen.said);
+    let after = seen.trace.split_once("INJECTED").expect("a sync failed").1;
+    assert!(!after.contains("sync("), "a failed sync is never tried again:\n{after}");
+    assert_kept(&seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_writes_come_back_by_themselves() {
+    // The create fails, then the first probe; the second one gets through.
+    let seen = trace("creates_one_by_one", &["inject=pwrite64:error=ENOSPC:when=20..21"]);
+    assert_eq!(seen.trace.matches("INJECTED").count(), 2, "{}", seen.trace);
+    assert_eq!((seen.users("unavailable").len(), seen.users("unknown").len()), (1, 0), "{:?}", seen.said);
+    assert!(seen.said("back"), "{:?}", seen.said);
+    assert_eq!(seen.users("created").len(), child::USERS - 1);
+    assert_kept(&seen).await;
+}
+
+#[test]
+fn a_second_process_is_turned_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.db");
+    let mut holder = child::command("holds_the_store", &path, &[]).spawn().unwrap();
+    let mut lines = BufReader::new(holder.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.ends_with(" open")), "the holder opens the store");
+    for refused in [store::open(&at(&path)).err(), store::migrate(&at(&path)).err()] {
+        let error = refused.expect("the store is in use");
+        assert!(matches!(error, OpenError::InUse(_)), "{error}");
+        assert!(error.to_string().contains("users.db") && error.to_string().contains("stop that process"));
+    }
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    store::open(&at(&path)).unwrap();
+}
