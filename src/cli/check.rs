@@ -28,11 +28,11 @@ impl Check {
     pub async fn run(self) -> ExitCode {
         match self.ask().await {
             Ok(ServingStatus::Serving) => {
-                println!("SERVING");
+                client::say("SERVING");
                 ExitCode::SUCCESS
             }
             Ok(status) => {
-                println!("{}", status.as_str_name());
+                client::say(status.as_str_name());
                 ExitCode::from(NOT_SERVING)
             }
             Err((code, why)) => {

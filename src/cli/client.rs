@@ -1,6 +1,12 @@
 //! What the commands that call a server share.
 
-use std::{future::Future, process::ExitCode, time::Duration};
+use std::{
+    fmt::Display,
+    future::Future,
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 use tonic::{
     Status,
@@ -29,6 +35,12 @@ pub async fn connect(addr: &str, timeout: Duration) -> Result<Channel, String> {
         Ok(Err(error)) => Err(causes(&error)),
         Err(_) => Err(format!("no connection within {} ms", timeout.as_millis())),
     }
+}
+
+/// Prints a line. Nobody reading it is no reason to stop: `println!` would panic,
+/// and smoke would leave its user behind.
+pub fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// A failed call in one line.

@@ -36,7 +36,7 @@ pub fn run(
         Ok(Command::Serve(config)) => serve(config, &env),
         Ok(Command::Migrate(config)) => migrate(&config),
         Ok(Command::Config(loaded)) => {
-            print!("{}", loaded.to_toml());
+            client::say(loaded.to_toml().trim_end());
             ExitCode::SUCCESS
         }
         Ok(Command::Check(check)) => client::block_on(check.run()),

@@ -29,14 +29,14 @@ impl Smoke {
         let mut steps = match client::connect(&self.addr, self.timeout).await {
             Ok(channel) => Steps::new(channel),
             Err(why) => {
-                println!("FAILED  connect: {why}");
+                client::say(format_args!("FAILED  connect: {why}"));
                 return ExitCode::FAILURE;
             }
         };
         let done = tokio::select! {
             done = self.all(&mut steps) => done,
             () = interrupted() => {
-                println!("FAILED  interrupted");
+                client::say("FAILED  interrupted");
                 Err(Failed)
             }
         };
@@ -72,11 +72,11 @@ impl Smoke {
             .unwrap_or_else(|_| Err(format!("no answer within {} ms", self.timeout.as_millis())));
         match outcome {
             Ok(found) => {
-                println!("ok      {name}: {found}");
+                client::say(format_args!("ok      {name}: {found}"));
                 Ok(())
             }
             Err(why) => {
-                println!("FAILED  {name}: {why}");
+                client::say(format_args!("FAILED  {name}: {why}"));
                 Err(Failed)
             }
         }

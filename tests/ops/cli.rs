@@ -139,7 +139,6 @@ fn config_shows_where_each_value_is_from_and_is_a_file_itself() {
 }
 
 #[test]
-#[ignore = "serve is not built in yet"]
 fn a_port_in_use_is_named_and_ends_with_1() {
     let cli = Cli::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -152,7 +151,6 @@ fn a_port_in_use_is_named_and_ends_with_1() {
 }
 
 #[test]
-#[ignore = "serve is not built in yet"]
 fn a_store_that_cannot_be_opened_is_named_and_ends_with_1() {
     let cli = Cli::new();
     fs::write(cli.path().join("not-a-store.db"), "a text, and no database".repeat(100)).unwrap();
@@ -170,7 +168,6 @@ fn a_store_that_cannot_be_opened_is_named_and_ends_with_1() {
 }
 
 #[test]
-#[ignore = "migrate is not built in yet"]
 fn migrate_makes_a_store_and_may_be_repeated() {
     let cli = Cli::new();
     for _ in 0..2 {

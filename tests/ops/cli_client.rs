@@ -1,20 +1,8 @@
-//! The commands that call a server: `check` and `smoke`.
+//! `check`: every way it can end.
 
 use std::net::TcpListener;
 
-use user_service::proto::user::v1::{ListUsersRequest, User, user_service_client::UserServiceClient};
-
 use crate::{cli::Cli, support::Server};
-
-fn users(server: &Server) -> Vec<User> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let channel =
-            tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc_addr)).unwrap();
-        let mut client = UserServiceClient::new(channel.connect().await.unwrap());
-        client.list_users(ListUsersRequest::default()).await.unwrap().into_inner().users
-    })
-}
 
 #[test]
 fn check_ends_with_1_when_used_wrongly() {
@@ -43,7 +31,6 @@ fn check_gives_up_on_a_peer_that_says_nothing() {
 }
 
 #[test]
-#[ignore = "serve is not built in yet"]
 fn check_tells_serving_from_unknown_and_from_draining() {
     let cli = Cli::new();
     let mut server = Server::start(&["--shutdown-delay-ms", "600000"]);
@@ -66,34 +53,4 @@ fn check_tells_serving_from_unknown_and_from_draining() {
 
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(143), "a second signal ends the drain");
-}
-
-#[test]
-#[ignore = "serve is not built in yet"]
-fn smoke_tries_everything_and_leaves_nothing_behind() {
-    let cli = Cli::new();
-    let server = Server::start(&[]);
-    let smoke = cli.run(&["smoke", &server.grpc_addr.to_string()]);
-    assert_eq!(smoke.code, Some(0), "{}{}", smoke.out, smoke.err);
-    let steps =
-        ["health", "reflection", "create", "get by id", "get by email", "batch get", "list", "update"];
-    for step in steps.iter().chain(&["stale etag", "article", "delete", "gone"]) {
-        assert!(smoke.out.contains(&format!("ok      {step}: ")), "no {step:?} in:\n{}", smoke.out);
-    }
-    assert_eq!(users(&server), []);
-}
-
-#[test]
-#[ignore = "serve is not built in yet"]
-fn smoke_says_which_step_failed() {
-    let cli = Cli::new();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let nobody = cli.run(&["smoke", &free]);
-    assert_eq!(nobody.code, Some(1), "{}", nobody.err);
-    assert!(nobody.out.starts_with("FAILED  connect: "), "{}", nobody.out);
-
-    let server = Server::start(&["--article-api", "false"]);
-    let without = cli.run(&["smoke", &server.grpc_addr.to_string()]);
-    assert_eq!(without.code, Some(0), "{}", without.out);
-    assert!(without.out.contains("ok      article: not served here"), "{}", without.out);
 }

@@ -7,3 +7,5 @@ mod support;
 
 mod cli;
 mod cli_client;
+mod cli_smoke;
+mod exit_codes;

@@ -1,0 +1,143 @@
+//! `smoke`: what it tries, and that it leaves nothing behind.
+
+use std::{
+    convert::Infallible,
+    net::{SocketAddr, TcpListener},
+    sync::mpsc,
+    thread,
+};
+
+use http::Request;
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tonic::{Status, transport::Endpoint};
+use tower::ServiceExt;
+use user_service::{
+    config::{Config, StoreUrl},
+    domain::Probe,
+    proto::user::v1::{ListUsersRequest, User, user_service_client::UserServiceClient},
+    service::{Health, Router, StoreSlot, methods},
+    store,
+};
+
+use crate::{cli::Cli, support::Server};
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn users(addr: SocketAddr) -> Vec<User> {
+    block_on(async {
+        let channel = Endpoint::from_shared(format!("http://{addr}")).unwrap().connect().await.unwrap();
+        let listed = UserServiceClient::new(channel).list_users(ListUsersRequest::default()).await;
+        listed.unwrap().into_inner().users
+    })
+}
+
+/// When a server goes wrong.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    /// The method is refused.
+    Before,
+    /// The method does its work, and its answer is lost.
+    After,
+}
+
+/// A server of the real service but for one method. Runs for as long as the tests.
+fn faulty(method: &'static str, fault: Fault) -> SocketAddr {
+    let (send, addr) = mpsc::channel();
+    thread::spawn(move || {
+        block_on(async move {
+            let config = Config { store_url: StoreUrl::Memory, ..Config::default() };
+            let (slot, health) = (StoreSlot::default(), Health::new(true));
+            slot.open(store::open(&config).unwrap());
+            health.set_store(Probe { reads: true, writes: true });
+            health.set_started(true);
+            let router = Router::new(&config, &slot, &health);
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            send.send(listener.local_addr().unwrap()).unwrap();
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let router = router.clone();
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    let found = methods::find(request.uri().path());
+                    request.extensions_mut().insert(methods::Matched(found));
+                    let is_faulty = found.is_some_and(|found| found.full_name() == method);
+                    let router = router.clone();
+                    async move {
+                        let lost = Status::unavailable("out of order").into_http();
+                        Ok::<_, Infallible>(match fault {
+                            Fault::Before if is_faulty => lost,
+                            Fault::After if is_faulty => {
+                                let _ = router.oneshot(request).await;
+                                lost
+                            }
+                            _ => router.oneshot(request).await.unwrap(),
+                        })
+                    }
+                });
+                let connection = http2::Builder::new(TokioExecutor::new());
+                tokio::spawn(connection.serve_connection(TokioIo::new(socket), service));
+            }
+        });
+    });
+    addr.recv().unwrap()
+}
+
+#[test]
+fn smoke_tries_everything_and_leaves_nothing_behind() {
+    let cli = Cli::new();
+    let server = Server::start(&[]);
+    let smoke = cli.run(&["smoke", &server.grpc_addr.to_string()]);
+    assert_eq!(smoke.code, Some(0), "{}{}", smoke.out, smoke.err);
+    let steps =
+        ["health", "reflection", "create", "get by id", "get by email", "batch get", "list", "update"];
+    for step in steps.iter().chain(&["stale etag", "article", "delete", "gone"]) {
+        assert!(smoke.out.contains(&format!("ok      {step}: ")), "no {step:?} in:\n{}", smoke.out);
+    }
+    assert_eq!(users(server.grpc_addr), []);
+}
+
+#[test]
+fn smoke_says_which_step_failed() {
+    let cli = Cli::new();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let nobody = cli.run(&["smoke", &free]);
+    assert_eq!(nobody.code, Some(1), "{}", nobody.err);
+    assert!(nobody.out.starts_with("FAILED  connect: "), "{}", nobody.out);
+
+    let server = Server::start(&["--article-api", "false"]);
+    let without = cli.run(&["smoke", &server.grpc_addr.to_string()]);
+    assert_eq!(without.code, Some(0), "{}", without.out);
+    assert!(without.out.contains("ok      article: not served here"), "{}", without.out);
+}
+
+#[test]
+fn smoke_leaves_nothing_behind_when_a_step_fails() {
+    let cases = [
+        ("user.v1.UserService/UpdateUser", Fault::Before, "FAILED  update: Unavailable: out of order"),
+        ("user.v1.UserService/CreateUser", Fault::After, "FAILED  create: Unavailable: out of order"),
+        ("user.v1.UserService/GetUser", Fault::After, "FAILED  get by id: Unavailable: out of order"),
+    ];
+    for (method, fault, line) in cases {
+        let addr = faulty(method, fault);
+        let smoke = Cli::new().run(&["smoke", &addr.to_string()]);
+        assert_eq!(smoke.code, Some(1), "{method}: {}", smoke.out);
+        assert!(smoke.out.contains(line), "{method}: no {line:?} in:\n{}", smoke.out);
+        assert!(smoke.out.contains("ok      clean up: "), "{method}: no clean-up in:\n{}", smoke.out);
+        assert_eq!(users(addr), [], "{method}");
+    }
+}
+
+#[test]
+fn smoke_says_what_it_could_not_take_away() {
+    let addr = faulty("user.v1.UserService/DeleteUser", Fault::Before);
+    let smoke = Cli::new().run(&["smoke", &addr.to_string()]);
+    assert_eq!(smoke.code, Some(1), "{}", smoke.out);
+    let left = users(addr).remove(0).id;
+    assert!(
+        smoke.out.contains(&format!("FAILED  clean up: the user {left} may be left behind")),
+        "{}",
+        smoke.out
+    );
+}
