@@ -1,0 +1,67 @@
+{{/* The pod, the same under a StatefulSet and a Deployment. */}}
+{{- define "user-service.pod" -}}
+metadata:
+  annotations:
+    # Of the settings alone: a new label restarts nothing.
+    checksum/config: {{ include "user-service.settings" . | sha256sum }}
+    kubectl.kubernetes.io/default-container: user-service
+    {{- with .Values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  labels:
+    {{- include "user-service.selector" . | nindent 4 }}
+    {{- with .Values.commonLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- with .Values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  serviceAccountName: {{ include "user-service.serviceAccount" . | quote }}
+  automountServiceAccountToken: false
+  enableServiceLinks: {{ .Values.enableServiceLinks }}
+  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | default (include "user-service.gracePeriod" .) }}
+  securityContext:
+    {{- toYaml .Values.podSecurityContext | nindent 4 }}
+  {{- with .Values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.priorityClassName }}
+  priorityClassName: {{ . | quote }}
+  {{- end }}
+  {{- with .Values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if eq (include "user-service.many" .) "true" }}
+  {{- with .Values.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- range . }}
+    - {{ toYaml . | nindent 6 | trim }}
+      labelSelector:
+        matchLabels:
+          {{- include "user-service.selector" $ | nindent 10 }}
+      matchLabelKeys: [pod-template-hash]
+    {{- end }}
+  {{- end }}
+  {{- end }}
+  containers:
+    - name: user-service
+      {{- include "user-service.container" . | nindent 6 }}
+  volumes:
+    - name: config
+      configMap:
+        name: {{ include "user-service.fullname" . | quote }}
+    - name: tmp
+      emptyDir:
+        sizeLimit: 64Mi
+{{- end }}
