@@ -10,22 +10,44 @@ GO_BUILD := go build -buildvcs=false -trimpath
 CLIENTS  := tests/api/clients
 PROTOS   := $(shell find proto -name '*.proto')
 PYTHON   := .venv/bin/python
+VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+ARCH     ?= amd64
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
 run: ## Serve on port 50051, on SQLite (user-service.db).
 	cargo run --locked
 
 .PHONY: test
-test: tools ## Everything a change must pass: format, lints, all tests.
+test: tools chart ## Everything a change must pass: format, lints, all tests.
 	cargo fmt --check
 	bin/buf lint
 	bin/buf format --diff --exit-code
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --no-fail-fast 2>&1 | tools/tally.sh
+
+.PHONY: chart
+chart: bin/.built .venv/.built ## Check the Dockerfile and the Helm chart: docs, lints, unit tests, schemas of Kubernetes.
+	.venv/bin/hadolint Dockerfile
+	.venv/bin/shellcheck deploy/image/*.sh tools/chart/*.sh
+	tools/chart/check.sh
+
+.PHONY: chart-docs
+chart-docs: .venv/.built ## Write the chart's schema and README from its values.yaml.
+	$(PYTHON) tools/chart/generate.py helm/user-service
+
+.PHONY: image
+image: IMAGE := target/image/$(ARCH)
+image: ## Make the container image of the Dockerfile without Docker or a registry, for ARCH=amd64 or arm64.
+	deploy/image/toolchain.sh $(ARCH)
+	deploy/image/compile.sh $(ARCH)
+	rm -rf $(IMAGE)/staged
+	deploy/image/stage.sh $(IMAGE)/user-service $(IMAGE)/staged
+	python3 deploy/image/assemble.py --arg VERSION=$(VERSION) --arg REVISION=$$(git rev-parse HEAD) \
+		--arg CREATED=$$(git log -1 --format=%cI) $(ARCH) $(IMAGE)/staged localhost/user-service:$(VERSION) $(IMAGE)/image.tar
 
 .PHONY: figures
 figures: target/release/user-service ## Print binary size, time from exec to SERVING, memory when idle.
@@ -42,15 +64,15 @@ tools: packages bin/.built .venv/.built $(CLIENTS)/node/node_modules/.package-lo
 packages:
 	@tools/packages.sh
 
-# buf, grpcurl, grpc-health-probe, h2spec and protoc's Go plugins; go.sum vouches for them.
+# buf, grpcurl, grpc-health-probe, h2spec, protoc's Go plugins, helm, helm-unittest, kubeconform; go.sum vouches for them.
 bin/.built: tools/go.mod tools/go.sum
 	mkdir -p bin
 	cd tools && $(GO_BUILD) -o ../bin/ tool
 	touch $@
 
-.venv/.built: $(CLIENTS)/python/requirements.txt
+.venv/.built: $(CLIENTS)/python/requirements.txt tools/chart/requirements.txt
 	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$^)
 	touch $@
 
 $(CLIENTS)/node/node_modules/.package-lock.json: $(CLIENTS)/node/package.json $(CLIENTS)/node/package-lock.json
