@@ -1,0 +1,23 @@
+#!/bin/sh
+# Compiles the static binary for an architecture: target/image/ARCH/user-service.
+set -eu
+arch=$1
+case $arch in
+amd64) cpu=x86_64 ;;
+arm64) cpu=aarch64 ;;
+*) echo "no image for $arch: it must be amd64 or arm64" >&2; exit 1 ;;
+esac
+target=$cpu-unknown-linux-musl
+upper=$(echo "$target" | tr 'a-z-' 'A-Z_')
+lower=$(echo "$target" | tr '-' '_')
+
+# musl-dev's specs make an ordinary gcc, native or not, compile against musl. Rust
+# brings its own musl to link with.
+export "CC_$lower=$cpu-linux-gnu-gcc"
+export "AR_$lower=$cpu-linux-gnu-ar"
+export "CFLAGS_$lower=-specs=/usr/lib/$cpu-linux-musl/musl-gcc.specs"
+export "CARGO_TARGET_${upper}_LINKER=$cpu-linux-gnu-gcc"
+
+cargo build --locked --release --target "$target" --bin user-service
+mkdir -p "target/image/$arch"
+cp "target/$target/release/user-service" "target/image/$arch/user-service"
