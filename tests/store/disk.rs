@@ -2,7 +2,6 @@
 //! synced before they are answered, and a disk that fails is not trusted.
 
 use std::{
-    collections::HashSet,
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -14,6 +13,7 @@ use user_service::store::{self, OpenError};
 use crate::{
     child,
     stores::{at, get, get_by_email},
+    strace,
 };
 
 /// What a child said, and what it did to the log of its store.
@@ -46,11 +46,8 @@ fn trace(role: &str, inject: &[&str]) -> Seen {
         // So that opening it syncs nothing, and what is counted are commits.
         store::migrate(&at(Path::new(&file))).unwrap();
     }
-    let mut wrapper = vec!["strace", "-f", "-y", "-ttt", "-T", "-o", &output, "-P", &log];
-    wrapper.extend(["-e", "trace=pwrite64,fsync,fdatasync"]);
-    for inject in inject {
-        wrapper.extend(["-e", inject]);
-    }
+    let wrapper = strace::arguments(&output, &log, inject);
+    let wrapper: Vec<_> = wrapper.iter().map(String::as_str).collect();
     let child = child::command(role, Path::new(&file), &wrapper).output().expect("strace is installed");
     let text = String::from_utf8(child.stderr).unwrap();
     let said: Vec<_> = text
@@ -64,44 +61,6 @@ fn trace(role: &str, inject: &[&str]) -> Seen {
     seen
 }
 
-/// The answers that no sync of the log stands behind: since the answer before,
-/// something was written to the log, and all of that was synced before the answer.
-fn unsynced(trace: &str, answers: &[f64]) -> Vec<usize> {
-    let mut events = Vec::new();
-    let mut pending = HashSet::new();
-    for line in trace.lines() {
-        let mut words = line.split_whitespace();
-        let (Some(thread), Some(time), Some(call)) = (words.next(), words.next(), words.next()) else {
-            continue;
-        };
-        let Ok(time) = time.parse::<f64>() else { continue };
-        let sync = call.starts_with("fsync(") || call.starts_with("fdatasync(");
-        if call.starts_with("pwrite64(") {
-            events.push((time, false));
-        } else if sync && line.contains("unfinished") {
-            pending.insert(thread);
-        } else if sync && line.contains(" = 0 ") {
-            let took =
-                line.rsplit('<').next().and_then(|took| took.trim_end_matches('>').parse::<f64>().ok());
-            events.push((time + took.unwrap_or(0.0), true));
-        } else if line.contains("sync resumed") && line.contains(" = 0 ") && pending.remove(thread) {
-            events.push((time, true));
-        }
-    }
-    events.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut before = 0.0;
-    let mut bad = Vec::new();
-    for (number, &answer) in answers.iter().enumerate() {
-        let mut since = events.iter().filter(|(time, _)| *time > before && *time <= answer);
-        // The last thing that happened to the log is a sync.
-        if since.next_back().is_none_or(|(_, sync)| !sync) {
-            bad.push(number);
-        }
-        before = answer;
-    }
-    bad
-}
-
 fn answers(seen: &Seen) -> Vec<f64> {
     seen.said.iter().filter(|(_, said)| said.starts_with("created ")).map(|(time, _)| *time).collect()
 }
@@ -110,14 +69,14 @@ fn answers(seen: &Seen) -> Vec<f64> {
 fn every_answer_follows_a_sync_of_the_log() {
     let seen = trace("creates_one_by_one", &[]);
     assert_eq!(answers(&seen).len(), child::USERS);
-    assert!(unsynced(&seen.trace, &answers(&seen)).is_empty(), "{}", seen.trace);
+    assert!(strace::unsynced(&seen.trace, &answers(&seen)).is_empty(), "{}", seen.trace);
 }
 
 #[test]
 fn a_commit_that_is_not_synced_is_caught() {
     let seen = trace("creates_without_syncing", &[]);
     assert_eq!(answers(&seen).len(), child::USERS);
-    assert!(!unsynced(&seen.trace, &answers(&seen)).is_empty(), "{}", seen.trace);
+    assert!(!strace::unsynced(&seen.trace, &answers(&seen)).is_empty(), "{}", seen.trace);
 }
 
 /// Every user that was acknowledged is there after a restart; one whose outcome

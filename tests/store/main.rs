@@ -12,7 +12,11 @@ mod model;
 mod pages;
 mod planted;
 mod repeats;
+mod served;
 mod stores;
+mod strace;
+#[path = "../support/mod.rs"]
+mod support;
 mod writes;
 
 /// Runs every rule on every store.
