@@ -49,6 +49,10 @@ image: ## Make the container image of the Dockerfile without Docker or a registr
 	python3 deploy/image/assemble.py --arg VERSION=$(VERSION) --arg REVISION=$$(git rev-parse HEAD) \
 		--arg CREATED=$$(git log -1 --format=%cI) $(ARCH) $(IMAGE)/staged localhost/user-service:$(VERSION) $(IMAGE)/image.tar
 
+.PHONY: soak
+soak: tools ## What takes too long for every change: a thousand kills under load.
+	KILLS=1000 cargo test --locked --test store outlives_a_kill -- --nocapture
+
 .PHONY: figures
 figures: target/release/user-service ## Print binary size, time from exec to SERVING, memory when idle.
 	python3 tools/figures.py $<
