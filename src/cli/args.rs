@@ -66,36 +66,44 @@ pub fn parse(
     }
 }
 
+/// In which order sources win, for the foot of the help.
+const PRECEDENCE: &str = "Each setting can also be given in the environment or in a TOML file.\n\
+    A flag wins over the environment, and that over the file.";
+
+const CHECK_CODES: &str = "Ends with 0: serving, 1: wrong usage, 2: could not connect, \
+    3: the call failed, 4: not serving";
+
 fn program() -> clap::Command {
     clap::Command::new("user-service")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A gRPC user service")
-        .after_help("Each setting can also be given in the environment or in a TOML file; a flag wins over the environment, and that over the file.")
+        .after_help(PRECEDENCE)
         .args_override_self(true)
         .args_conflicts_with_subcommands(true)
         .args(settings())
-        .subcommand(
-            clap::Command::new("serve").about("Serve (what happens without a command, too)").args(settings()),
-        )
+        .subcommand(configured("serve", "Serve (what happens without a command, too)"))
         .subcommand(
             clap::Command::new("check")
                 .about("Ask a server for its health")
-                .after_help("Ends with 0: serving, 1: wrong usage, 2: could not connect, 3: the call failed, 4: not serving")
+                .after_help(CHECK_CODES)
                 .arg(addr())
-                .arg(Arg::new("service").long("service").value_name("NAME").default_value("").help("Whose health; empty: the server's"))
+                .arg(service())
                 .arg(millis("connect-timeout-ms", "1000", "How long connecting may take"))
                 .arg(millis("timeout-ms", "1000", "How long the answer may take")),
         )
         .subcommand(
             clap::Command::new("smoke")
-                .about("Try every method on a server; leaves nothing behind")
+                .about("Try a deployment with a user of its own; leaves nothing behind")
                 .arg(addr())
                 .arg(millis("timeout-ms", "10000", "How long each step may take")),
         )
-        .subcommand(clap::Command::new("migrate").about("Bring the store to this version's schema").args(settings()))
-        .subcommand(
-            clap::Command::new("config").about("Print the configuration in effect, with sources").args(settings()),
-        )
+        .subcommand(configured("migrate", "Bring the store to this version's schema"))
+        .subcommand(configured("config", "Print the configuration in effect, each value with its source"))
+}
+
+/// A command that takes every setting.
+fn configured(name: &'static str, about: &'static str) -> clap::Command {
+    clap::Command::new(name).about(about).after_help(PRECEDENCE).args(settings())
 }
 
 /// A flag for each setting, and one for the file.
@@ -133,6 +141,14 @@ fn addr() -> Arg {
         .required(true)
         .value_parser(host_and_port)
         .help("Where the server is, such as localhost:50051 or [::1]:50051")
+}
+
+fn service() -> Arg {
+    Arg::new("service")
+        .long("service")
+        .value_name("NAME")
+        .default_value("")
+        .help("Whose health; without it, the server's")
 }
 
 /// Takes what names a host and a port, and nothing else.

@@ -139,6 +139,13 @@ fn config_shows_where_each_value_is_from_and_is_a_file_itself() {
 }
 
 #[test]
+fn a_flag_given_twice_takes_its_last_value() {
+    let cli = Cli::new();
+    let shown = cli.run(&["config", "--store-queue", "1", "--store-queue", "2"]);
+    assert!(shown.out.contains("store_queue = 2 # flag --store-queue"), "{}{}", shown.out, shown.err);
+}
+
+#[test]
 fn a_port_in_use_is_named_and_ends_with_1() {
     let cli = Cli::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
