@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::match_wild_err_arm, reason = "a test that panics has said enough")]
 
+mod caller;
+mod conformance;
 mod connections;
 mod limits;
+mod malformed;
 mod peer;
+mod rollout;
 mod trivial;
 
 #[path = "../support/mod.rs"]

@@ -4,7 +4,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
 };
 
 use crate::support::PATIENCE;
@@ -145,6 +145,13 @@ impl Peer {
     /// Everything up to the end of the connection.
     pub fn rest(&mut self) -> Vec<Frame> {
         std::iter::from_fn(|| self.next()).collect()
+    }
+
+    /// Says no more, and reads until the server has closed the connection too.
+    pub fn finish(&mut self) {
+        // It may have been closed already.
+        let _ = self.stream.shutdown(Shutdown::Write);
+        self.rest();
     }
 
     /// Answers a PING.

@@ -1,0 +1,218 @@
+//! Calls that no honest client makes: each gets a proper status, and the log stays
+//! short.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use http::Request;
+use tokio::runtime::Runtime;
+use user_service::service::methods::METHODS;
+
+use crate::{
+    caller::{Answer, Caller, framed, head, prefixed},
+    peer::{DATA, END_HEADERS, HEADERS, PREFACE, Peer, SETTINGS, frame},
+    support::Server,
+};
+
+const CREATE: &str = "/user.v1.UserService/CreateUser";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+const OK: i32 = 0;
+const INVALID_ARGUMENT: i32 = 3;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const UNIMPLEMENTED: i32 = 12;
+const INTERNAL: i32 = 13;
+
+/// A server to ill-treat.
+struct Victim {
+    server: Server,
+    runtime: Runtime,
+    caller: Caller,
+}
+
+impl Victim {
+    fn start(args: &[&str]) -> Self {
+        let server = Server::start(args);
+        let runtime = Runtime::new().unwrap();
+        let caller = runtime.block_on(Caller::connect(server.grpc_addr)).expect("it is up");
+        Self { server, runtime, caller }
+    }
+
+    fn call(&self, request: Request<()>, body: impl Into<Bytes>) -> Answer {
+        let what = format!("{request:?}");
+        let answer = self.runtime.block_on(self.caller.call(request, body));
+        answer.unwrap_or_else(|lost| panic!("{lost:?} after {what}"))
+    }
+
+    fn code(&self, request: http::request::Builder, body: impl Into<Bytes>) -> i32 {
+        self.call(request.body(()).unwrap(), body).code()
+    }
+
+    /// It still serves, nothing panicked, and the log has no more lines than this
+    /// since it began to serve.
+    fn must_be_well(mut self, lines: usize) {
+        assert_eq!(self.code(head(CHECK), framed(&[])), OK);
+        let pid = self.server.pid();
+        let log = self.server.log();
+        let panics: Vec<_> = log.iter().filter(|line| line.contains("panic")).collect();
+        assert!(panics.is_empty(), "{panics:#?}");
+        let start = log.iter().position(|line| line.contains("\"serving\"")).expect("it serves") + 1;
+        let since = &log[start..];
+        assert!(since.len() <= lines, "{} lines of {pid}: {since:#?}", since.len());
+    }
+}
+
+#[test]
+fn another_content_type_is_refused() {
+    let victim = Victim::start(&[]);
+    for kind in ["application/json", "application/grpc-web", "application/grpcx", "text/html", ""] {
+        let request = head(CREATE).body(()).map(|mut request| {
+            request.headers_mut().insert("content-type", kind.parse().unwrap());
+            request
+        });
+        let answer = victim.call(request.unwrap(), framed(&[]));
+        assert!(answer.http == 415 || answer.code() == INVALID_ARGUMENT, "{kind}: {answer:?}");
+    }
+    let bare = Request::post(format!("http://test{CREATE}")).body(()).unwrap();
+    let answer = victim.call(bare, framed(&[]));
+    assert!(answer.http == 415 || answer.code() == INVALID_ARGUMENT, "none: {answer:?}");
+    victim.must_be_well(6);
+}
+
+#[test]
+fn what_is_not_served_is_unimplemented() {
+    let victim = Victim::start(&[]);
+    let long = format!("/{}", "x".repeat(8_000));
+    let query = format!("{CREATE}?x=1");
+    let slash = format!("{CREATE}/");
+    let doubled = format!("/{CREATE}");
+    let mut paths = vec!["/", "/user.v1.UserService/", "/user.v1.UserService/Nope", "/Nope/GetUser"];
+    paths.extend(["/user.v1.userservice/CreateUser", "/user.v1.UserService/%43reateUser"]);
+    paths.extend([&long[..], &query, &slash, &doubled]);
+    for path in paths {
+        assert_eq!(victim.code(head(path), framed(&[])), UNIMPLEMENTED, "{path}");
+    }
+    for method in ["GET", "PUT", "OPTIONS", "BREW"] {
+        let answer = victim.call(head(CREATE).method(method).body(()).unwrap(), framed(&[]));
+        assert!(answer.http == 405 || answer.code() == UNIMPLEMENTED, "{method}: {answer:?}");
+    }
+    victim.must_be_well(14);
+}
+
+#[test]
+fn bytes_that_are_no_message_are_an_error_on_every_method() {
+    let victim = Victim::start(&["--call-log", "false"]);
+    let bodies = [
+        ("half a prefix", Bytes::from_static(&[0, 0])),
+        ("a message cut short", prefixed(0, 100, b"abc")),
+        ("bytes that are not protobuf", framed(&[0xff; 40])),
+        ("a field that ends nowhere", framed(&[0x0a, 0x7f, 1])),
+        (
+            "a varint without end",
+            framed(&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+        ),
+        ("text that is not UTF-8", framed(&[0x0a, 2, 0xc3, 0x28])),
+        ("groups in groups", framed(&[0x0b; 2_000])),
+        ("an unknown flag", prefixed(7, 0, &[])),
+        ("compressed with nothing", prefixed(1, 3, b"abc")),
+    ];
+    for method in &METHODS {
+        for (what, body) in &bodies {
+            let answer = victim.call(head(method.path).body(()).unwrap(), body.clone());
+            let code = answer.code();
+            assert!((1..=16).contains(&code), "{what} to {}: {answer:?}", method.path);
+            assert!(!answer.message.contains("src/"), "{what} to {}: {answer:?}", method.path);
+        }
+    }
+    victim.must_be_well(0);
+}
+
+#[test]
+fn a_unary_call_without_a_message_is_an_error() {
+    let victim = Victim::start(&[]);
+    let code = victim.code(head(CREATE), Bytes::new());
+    assert!([INVALID_ARGUMENT, UNIMPLEMENTED, INTERNAL].contains(&code), "{code}");
+    victim.must_be_well(1);
+}
+
+#[test]
+fn messages_over_the_cap_are_refused_by_their_length() {
+    let victim = Victim::start(&[]);
+    let large = vec![0; 64 * 1_024 + 1];
+    assert_eq!(victim.code(head(CREATE), framed(&large)), RESOURCE_EXHAUSTED);
+    assert_eq!(victim.code(head(CREATE), prefixed(0, u32::MAX, b"abc")), RESOURCE_EXHAUSTED);
+    let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
+    bomb.write_all(&vec![0; 8 * 1_024 * 1_024]).unwrap();
+    let bomb = bomb.finish().unwrap();
+    let body = prefixed(1, u32::try_from(bomb.len()).unwrap(), &bomb);
+    assert_eq!(victim.code(head(CREATE).header("grpc-encoding", "gzip"), body), RESOURCE_EXHAUSTED);
+    victim.must_be_well(3);
+}
+
+#[test]
+fn an_unknown_compression_is_unimplemented() {
+    let victim = Victim::start(&[]);
+    let request = head(CREATE).header("grpc-encoding", "snappy");
+    assert_eq!(victim.code(request, prefixed(1, 3, b"abc")), UNIMPLEMENTED);
+    let broken = head(CREATE).header("grpc-encoding", "gzip");
+    assert_ne!(victim.code(broken, prefixed(1, 3, b"abc")), OK);
+    victim.must_be_well(2);
+}
+
+#[test]
+fn a_timeout_that_cannot_be_read_is_an_invalid_argument() {
+    let victim = Victim::start(&[]);
+    let bad = ["", "S", "1", "1x", "-1S", "+1S", "123456789S", "1.5S", "1 S", "1e3m", "0x1S", "\u{ff11}S"];
+    for timeout in bad {
+        let request = head(CHECK).header("grpc-timeout", timeout.as_bytes());
+        assert_eq!(victim.code(request, framed(&[])), INVALID_ARGUMENT, "{timeout:?}");
+    }
+    assert_eq!(victim.code(head(CHECK).header("grpc-timeout", "99999999H"), framed(&[])), OK);
+    victim.must_be_well(0);
+}
+
+#[test]
+fn binary_headers_that_are_not_base64_do_no_harm() {
+    let victim = Victim::start(&[]);
+    for name in [
+        "grpc-trace-bin",
+        "grpc-tags-bin",
+        "grpc-status-details-bin",
+        "x-any-bin",
+        "traceparent",
+        "tracestate",
+    ] {
+        for value in ["!!!", "%%%%", "=", "a", "\u{e4}\u{f6}", "AAAA===="] {
+            let request = head(CHECK).header(name, value.as_bytes());
+            let code = victim.code(request, framed(&[]));
+            assert!([OK, INVALID_ARGUMENT].contains(&code), "{name}: {value}: {code}");
+        }
+    }
+    victim.must_be_well(0);
+}
+
+#[test]
+fn whatever_is_not_http2_ends_its_own_connection_and_no_line_is_logged() {
+    let victim = Victim::start(&[]);
+    let after_handshake = |bytes: Vec<u8>| [PREFACE, &frame(SETTINGS, 0, 0, &[]), &bytes].concat();
+    let openings = [
+        b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".to_vec(),
+        // The beginning of a TLS ClientHello.
+        vec![0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3],
+        vec![0; 100],
+        [PREFACE, &[0xff; 200]].concat(),
+        after_handshake(frame(HEADERS, END_HEADERS, 1, &[0xff; 50])),
+        after_handshake(frame(HEADERS, END_HEADERS, 2, &[0x83])),
+        after_handshake(frame(DATA, 0, 1, b"no such stream")),
+        after_handshake(vec![0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]),
+    ];
+    for _ in 0..10 {
+        for opening in &openings {
+            let mut peer = Peer::silent(victim.server.grpc_addr);
+            peer.try_write(opening);
+            peer.finish();
+        }
+    }
+    victim.must_be_well(0);
+}
