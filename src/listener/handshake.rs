@@ -7,31 +7,47 @@
 
 use std::{
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
-use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const PREFACE: usize = 24;
 const FRAME_HEAD: usize = 9;
 
-pin_project! {
-    /// A connection that notes when its handshake is done.
-    pub struct Watched<T> {
-        #[pin]
-        inner: T,
-        progress: Progress,
-        done: Arc<AtomicBool>,
+/// The most that is read of what a connection has left at its end.
+const LEFTOVERS: usize = 64 * 1_024;
+
+/// A connection that notes when its handshake is done.
+pub struct Watched<T: AsyncRead + Unpin> {
+    inner: T,
+    progress: Progress,
+    done: Arc<AtomicBool>,
+}
+
+/// A socket that is closed with bytes unread is reset, and a reset may overtake the
+/// GOAWAY that says why. So what has come is read, and nothing waited for.
+impl<T: AsyncRead + Unpin> Drop for Watched<T> {
+    fn drop(&mut self) {
+        let mut bytes = [MaybeUninit::uninit(); 4_096];
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..LEFTOVERS / bytes.len() {
+            let mut buf = ReadBuf::uninit(&mut bytes);
+            let read = Pin::new(&mut self.inner).poll_read(&mut cx, &mut buf);
+            if !matches!(read, Poll::Ready(Ok(()))) || buf.filled().is_empty() {
+                break;
+            }
+        }
     }
 }
 
-impl<T> Watched<T> {
+impl<T: AsyncRead + Unpin> Watched<T> {
     /// Wraps a connection; the flag is set once the handshake is done.
     pub fn new(inner: T) -> (Self, Arc<AtomicBool>) {
         let done = Arc::new(AtomicBool::new(false));
@@ -67,11 +83,15 @@ impl Progress {
     }
 }
 
-impl<T: AsyncRead> AsyncRead for Watched<T> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.project();
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(this.inner.poll_read(cx, buf))?;
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let this = &mut *self;
         if !this.done.load(Relaxed) && this.progress.advance(&buf.filled()[before..]) {
             this.done.store(true, Relaxed);
         }
@@ -79,25 +99,25 @@ impl<T: AsyncRead> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite> AsyncWrite for Watched<T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().inner.poll_write(cx, buf)
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().inner.poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().inner.poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.project().inner.poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

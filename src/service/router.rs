@@ -2,13 +2,15 @@
 
 use std::{
     convert::Infallible,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, OnceLock},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full};
 use tonic::{Status, body::Body, codec::CompressionEncoding::Gzip};
 use tower_service::Service;
 
@@ -119,9 +121,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> RouterFuture {
         let answer = if !is_grpc(request.headers()) {
-            let mut response = status::bad_content_type().into_http();
-            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            Answer::Ready(Some(response))
+            Answer::Served(Box::pin(refuse(request.into_body())))
         } else if request.method() != Verb::POST {
             let mut response = status::unimplemented().into_http();
             *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -135,6 +135,23 @@ where
         };
         RouterFuture { answer, max_message_bytes: self.max_message_bytes }
     }
+}
+
+/// How long the rest of a request is read that is refused.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Answers those who do not speak gRPC; a browser or curl shows the body. The
+/// request is read first: to answer earlier would cut it off, and hide from its
+/// sender that it breaks HTTP/2 where it does.
+async fn refuse<B: http_body::Body>(body: B) -> Result<Response<Body>, Infallible> {
+    const TEXT: &str = "This is a gRPC server: the content type must be application/grpc.\n";
+    let mut body = pin!(body);
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(REFUSAL_PATIENCE, rest).await;
+    let mut response = status::bad_content_type().into_http();
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(response.map(|_: Body| Body::new(Full::from(TEXT))))
 }
 
 /// Whether the content type is gRPC's with protobuf messages.
