@@ -2,7 +2,10 @@
 
 use std::{
     convert::Infallible,
+    future,
+    io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener},
+    process::{Command, Stdio},
     sync::mpsc,
     thread,
 };
@@ -41,6 +44,8 @@ enum Fault {
     Before,
     /// The method does its work, and its answer is lost.
     After,
+    /// No answer ever comes.
+    Silence,
 }
 
 /// A server of the real service but for one method. Runs for as long as the tests.
@@ -72,6 +77,7 @@ fn faulty(method: &'static str, fault: Fault) -> SocketAddr {
                                 let _ = router.oneshot(request).await;
                                 lost
                             }
+                            Fault::Silence if is_faulty => future::pending().await,
                             _ => router.oneshot(request).await.unwrap(),
                         })
                     }
@@ -140,4 +146,32 @@ fn smoke_says_what_it_could_not_take_away() {
         "{}",
         smoke.out
     );
+}
+
+#[test]
+fn smoke_leaves_nothing_behind_when_it_is_interrupted() {
+    let addr = faulty("user.v1.UserService/UpdateUser", Fault::Silence);
+    for signal in ["INT", "TERM"] {
+        let mut smoke = Command::new(env!("CARGO_BIN_EXE_user-service"))
+            .args(["smoke", &addr.to_string(), "--timeout-ms", "30000"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(smoke.stdout.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("ok      list: ") {
+            assert_ne!(out.read_line(&mut said).unwrap(), 0, "{said}");
+        }
+        assert_eq!(users(addr).len(), 1, "{said}");
+        assert!(
+            Command::new("kill").args(["-s", signal, &smoke.id().to_string()]).status().unwrap().success()
+        );
+        out.read_to_string(&mut said).unwrap();
+        assert_eq!(smoke.wait().unwrap().code(), Some(1), "{signal}: {said}");
+        assert!(
+            said.contains("FAILED  interrupted") && said.contains("ok      clean up: "),
+            "{signal}: {said}"
+        );
+        assert_eq!(users(addr), [], "{signal}: {said}");
+    }
 }
