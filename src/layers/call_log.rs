@@ -45,14 +45,14 @@ impl CallLog {
         let unlogged = (unlogged > 0).then_some(unlogged);
         let method = method.map_or("_OTHER", Method::full_name);
         let trace_id = trace.map(display);
-        let duration_ms = took.as_secs_f64() * 1e3;
+        let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
                     target: "user_service::call",
                     method,
                     code = code::otel_name(code),
-                    duration_ms,
+                    duration_us,
                     trace_id,
                     unlogged,
                     "call"

@@ -56,6 +56,7 @@ where
             messages: Messages::default(),
             limit,
             received,
+            lost: false,
         }))
     }
 }
@@ -68,12 +69,13 @@ pin_project! {
         messages: Messages,
         limit: usize,
         received: Counter,
+        lost: bool,
     }
 }
 
 impl<B> Body for CappedBody<B>
 where
-    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    B: Body<Data = Bytes>,
 {
     type Data = Bytes;
     /// Boxed, as what reads a request finds a `tonic::Status` in a box only.
@@ -84,9 +86,18 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.project();
+        if *this.lost {
+            return Poll::Pending;
+        }
         let frame = match ready!(this.inner.poll_frame(cx)) {
             None => return Poll::Ready(None),
-            Some(frame) => frame.map_err(Into::into)?,
+            Some(Ok(frame)) => frame,
+            // The caller has reset the stream or is gone. Nobody is left to answer, and an answer would
+            // be recorded as this side's fault: the connection drops the call, which is then cancelled.
+            Some(Err(_)) => {
+                *this.lost = true;
+                return Poll::Pending;
+            }
         };
         if let Some(bytes) = frame.data_ref() {
             match this.messages.read(bytes, *this.limit) {
@@ -129,7 +140,7 @@ mod tests {
 
     fn capped(limit: usize, steps: &[Step]) -> CappedBody<Script> {
         let received = metrics::counter!("received");
-        CappedBody { inner: Script::new(steps), messages: Messages::default(), limit, received }
+        CappedBody { inner: Script::new(steps), messages: Messages::default(), limit, received, lost: false }
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ mod route;
 mod testing;
 mod trace;
 
-use std::{convert::Infallible, error::Error, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -52,7 +52,7 @@ pub fn stack<S, B, R>(
 where
     S: Service<Request<CappedBody<B>>, Response = Response<R>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+    B: Body<Data = Bytes> + 'static,
     R: Body<Data = Bytes> + Default + Send + 'static,
 {
     let metrics = Arc::new(Metrics::new());

@@ -5,7 +5,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
+mod calls;
 mod cli;
 mod cli_client;
 mod cli_smoke;
+mod collector;
 mod exit_codes;
+mod logs;
+mod metrics;
+mod statuses;
+mod traces;

@@ -1,0 +1,108 @@
+//! The admin port: what probes and scrapers get.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+};
+
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use user_service::proto::health::HealthListRequest;
+
+use crate::{
+    calls::{Caller, until},
+    support::{PATIENCE, Server},
+};
+
+/// What a plain HTTP client gets: the status, the head and the body.
+pub struct Page {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+/// Sends `METHOD PATH` and reads the answer to its end.
+pub fn ask(addr: SocketAddr, request: &str) -> Page {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "{request} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Page { status, head: head.to_lowercase(), body: body.into() }
+}
+
+#[test]
+fn probes_get_one_word() {
+    let server = Server::start(&[]);
+    for path in ["/livez", "/readyz"] {
+        let page = ask(server.admin_addr, &format!("GET {path}"));
+        assert_eq!((page.status, page.body.as_str()), (200, "ok\n"), "{path}");
+        assert_eq!(ask(server.admin_addr, &format!("HEAD {path}")).status, 200);
+    }
+}
+
+#[test]
+fn metrics_say_which_format_they_have() {
+    let server = Server::start(&[]);
+    let page = ask(server.admin_addr, "GET /metrics");
+    assert_eq!(page.status, 200);
+    assert!(page.head.contains("content-type: text/plain; version=0.0.4"), "{}", page.head);
+    for name in ["process_resident_memory_bytes", "process_open_fds", "user_service_build_info"] {
+        assert!(page.body.contains(name), "{name} is missing");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_404_and_what_cannot_be_done_is_405() {
+    let server = Server::start(&[]);
+    for path in ["/", "/metrics/", "/grpc.health.v1.Health/Check", "/user.v1.UserService/GetUser"] {
+        assert_eq!(ask(server.admin_addr, &format!("GET {path}")).status, 404, "{path}");
+    }
+    let page = ask(server.admin_addr, "POST /metrics");
+    assert_eq!(page.status, 405);
+    assert!(page.head.contains("allow: get, head"), "{}", page.head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_served_over_clear_text_http2() {
+    let server = Server::start(&[]);
+    let mut health = Caller::connect(server.admin_addr).await.health();
+    let checked = health.check(HealthCheckRequest { service: String::new() }).await.unwrap();
+    assert_eq!(checked.into_inner().status(), ServingStatus::Serving);
+    let listed = health.list(HealthListRequest {}).await.unwrap().into_inner().statuses;
+    assert!(listed.contains_key("liveness"), "{listed:?}");
+    // The API is not on this port.
+    let status = Caller::connect(server.admin_addr).await.call("/user.v1.UserService/GetUser", &[]).await;
+    assert_ne!(status.code(), tonic::Code::NotFound, "the store was asked: {status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_drain_the_server_is_live_and_not_ready() {
+    let mut server = Server::start(&["--shutdown-delay-ms", "600000"]);
+    let mut health = Caller::connect(server.admin_addr).await.health();
+    let mut watched = health.watch(HealthCheckRequest { service: String::new() }).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    server.signal("TERM");
+    server.wait_for_line("\"draining\"");
+    assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    until(|| (ask(server.admin_addr, "GET /readyz").status == 503).then_some(())).await;
+    assert_eq!(ask(server.admin_addr, "GET /readyz").body, "unavailable\n");
+    assert_eq!(ask(server.admin_addr, "GET /livez").status, 200);
+    let live = health.check(HealthCheckRequest { service: "liveness".into() }).await.unwrap();
+    assert_eq!(live.into_inner().status(), ServingStatus::Serving);
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let server = Server::start(&[]);
+    let mut stream = TcpStream::connect(server.admin_addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let filler = "x".repeat(64 * 1_024);
+    // The server may close before it has read all of it.
+    let _ = write!(stream, "GET /livez HTTP/1.1\r\nhost: admin\r\nx-filler: {filler}\r\n\r\n");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(ask(server.admin_addr, "GET /livez").status, 200, "others are served");
+}

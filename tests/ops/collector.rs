@@ -1,0 +1,91 @@
+//! A collector of spans, as small as can be.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::mpsc::{self, Receiver},
+    thread,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{KeyValue, any_value::Value},
+    trace::v1::Span,
+};
+use prost::Message;
+use tokio::net::TcpListener;
+
+use crate::support::PATIENCE;
+
+/// Takes spans for as long as the test runs.
+pub struct Collector {
+    pub addr: SocketAddr,
+    exports: Receiver<ExportTraceServiceRequest>,
+}
+
+impl Collector {
+    /// Listens in a thread of its own, so that a test may block.
+    pub fn start() -> Self {
+        let (sender, exports) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    let sender = sender.clone();
+                    let service = service_fn(move |request| take(request, sender.clone()));
+                    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                    drop(tokio::spawn(connection));
+                }
+            });
+        });
+        Self { addr: told.recv().unwrap(), exports }
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The next export, which must come.
+    pub fn export(&self) -> ExportTraceServiceRequest {
+        self.exports.recv_timeout(PATIENCE).expect("spans are sent in time")
+    }
+
+    /// Every span that has come and was not taken yet.
+    pub fn rest(&self) -> Vec<Span> {
+        self.exports.try_iter().flat_map(spans).collect()
+    }
+}
+
+async fn take(
+    request: Request<Incoming>,
+    sender: mpsc::Sender<ExportTraceServiceRequest>,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
+    assert_eq!(request.uri().path(), "/v1/traces");
+    assert_eq!(request.headers()["content-type"], "application/x-protobuf");
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    // The test may have ended before the server.
+    let _ = sender.send(ExportTraceServiceRequest::decode(body).unwrap());
+    Ok(Response::new(Empty::new()))
+}
+
+fn spans(export: ExportTraceServiceRequest) -> Vec<Span> {
+    let scopes = export.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+    scopes.flat_map(|scope| scope.spans).collect()
+}
+
+/// The text that an attribute holds.
+pub fn attribute<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
+    let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
+    match attribute.value.as_ref()?.value.as_ref()? {
+        Value::StringValue(text) => Some(text),
+        _ => None,
+    }
+}

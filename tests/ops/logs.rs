@@ -1,0 +1,97 @@
+//! The log: one line for a call, and nothing of anybody in it.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use tonic::Code;
+use user_service::proto::user::v1::{CreateUserRequest, GetUserRequest, User, get_user_request};
+
+use crate::{
+    calls::{Caller, GET_USER},
+    support::Server,
+};
+
+/// The lines about calls, up to the end of the process.
+fn call_lines(mut server: Server) -> Vec<String> {
+    server.signal("TERM");
+    server.wait_for_line("\"ended\"");
+    let lines = server.log().iter();
+    lines.filter(|line| line.contains("\"target\":\"user_service::call\"")).cloned().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_leaves_one_line_with_its_method_its_code_and_its_trace() {
+    let server = Server::start(&[]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    assert_eq!(caller.call(GET_USER, &[("traceparent", parent)]).await.code(), Code::NotFound);
+    caller.call("/made.up.Service/Method", &[]).await;
+    caller.health().check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
+    let lines = call_lines(server);
+    let [get, unknown] = &lines[..] else { panic!("two lines, none for the probe: {lines:#?}") };
+    for part in [
+        "\"level\":\"INFO\"",
+        "\"method\":\"user.v1.UserService/GetUser\"",
+        "\"code\":\"NOT_FOUND\"",
+        "\"duration_us\":",
+        "\"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\"",
+    ] {
+        assert!(get.contains(part), "{part} is missing in {get}");
+    }
+    assert!(unknown.contains("\"_OTHER\"") && !unknown.contains("made.up"), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_the_server_failed_is_a_warning() {
+    let server = Server::start(&["--default-timeout-ms", "10"]);
+    Caller::connect(server.grpc_addr).await.open(GET_USER, &[]).wait().await;
+    let lines = call_lines(server);
+    assert!(lines[0].contains("\"WARN\"") && lines[0].contains("\"DEADLINE_EXCEEDED\""), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_call_log_can_be_switched_off() {
+    let server = Server::start(&["--call-log", "false"]);
+    Caller::connect(server.grpc_addr).await.call(GET_USER, &[]).await;
+    assert_eq!(call_lines(server), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_failures_is_counted_and_not_logged() {
+    let server = Server::start(&[]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let begun = Instant::now();
+    for _ in 0..40 {
+        join_all((0..50).map(|_| caller.call("/made.up.Service/Method", &[]))).await;
+    }
+    // Every second that it touched has its own allowance.
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
+    let lines = call_lines(server);
+    assert!((100..=100 * seconds).contains(&lines.len()), "{} lines in {seconds} s", lines.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_line_holds_what_a_user_is_called() {
+    let mut server = Server::start(&["--log-filter", "info,user_service=trace"]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let mut users = caller.users();
+    let create = |email: &str| CreateUserRequest {
+        user: Some(User { name: "Marked Name".into(), email: email.into(), ..User::default() }),
+        ..CreateUserRequest::default()
+    };
+    users.create_user(create("marked@example.com")).await.unwrap();
+    let again = users.create_user(create("marked@example.com")).await.unwrap_err();
+    assert_eq!(again.code(), Code::AlreadyExists);
+    let bad = users.create_user(create("marked at example.com")).await.unwrap_err();
+    assert_eq!(bad.code(), Code::InvalidArgument);
+    let by = get_user_request::Key::Email("marked@example.com".into());
+    users.get_user(GetUserRequest { key: Some(by) }).await.unwrap();
+    caller.call("/marked@example.com/Marked", &[("traceparent", "marked"), ("grpc-timeout", "marked")]).await;
+    server.signal("TERM");
+    server.wait_for_line("\"ended\"");
+    let marked: Vec<_> = server.log().iter().filter(|line| line.to_lowercase().contains("marked")).collect();
+    assert!(marked.is_empty(), "{marked:#?}");
+    for status in [again, bad] {
+        assert!(!format!("{status:?}").contains("marked"), "{status:?}");
+    }
+}

@@ -1,0 +1,125 @@
+//! The figures say what happened, no more and no less.
+
+use std::net::SocketAddr;
+
+use tonic::Code;
+use user_service::proto::user::v1::{CreateUserRequest, User};
+
+use crate::{
+    admin::ask,
+    calls::{Caller, GET_USER, nobody, until},
+    support::Server,
+};
+
+/// One scrape.
+struct Scrape(String);
+
+impl Scrape {
+    fn of(addr: SocketAddr) -> Self {
+        Self(ask(addr, "GET /metrics").body)
+    }
+
+    /// The sum of the series of this name that have all of these labels.
+    fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        let lines = self.0.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+        let of_name = lines.filter(|(rest, _)| rest.is_empty() || rest.starts_with('{'));
+        let chosen = of_name.filter(|(rest, _)| labels.iter().all(|label| rest.contains(label)));
+        chosen.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
+
+    fn is(&self, name: &str, labels: &[&str], value: u32) -> bool {
+        (self.sum(name, labels) - f64::from(value)).abs() < f64::EPSILON
+    }
+
+    /// How many series there are, of all names.
+    fn series(&self) -> usize {
+        self.0.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count()
+    }
+}
+
+const GET: &str = "grpc_method=\"GetUser\"";
+const V1: &str = "grpc_service=\"user.v1.UserService\"";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_end_is_counted_once() {
+    let server = Server::start(&["--max-unary-calls", "1"]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let in_flight = |calls| {
+        move || {
+            Scrape::of(server.admin_addr).is("grpc_server_calls_in_flight", &[GET, V1], calls).then_some(())
+        }
+    };
+
+    // Two that end by themselves.
+    let user = User { name: "Ada".into(), email: "ada@example.com".into(), ..User::default() };
+    let create = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };
+    caller.users().create_user(create).await.unwrap();
+    assert_eq!(caller.users().get_user(nobody()).await.unwrap_err().code(), Code::NotFound);
+    // One that takes too long.
+    assert_eq!(caller.open(GET_USER, &[("grpc-timeout", "20m")]).wait().await.code(), Code::DeadlineExceeded);
+    // One that is given up, and two that are shed meanwhile.
+    let held = caller.open(GET_USER, &[]);
+    until(in_flight(1)).await;
+    for _ in 0..2 {
+        assert_eq!(caller.call(GET_USER, &[]).await.code(), Code::Unavailable);
+    }
+    held.cancel();
+    until(in_flight(0)).await;
+    // Two to nowhere.
+    for path in ["/no.such.Service/Method", "/user.v1.UserService/NoSuchMethod"] {
+        assert_eq!(caller.call(path, &[]).await.code(), Code::Unimplemented);
+    }
+
+    let scrape = Scrape::of(server.admin_addr);
+    for (labels, value) in [
+        (&["grpc_method=\"CreateUser\"", V1, "grpc_code=\"OK\""][..], 1),
+        (&[GET, V1, "grpc_code=\"NotFound\""], 1),
+        (&[GET, V1, "grpc_code=\"DeadlineExceeded\""], 1),
+        (&[GET, V1, "grpc_code=\"Unavailable\""], 2),
+        (&[GET, V1, "grpc_code=\"Canceled\""], 1),
+        (&["grpc_service=\"unknown\"", "grpc_code=\"Unimplemented\""], 2),
+        (&[], 8),
+    ] {
+        let sum = scrape.sum("grpc_server_handled_total", labels);
+        assert!(scrape.is("grpc_server_handled_total", labels, value), "{labels:?}: {sum}, not {value}");
+    }
+    assert!(scrape.is("grpc_server_started_total", &[], 8));
+    assert!(scrape.is("grpc_server_msg_received_total", &[V1], 2));
+    assert!(scrape.is("grpc_server_msg_sent_total", &[V1], 1));
+    assert!(scrape.is("grpc_server_admission_shed_total", &["kind=\"unary\""], 2));
+    assert!(scrape.is("grpc_server_admission_in_flight", &["kind=\"unary\""], 0));
+    assert!(scrape.is("grpc_server_handling_seconds_count", &[], 1), "only what was OK");
+    assert!(scrape.is("rpc_server_call_duration_seconds_count", &[], 8));
+    let failed = ["rpc_response_status_code=\"UNAVAILABLE\"", "error_type=\"UNAVAILABLE\""];
+    assert!(scrape.is("rpc_server_call_duration_seconds_count", &failed, 2));
+    let late =
+        ["rpc_method=\"user.v1.UserService/GetUser\"", "rpc_response_status_code=\"DEADLINE_EXCEEDED\""];
+    assert!(scrape.is("rpc_server_call_duration_seconds_count", &late, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn made_up_paths_and_metadata_make_no_series() {
+    let server = Server::start(&[]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let paths = ["/a/B", "/user.v1.UserService/GetUserx", "/UserService/", "/x.y.Z/GetUser"];
+    // The first of them makes the one series that all of them share.
+    caller.call(paths[0], &[]).await;
+    let before = Scrape::of(server.admin_addr).series();
+    for (i, path) in (0..100).zip(paths.iter().cycle()) {
+        let text = format!("value-{i}");
+        caller.call(path, &[("x-made-up", &text), ("user-agent", &text), ("tracestate", &text)]).await;
+    }
+    let scrape = Scrape::of(server.admin_addr);
+    assert_eq!(scrape.series(), before);
+    assert!(scrape.is("grpc_server_handled_total", &["grpc_service=\"unknown\""], 101));
+}
+
+#[test]
+fn counters_are_there_before_anything_has_happened() {
+    let server = Server::start(&[]);
+    let scrape = Scrape::of(server.admin_addr);
+    let zero = "grpc_server_handled_total{grpc_type=\"unary\",grpc_service=\"user.v1.UserService\",\
+                grpc_method=\"DeleteUser\",grpc_code=\"DataLoss\"} 0";
+    assert!(scrape.0.lines().any(|line| line == zero), "{zero} is missing");
+    assert!(!scrape.0.contains("grpc_server_handling_seconds_count{grpc_type=\"unary\"} "));
+}

@@ -1,0 +1,138 @@
+//! Spans: which calls have one, what it says, and that it arrives.
+
+use std::process::Command;
+
+use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode};
+use tonic::Code;
+
+use crate::{
+    admin::ask,
+    calls::{Caller, GET_USER, until},
+    cli::Cli,
+    collector::{Collector, attribute},
+    support::Server,
+};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
+
+fn start(collector: &Collector, args: &[&str], env: &[(&str, &str)]) -> Server {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+    command.args(["--store-url", "memory:"]).args(args);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()).env("OTEL_BSP_SCHEDULE_DELAY", "20");
+    Server::spawn({
+        command.envs(env.iter().copied());
+        command
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+fn traceparent(sampled: bool) -> String {
+    format!("00-{TRACE}-{SPAN}-0{}", u8::from(sampled))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sampled_call_has_a_span_beneath_its_callers() {
+    let collector = Collector::start();
+    let attributes = [("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=ns.pod.app,deployment=blue")];
+    let server = start(&collector, &[], &attributes);
+    let caller = Caller::connect(server.grpc_addr).await;
+    caller.call(GET_USER, &[("traceparent", &traceparent(true)), ("tracestate", "a=b")]).await;
+    let export = collector.export();
+    let resource = export.resource_spans[0].resource.clone().unwrap().attributes;
+    assert_eq!(attribute(&resource, "service.name"), Some("user-service"));
+    assert_eq!(attribute(&resource, "service.instance.id"), Some("ns.pod.app"));
+    let span = &export.resource_spans[0].scope_spans[0].spans[0];
+    assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (TRACE.into(), SPAN.into()));
+    assert_eq!(span.name, "user.v1.UserService/GetUser");
+    assert_eq!(span.kind(), SpanKind::Server);
+    assert_eq!(attribute(&span.attributes, "rpc.system.name"), Some("grpc"));
+    assert_eq!(attribute(&span.attributes, "rpc.method"), Some("user.v1.UserService/GetUser"));
+    assert_eq!(attribute(&span.attributes, "rpc.response.status_code"), Some("NOT_FOUND"));
+    // The caller's own mistake is no failure of this side.
+    assert_eq!(attribute(&span.attributes, "error.type"), None);
+    assert_ne!(span.status.clone().unwrap_or_default().code(), StatusCode::Error);
+    assert_eq!(span.attributes.len(), 3, "nothing else: {:?}", span.attributes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_fails_on_this_side_has_a_failed_span() {
+    let collector = Collector::start();
+    let server = start(&collector, &[], &[("OTEL_SERVICE_NAME", "another-name")]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    assert_eq!(caller.open(GET_USER, &[("grpc-timeout", "5m")]).wait().await.code(), Code::DeadlineExceeded);
+    let export = collector.export();
+    let resource = export.resource_spans[0].resource.clone().unwrap().attributes;
+    assert_eq!(attribute(&resource, "service.name"), Some("another-name"));
+    let span = &export.resource_spans[0].scope_spans[0].spans[0];
+    assert_eq!(attribute(&span.attributes, "error.type"), Some("DEADLINE_EXCEEDED"));
+    assert_eq!(span.status.clone().unwrap().code(), StatusCode::Error);
+    assert!(span.parent_span_id.is_empty(), "it began here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_caller_or_the_ratio_leaves_out_has_no_span() {
+    let collector = Collector::start();
+    let sampler = [("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")];
+    let mut server = start(&collector, &[], &sampler);
+    let caller = Caller::connect(server.grpc_addr).await;
+    caller.call(GET_USER, &[]).await;
+    caller.call(GET_USER, &[("traceparent", &traceparent(false))]).await;
+    caller.call(GET_USER, &[("traceparent", &traceparent(true))]).await;
+    server.signal("TERM");
+    server.wait();
+    let spans = collector.rest();
+    assert_eq!(spans.len(), 1, "{spans:?}");
+    assert_eq!(hex(&spans[0].trace_id), TRACE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_ends_in_the_drain_has_its_span_sent() {
+    let collector = Collector::start();
+    let mut server = start(&collector, &[], &[("OTEL_BSP_SCHEDULE_DELAY", "600000")]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let open = caller.open(GET_USER, &[("traceparent", &traceparent(true))]);
+    let begun = "grpc_server_admission_in_flight{kind=\"unary\"} 1";
+    until(|| ask(server.admin_addr, "GET /metrics").body.contains(begun).then_some(())).await;
+    server.signal("TERM");
+    server.wait_for_line("\"draining\"");
+    assert_eq!(open.finish().await.code(), Code::NotFound);
+    assert!(server.wait().success());
+    let spans = collector.rest();
+    assert_eq!(spans.len(), 1, "{spans:?}");
+    assert_eq!(hex(&spans[0].parent_span_id), SPAN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_says_nothing_holds_up_neither_calls_nor_the_end() {
+    // It takes connections into its backlog and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+    command
+        .args(["--store-url", "memory:", "--flush-timeout-ms", "50"])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "1")
+        .env("OTEL_BSP_MAX_QUEUE_SIZE", "8");
+    let mut server = Server::spawn(command);
+    let caller = Caller::connect(server.grpc_addr).await;
+    for _ in 0..100 {
+        assert_eq!(caller.call(GET_USER, &[]).await.code(), Code::NotFound);
+    }
+    server.signal("TERM");
+    // The flush takes what it was given, and not the exporter's own ten seconds.
+    server.wait_for_line("the last spans");
+    assert!(server.wait().success());
+}
+
+#[test]
+fn a_protocol_that_is_not_spoken_is_refused_with_the_one_that_is() {
+    let env =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
+    let refused = Cli::new().run_with(&["--store-url", "memory:"], &env);
+    assert_eq!(refused.code, Some(64), "{}", refused.err);
+    assert!(refused.err.contains("http/protobuf") && refused.err.contains("4318"), "{}", refused.err);
+}
