@@ -28,6 +28,7 @@ test: tools chart ## Everything a change must pass: format, lints, all tests.
 	bin/buf format --diff --exit-code
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --no-fail-fast 2>&1 | tools/tally.sh
+	tools/chart/accepted.sh target/debug/user-service
 
 .PHONY: chart
 chart: bin/.built .venv/.built ## Check the Dockerfile and the Helm chart: docs, lints, unit tests, schemas of Kubernetes.

@@ -47,11 +47,11 @@
 {{- or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) }}
 {{- end }}
 
-{{/* The grace period that a whole shutdown fits into: it begins with preStop. */}}
+{{/* The grace period that a whole shutdown fits into: it begins with preStop, and 7 s close the store and the ports. */}}
 {{- define "user-service.gracePeriod" -}}
 {{- $ms := 0 }}
 {{- range list "shutdown_delay_ms" "drain_timeout_ms" "flush_timeout_ms" }}
 {{- $ms = add $ms (index $.Values.config . | required (printf "config.%s must be set: the grace period is computed from it" .) | int64) }}
 {{- end }}
-{{- add .Values.preStopSleepSeconds (div (add $ms 999) 1000) 5 }}
+{{- add .Values.preStopSleepSeconds (div (add $ms 999) 1000) 7 }}
 {{- end }}
