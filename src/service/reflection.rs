@@ -30,7 +30,6 @@ type Inner = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 const ARTICLE_FILE: &str = "user.proto";
 
 /// One version of the reflection protocol.
-#[derive(Clone)]
 pub struct Reflection {
     inner: Inner,
     max_message_bytes: usize,
@@ -52,7 +51,7 @@ impl Reflection {
     }
 
     pub fn call<B>(
-        &mut self,
+        &self,
         request: Request<B>,
     ) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>
     where
@@ -61,7 +60,7 @@ impl Reflection {
     {
         // The end of the requests ends the stream, after what was asked is answered.
         let until_drain = |body| Body::new(UntilDrain { body, drain: Box::pin(self.health.streams_ended()) });
-        let answer = self.inner.call(request.map(Body::new).map(until_drain));
+        let answer = self.inner.clone().call(request.map(Body::new).map(until_drain));
         let (health, max_message_bytes) = (self.health.clone(), self.max_message_bytes);
         let completed = move |body| Body::new(Completed { body, max_message_bytes, health });
         Box::pin(async move { Ok(answer.await?.map(completed)) })

@@ -53,7 +53,10 @@ impl StoreSlot {
 /// Every service, as one tower service. Reads [`Matched`] from the request's
 /// extensions, and never its path.
 #[derive(Clone)]
-pub struct Router {
+pub struct Router(Arc<Services>);
+
+/// Behind one pointer, as the way in clones the whole stack for every call.
+struct Services {
     user_v1: UserServiceServer<UserV1>,
     /// `None` where it is switched off.
     article: Option<ArticleServer<Article>>,
@@ -78,7 +81,7 @@ impl Router {
         };
         let (reflection_v1, reflection_v1alpha) = Reflection::both(config.article_api, limit, health)
             .expect("descriptors are compiled in and tested");
-        Self {
+        Self(Arc::new(Services {
             article: config.article_api.then(article),
             user_v1: UserServiceServer::new(UserV1(users))
                 .accept_compressed(Gzip)
@@ -87,21 +90,22 @@ impl Router {
             reflection_v1,
             reflection_v1alpha,
             max_message_bytes: limit,
-        }
+        }))
     }
 
-    fn dispatch<B>(&mut self, request: Request<B>) -> Option<Served>
+    fn dispatch<B>(&self, request: Request<B>) -> Option<Served>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError> + Send,
     {
+        let services = &*self.0;
         let Matched(matched) = request.extensions().get().copied()?;
         Some(match matched?.api {
-            Api::UserV1 => self.user_v1.call(request),
-            Api::Article => self.article.as_mut()?.call(request),
-            Api::Health => self.health.call(request),
-            Api::ReflectionV1 => self.reflection_v1.call(request),
-            Api::ReflectionV1Alpha => self.reflection_v1alpha.call(request),
+            Api::UserV1 => services.user_v1.clone().call(request),
+            Api::Article => services.article.clone()?.call(request),
+            Api::Health => services.health.clone().call(request),
+            Api::ReflectionV1 => services.reflection_v1.call(request),
+            Api::ReflectionV1Alpha => services.reflection_v1alpha.call(request),
         })
     }
 }
@@ -133,7 +137,7 @@ where
                 None => Answer::Ready(Some(status::unimplemented().into_http())),
             }
         };
-        RouterFuture { answer, max_message_bytes: self.max_message_bytes }
+        RouterFuture { answer, max_message_bytes: self.0.max_message_bytes }
     }
 }
 

@@ -66,6 +66,7 @@ pub fn details(status: &Status, code: Code, reason: &str) -> ErrorDetails {
         assert!(!kinds[i + 1..].contains(kind), "{kind} is there twice");
     }
     assert!(!status.message().contains('@'), "an address in {:?}", status.message());
+    assert!(!status.details().contains(&b'@'), "an address in the details of {:?}", status.message());
     let details = status.get_error_details();
     let info = details.error_info().expect("every error has ErrorInfo");
     assert_eq!((info.domain.as_str(), info.reason.as_str()), ("user-service", reason));

@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use prost_types::FileDescriptorProto;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Code;
+use tonic::{Code, codec::CompressionEncoding};
 
 use crate::{
     config::Config,
@@ -62,6 +62,7 @@ macro_rules! tests_of {
                 async fn open(server: &Transport) -> Self {
                     let (questions, receiver) = mpsc::unbounded_channel();
                     let answers = ServerReflectionClient::new(server.clone())
+                        .send_compressed(CompressionEncoding::Gzip)
                         .server_reflection_info(UnboundedReceiverStream::new(receiver))
                         .await
                         .unwrap()

@@ -233,6 +233,7 @@ async fn an_update_writes_what_the_mask_says() {
         // No mask: what is populated.
         (with("Eve", "", 0), vec![], "Eve", "ada@example.com", 0),
         (with("", " New@example.com", 7), vec![], "Eve", "new@example.com", 7),
+        (with("Zoe", "", 0), vec![], "Zoe", "new@example.com", 7),
         // What callers cannot write is ignored.
         (
             with("Ada", "x@example.com", 9),
