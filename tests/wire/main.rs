@@ -5,6 +5,7 @@
 mod caller;
 mod conformance;
 mod connections;
+mod exhaustion;
 mod limits;
 mod malformed;
 mod peer;

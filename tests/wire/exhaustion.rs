@@ -1,0 +1,48 @@
+//! A server that has run out of descriptors.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    peer::{Peer, SETTINGS},
+    support::Server,
+    trivial::until,
+};
+
+/// More peers than the server below has descriptors.
+const PEERS: usize = 200;
+
+#[test]
+fn without_descriptors_it_waits_and_then_serves_again() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 100; exec \"$0\" --store-url memory: --max-connections 1000"]);
+    command.arg(env!("CARGO_BIN_EXE_user-service"));
+    let mut server = Server::spawn(command);
+    let peers: Vec<_> = (0..PEERS).map(|_| Peer::silent(server.grpc_addr)).collect();
+    server.wait_for_line("connections cannot be accepted");
+    // Long enough for a loop that spins to count up thousands.
+    thread::sleep(Duration::from_millis(500));
+    drop(peers);
+    until("a peer is served", || {
+        let mut peer = Peer::connect(server.grpc_addr);
+        peer.next().is_some_and(|frame| frame.kind == SETTINGS)
+    });
+    let errors = metric(&server, "grpc_server_accept_errors_total");
+    assert!((1..100).contains(&errors), "{errors} attempts to accept");
+    let warnings = server.log().iter().filter(|line| line.contains("cannot be accepted")).count();
+    assert!(warnings <= 2, "{warnings} warnings");
+}
+
+fn metric(server: &Server, name: &str) -> u64 {
+    let mut stream = TcpStream::connect(server.admin_addr).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+}
