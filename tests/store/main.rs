@@ -11,6 +11,7 @@ mod history;
 mod model;
 mod pages;
 mod planted;
+mod queue;
 mod repeats;
 mod served;
 mod stores;

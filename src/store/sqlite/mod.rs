@@ -107,11 +107,16 @@ impl SqliteStore {
         deadline: Deadline,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let _permit = self.inner.readers.big_reads.acquire().await.map_err(|_| CLOSED)?;
+        let permits = self.inner.readers.big_reads.clone();
+        let permit = permits.acquire_owned().await.map_err(|_| CLOSED)?;
         check(deadline)?;
         let inner = self.inner.clone();
-        // A read does not panic; if it does, that is for the log of panics.
-        task::spawn_blocking(move || inner.readers.with(read)).await.map_err(|e| Error::Internal(e.into()))?
+        let read = move || {
+            // With the read, which goes on when the caller goes away.
+            let _permit = permit;
+            inner.readers.with(read)
+        };
+        task::spawn_blocking(read).await.map_err(|error| Error::Internal(error.into()))?
     }
 }
 

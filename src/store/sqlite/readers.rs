@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rusqlite::{Connection, ErrorCode};
@@ -21,12 +21,12 @@ pub(super) struct Readers {
     path: PathBuf,
     /// `None` once closed.
     idle: Mutex<Option<Vec<Connection>>>,
-    pub big_reads: Semaphore,
+    pub big_reads: Arc<Semaphore>,
 }
 
 impl Readers {
     pub fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::new(Some(Vec::new())), big_reads: Semaphore::new(BIG_READS) }
+        Self { path, idle: Mutex::new(Some(Vec::new())), big_reads: Arc::new(Semaphore::new(BIG_READS)) }
     }
 
     /// Runs `read` on a connection of its own.
