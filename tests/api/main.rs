@@ -5,6 +5,7 @@ mod grpcurl;
 mod libraries;
 mod probe;
 mod readme;
+mod rollout;
 mod run;
 #[path = "../support/mod.rs"]
 mod support;

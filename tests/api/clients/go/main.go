@@ -1,8 +1,8 @@
 // Command go-client checks a server with grpc-go: every call of user.v1, the
-// channel features that Go clients rely on, and reflection in its older version
-// with the library that grpcurl is made of.
+// channel features that Go clients rely on, reflection in its older version with
+// the library that grpcurl is made of, and a load that must not see a server go.
 //
-// usage: go-client calls|channel|v1alpha ADDR
+// usage: go-client calls|channel|v1alpha|load ADDR
 package main
 
 import (
@@ -31,9 +31,9 @@ func dial(addr string, options ...grpc.DialOption) *grpc.ClientConn {
 }
 
 func main() {
-	parts := map[string]func(context.Context, string){"calls": calls, "channel": channel, "v1alpha": v1alpha}
+	parts := map[string]func(context.Context, string){"calls": calls, "channel": channel, "v1alpha": v1alpha, "load": load}
 	if len(os.Args) != 3 || parts[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: go-client calls|channel|v1alpha ADDR")
+		fmt.Fprintln(os.Stderr, "usage: go-client calls|channel|v1alpha|load ADDR")
 		os.Exit(2)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
