@@ -12,7 +12,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite},
     sync::watch,
     time::{Instant, sleep_until},
 };
@@ -30,7 +30,10 @@ const MAX_RESETS: usize = 1_024;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Serves a connection until it ends, is idle for too long, or `stopped` closes.
-pub async fn serve(stream: TcpStream, routes: Routes, mut stopped: watch::Receiver<()>) {
+pub async fn serve<I>(stream: I, routes: Routes, mut stopped: watch::Receiver<()>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let usage = Usage::new();
     let builder = builder();
     let service = service_fn(|request: hyper::Request<Incoming>| {
@@ -112,5 +115,78 @@ pub struct InUse(Usage);
 impl Drop for InUse {
     fn drop(&mut self) {
         self.0.update(|usage| usage.open -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::client::conn::http2;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        task::JoinHandle,
+        time::timeout,
+    };
+    use tonic::body::Body;
+
+    use super::*;
+    use crate::{proto::health::health_client::HealthClient, service::Health, telemetry::Metrics};
+
+    /// One end of a served connection, the task that serves it, and what stops it.
+    fn connect() -> (tokio::io::DuplexStream, JoinHandle<()>, watch::Sender<()>) {
+        let (client, server) = duplex(16 * 1_024);
+        let routes = Routes::new(Metrics::detached(), Health::new(true));
+        let (stop, stopped) = watch::channel(());
+        (client, tokio::spawn(serve(server, routes, stopped)), stop)
+    }
+
+    /// How long it takes the server to close, in whole seconds of a clock that the test drives.
+    async fn closes_after(served: JoinHandle<()>) -> u64 {
+        let begun = Instant::now();
+        served.await.unwrap();
+        begun.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_for_nothing_loses_its_place_soon() {
+        let (client, served, _stop) = connect();
+        assert_eq!(closes_after(served).await, 10);
+        drop(client);
+        let (mut client, served, _stop) = connect();
+        client.write_all(b"GET /livez HTTP/1.1\r\nhost: ").await.unwrap();
+        assert_eq!(closes_after(served).await, 10, "half a head is nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_kept_from_one_scrape_to_the_next_and_no_longer() {
+        let (mut client, served, _stop) = connect();
+        let mut answer = [0; 1_024];
+        for _ in 0..3 {
+            client.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let len = client.read(&mut answer).await.unwrap();
+            assert!(answer[..len].starts_with(b"HTTP/1.1 200"), "{:?}", &answer[..len]);
+            tokio::time::sleep(Duration::from_mins(1)).await;
+        }
+        assert!(!served.is_finished());
+        assert!(closes_after(served).await <= 61);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watching_client_keeps_its_place_until_the_port_stops() {
+        let (client, served, stop) = connect();
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        let (sender, connection) =
+            http2.timer(TokioTimer::new()).handshake::<_, Body>(TokioIo::new(client)).await.unwrap();
+        drop(tokio::spawn(connection));
+        let service = tower::service_fn(move |request| {
+            let mut sender = sender.clone();
+            async move { sender.send_request(request).await }
+        });
+        let mut health = HealthClient::with_origin(service, "http://admin".parse().unwrap());
+        let request = tonic_health::pb::HealthCheckRequest::default();
+        let mut watched = health.watch(request).await.unwrap().into_inner();
+        watched.message().await.unwrap().expect("the first status");
+        assert!(timeout(Duration::from_hours(1), watched.message()).await.is_err(), "it goes on");
+        drop((watched, health, stop));
+        timeout(Duration::from_mins(1), served).await.expect("nothing holds it any more").unwrap();
     }
 }

@@ -112,13 +112,14 @@ impl MethodMetrics {
 
     /// The one recording point of a call's end.
     pub fn finished(&self, code: Code, took: Duration) {
-        self.in_flight.decrement(1.0);
         self.handled[code::index(code)].increment(1);
         // Failures are as a rule much faster or much slower, and would hide how long an answer takes.
         if code == Code::Ok {
             self.handling.record(took);
         }
         self.durations[code::index(code)].get_or_init(|| self.duration(code)).record(took);
+        // Last, so that a call which is no longer in flight has been counted.
+        self.in_flight.decrement(1.0);
     }
 
     fn duration(&self, code: Code) -> Histogram {

@@ -36,6 +36,12 @@ pub fn install() -> Result<Metrics, InitError> {
 }
 
 impl Metrics {
+    /// Of no process: for tests of what serves them.
+    #[cfg(test)]
+    pub fn detached() -> Self {
+        Self { recorder: PrometheusBuilder::new().build_recorder().handle(), process: Process::start() }
+    }
+
     /// Everything as it is now, in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut text = self.recorder.render();
