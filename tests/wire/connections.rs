@@ -10,7 +10,7 @@ use crate::{
     trivial::{Trivial, closed, until},
 };
 
-const SHORT: Duration = Duration::from_millis(100);
+const SHORT: Duration = Duration::from_millis(300);
 
 fn config() -> Config {
     Config { serving_threads: 1, ..Config::default() }
