@@ -27,7 +27,7 @@ async fn users_and_recorded_writes_outlive_the_store() {
     assert_eq!(second.write(repeated, Deadline::NONE).await.unwrap(), written);
     assert_eq!(stored(&second, create("bob")).await.revision, 2);
     second.close().await;
-    assert!(!path.with_extension("db-wal").exists(), "an orderly end leaves one file");
+    assert!(!path.with_extension("db-wal").exists(), "an orderly end leaves no log");
 }
 
 #[tokio::test]
