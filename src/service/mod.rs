@@ -6,8 +6,10 @@ mod faults;
 pub mod health;
 pub mod methods;
 mod reflection;
+mod reply;
 mod router;
 pub mod status;
+mod unary;
 mod user_v1;
 mod violations;
 

@@ -11,24 +11,19 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
-use tonic::{Status, body::Body, codec::CompressionEncoding::Gzip};
+use tonic::Status;
 use tower_service::Service;
 
 use super::{
-    article::Article,
-    call::Users,
-    health::Health,
-    methods::{Api, Matched},
-    reflection::Reflection,
-    status,
-    user_v1::UserV1,
+    article::Article, call::Users, health::Health, methods::Matched, reflection::Reflection, reply::Reply,
+    status, unary::answer, user_v1::UserV1,
 };
 use crate::{
     config::Config,
     domain::Store,
     proto::{
-        article::user_service_server::UserServiceServer as ArticleServer,
-        health::health_server::HealthServer, user::v1::user_service_server::UserServiceServer,
+        article::user_service_server::UserService as _, health::health_server::Health as _,
+        user::v1::user_service_server::UserService as _,
     },
 };
 
@@ -57,10 +52,10 @@ pub struct Router(Arc<Services>);
 
 /// Behind one pointer, as the way in clones the whole stack for every call.
 struct Services {
-    user_v1: UserServiceServer<UserV1>,
+    user_v1: UserV1,
     /// `None` where it is switched off.
-    article: Option<ArticleServer<Article>>,
-    health: HealthServer<Health>,
+    article: Option<Article>,
+    health: Health,
     reflection_v1: Reflection,
     reflection_v1alpha: Reflection,
     max_message_bytes: usize,
@@ -73,39 +68,60 @@ impl Router {
         let users = Users::new(store.clone());
         // The same limit as the layers', which answer first for a message as sent;
         // here it bounds what a compressed one unpacks to.
-        let limit = config.max_request_bytes;
-        let article = || {
-            ArticleServer::new(Article(users.clone()))
-                .accept_compressed(Gzip)
-                .max_decoding_message_size(limit)
-        };
-        let (reflection_v1, reflection_v1alpha) = Reflection::both(config.article_api, limit, health)
-            .expect("descriptors are compiled in and tested");
+        let max_message_bytes = config.max_request_bytes;
+        let (reflection_v1, reflection_v1alpha) =
+            Reflection::both(config.article_api, max_message_bytes, health)
+                .expect("descriptors are compiled in and tested");
         Self(Arc::new(Services {
-            article: config.article_api.then(article),
-            user_v1: UserServiceServer::new(UserV1(users))
-                .accept_compressed(Gzip)
-                .max_decoding_message_size(limit),
-            health: health.server().max_decoding_message_size(limit),
+            article: config.article_api.then(|| Article(users.clone())),
+            user_v1: UserV1(users),
+            health: health.clone(),
             reflection_v1,
             reflection_v1alpha,
-            max_message_bytes: limit,
+            max_message_bytes,
         }))
     }
 
+    /// The answer of the method that was matched; `None` where none is served.
     fn dispatch<B>(&self, request: Request<B>) -> Option<Served>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError> + Send,
     {
-        let services = &*self.0;
+        let services = Arc::clone(&self.0);
+        let limit = services.max_message_bytes;
+        macro_rules! unary {
+            ($service:expr, $method:ident) => {{ Box::pin(async move { answer(request, limit, |request| $service.$method(request)).await }) }};
+        }
         let Matched(matched) = request.extensions().get().copied()?;
-        Some(match matched?.api {
-            Api::UserV1 => services.user_v1.clone().call(request),
-            Api::Article => services.article.clone()?.call(request),
-            Api::Health => services.health.clone().call(request),
-            Api::ReflectionV1 => services.reflection_v1.call(request),
-            Api::ReflectionV1Alpha => services.reflection_v1alpha.call(request),
+        Some(match matched?.path {
+            "/user.v1.UserService/GetUser" => unary!(services.user_v1, get_user),
+            "/user.v1.UserService/CreateUser" => unary!(services.user_v1, create_user),
+            "/user.v1.UserService/BatchGetUsers" => unary!(services.user_v1, batch_get_users),
+            "/user.v1.UserService/ListUsers" => unary!(services.user_v1, list_users),
+            "/user.v1.UserService/UpdateUser" => unary!(services.user_v1, update_user),
+            "/user.v1.UserService/DeleteUser" => unary!(services.user_v1, delete_user),
+            "/UserService/GetUser" => {
+                let article = services.article.clone()?;
+                unary!(article, get_user)
+            }
+            "/UserService/CreateUser" => {
+                let article = services.article.clone()?;
+                unary!(article, create_user)
+            }
+            "/grpc.health.v1.Health/Check" => unary!(services.health, check),
+            "/grpc.health.v1.Health/List" => unary!(services.health, list),
+            "/grpc.health.v1.Health/Watch" => {
+                let mut health = services.health.server().max_decoding_message_size(limit);
+                Box::pin(streamed(health.call(request), limit))
+            }
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => {
+                Box::pin(streamed(services.reflection_v1.call(request), limit))
+            }
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
+                Box::pin(streamed(services.reflection_v1alpha.call(request), limit))
+            }
+            _ => return None,
         })
     }
 }
@@ -115,7 +131,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError> + Send,
 {
-    type Response = Response<Body>;
+    type Response = Response<Reply>;
     type Error = Infallible;
     type Future = RouterFuture;
 
@@ -124,21 +140,31 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> RouterFuture {
-        let answer = if !is_grpc(request.headers()) {
-            Answer::Served(Box::pin(refuse(request.into_body())))
-        } else if request.method() != Verb::POST {
+        if !is_grpc(request.headers()) {
+            return RouterFuture::Served(Box::pin(refuse(request.into_body())));
+        }
+        if request.method() != Verb::POST {
             let mut response = status::unimplemented().into_http();
             *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
             response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
-            Answer::Ready(Some(response))
-        } else {
-            match self.dispatch(request) {
-                Some(future) => Answer::Served(future),
-                None => Answer::Ready(Some(status::unimplemented().into_http())),
-            }
-        };
-        RouterFuture { answer, max_message_bytes: self.0.max_message_bytes }
+            return RouterFuture::Ready(Some(response));
+        }
+        match self.dispatch(request) {
+            Some(served) => RouterFuture::Served(served),
+            None => RouterFuture::Ready(Some(status::unimplemented().into_http())),
+        }
     }
+}
+
+/// The answer of one of tonic's own servers. An error of theirs is all in the
+/// head, and lacks what ours have.
+async fn streamed(
+    served: impl Future<Output = Result<Response<tonic::body::Body>, Infallible>>,
+    max_message_bytes: usize,
+) -> Response<Reply> {
+    let Ok(mut response) = served.await;
+    status::complete(response.headers_mut(), max_message_bytes);
+    response.map(Reply::from)
 }
 
 /// How long the rest of a request is read that is refused.
@@ -147,7 +173,7 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Answers those who do not speak gRPC; a browser or curl shows the body. The
 /// request is read first: to answer earlier would cut it off, and hide from its
 /// sender that it breaks HTTP/2 where it does.
-async fn refuse<B: http_body::Body>(body: B) -> Result<Response<Body>, Infallible> {
+async fn refuse<B: http_body::Body>(body: B) -> Response<Reply> {
     const TEXT: &str = "This is a gRPC server: the content type must be application/grpc.\n";
     let mut body = pin!(body);
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
@@ -155,7 +181,7 @@ async fn refuse<B: http_body::Body>(body: B) -> Result<Response<Body>, Infallibl
     let mut response = status::bad_content_type().into_http();
     *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    Ok(response.map(|_: Body| Body::new(Full::from(TEXT))))
+    response.map(|_: Reply| tonic::body::Body::new(Full::from(TEXT)).into())
 }
 
 /// Whether the content type is gRPC's with protobuf messages.
@@ -165,33 +191,23 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     ["application/grpc", "application/grpc+proto"].iter().any(|name| essence.eq_ignore_ascii_case(name))
 }
 
-type Served = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-enum Answer {
-    Served(Served),
-    /// Taken when it is polled.
-    Ready(Option<Response<Body>>),
-}
+type Served = Pin<Box<dyn Future<Output = Response<Reply>> + Send>>;
 
 /// The answer to come.
-pub struct RouterFuture {
-    answer: Answer,
-    max_message_bytes: usize,
+pub enum RouterFuture {
+    Served(Served),
+    /// Taken when it is polled.
+    Ready(Option<Response<Reply>>),
 }
 
 impl Future for RouterFuture {
-    type Output = Result<Response<Body>, Infallible>;
+    type Output = Result<Response<Reply>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.answer {
-            Answer::Ready(response) => {
+        match &mut *self {
+            Self::Served(served) => served.as_mut().poll(cx).map(Ok),
+            Self::Ready(response) => {
                 Poll::Ready(Ok(response.take().expect("a future is not polled after its end")))
-            }
-            Answer::Served(future) => {
-                let Poll::Ready(Ok(mut response)) = future.as_mut().poll(cx) else { return Poll::Pending };
-                // An error that tonic's own code answered is all in the head.
-                status::complete(response.headers_mut(), self.max_message_bytes);
-                Poll::Ready(Ok(response))
             }
         }
     }

@@ -7,7 +7,10 @@
 use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use http::HeaderMap;
-use tonic::{Code, Status, metadata::MetadataMap};
+use tonic::{
+    Code, Status,
+    metadata::{MetadataMap, MetadataValue},
+};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use super::faults;
@@ -116,6 +119,26 @@ pub fn message_too_large(limit_bytes: usize) -> Status {
     )
 }
 
+/// A message cannot be read: INTERNAL, as the gRPC specification asks for.
+pub fn malformed(message: &str) -> Status {
+    plain(Code::Internal, "MALFORMED_MESSAGE", message)
+}
+
+/// More than one message where there is one: UNIMPLEMENTED, as the gRPC
+/// specification asks for.
+pub fn several_messages() -> Status {
+    plain(Code::Unimplemented, "SEVERAL_MESSAGES", "the method takes exactly one message")
+}
+
+/// A message is compressed in a way that is not known here.
+pub fn unknown_encoding() -> Status {
+    let details = info("UNKNOWN_ENCODING", []);
+    let mut metadata = MetadataMap::new();
+    metadata.insert("grpc-accept-encoding", MetadataValue::from_static("identity,gzip"));
+    let message = "the message may be compressed with gzip or not at all";
+    Status::with_error_details_and_metadata(Code::Unimplemented, message, details, metadata)
+}
+
 /// `grpc-timeout` cannot be read.
 pub fn bad_timeout() -> Status {
     bad_request(
@@ -162,7 +185,7 @@ pub fn complete(headers: &mut HeaderMap, max_message_bytes: usize) {
         // What tonic says of a message that is too long, as sent and as unpacked.
         Code::OutOfRange | Code::ResourceExhausted => message_too_large(max_message_bytes),
         // What the specification asks for where a message cannot be read.
-        Code::Internal => plain(Code::Internal, "MALFORMED_MESSAGE", bare.message()),
+        Code::Internal => malformed(bare.message()),
         Code::Unimplemented => plain(Code::Unimplemented, "UNSUPPORTED", bare.message()),
         Code::NotFound => plain(Code::NotFound, "NOT_FOUND", bare.message()),
         Code::InvalidArgument => plain(Code::InvalidArgument, "INVALID_REQUEST", bare.message()),

@@ -1,6 +1,7 @@
-use http_body_util::BodyExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use prost::Message;
-use tonic::{Code, Status};
+use tonic::{Code, Status, body::Body, codec::CompressionEncoding::Gzip};
 use tower::ServiceExt;
 
 use super::*;
@@ -21,12 +22,12 @@ fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     body
 }
 
-async fn answer(request: Request<Body>) -> Response<Body> {
+async fn answer(request: Request<Body>) -> Response<Reply> {
     router().0.oneshot(request).await.unwrap()
 }
 
 /// The error in an answer's head.
-fn error(response: &Response<Body>) -> Status {
+fn error(response: &Response<Reply>) -> Status {
     assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
     Status::from_header_map(response.headers()).expect("an error")
 }
@@ -78,14 +79,15 @@ async fn what_cannot_be_read_has_an_error_with_details() {
         (framed(0, &[0xff; 9]), Code::Internal, "MALFORMED_MESSAGE"),
         (framed(7, &[]), Code::Internal, "MALFORMED_MESSAGE"),
         (framed(1, &[]), Code::Internal, "MALFORMED_MESSAGE"),
+        ([framed(0, &[]), framed(0, &[])].concat(), Code::Unimplemented, "SEVERAL_MESSAGES"),
     ] {
         details(&error(&answer(raw(LIST, body)).await), code, reason);
     }
     let mut request = raw(LIST, framed(1, &[1, 2, 3]));
     request.headers_mut().insert("grpc-encoding", HeaderValue::from_static("zstd"));
     let response = answer(request).await;
-    details(&error(&response), Code::Unimplemented, "UNSUPPORTED");
-    assert_eq!(response.headers()["grpc-accept-encoding"], "gzip,identity");
+    details(&error(&response), Code::Unimplemented, "UNKNOWN_ENCODING");
+    assert_eq!(response.headers()["grpc-accept-encoding"], "identity,gzip");
 }
 
 #[tokio::test]
@@ -101,6 +103,16 @@ async fn a_message_over_the_limit_is_refused_packed_or_not() {
         assert!(details.retry_info().is_none(), "there is nothing to retry");
         assert!(status.message().contains(&limit.to_string()));
     }
+}
+
+#[tokio::test]
+async fn a_message_may_come_a_byte_at_a_time() {
+    let message = ListUsersRequest { page_size: 7, page_token: String::new() }.encode_to_vec();
+    let bytes = framed(0, &message).into_iter().map(|byte| Ok::<_, Status>(Frame::data(vec![byte].into())));
+    let body = Body::new(StreamBody::new(futures_util::stream::iter(bytes)));
+    let response = answer(raw(LIST, Vec::new()).map(|_| body)).await;
+    let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap();
+    assert_eq!(trailers["grpc-status"], "0");
 }
 
 #[tokio::test]

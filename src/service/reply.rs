@@ -1,0 +1,82 @@
+//! The body of an answer.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+use tonic::Status;
+
+/// What a call is answered with: one message, or whatever tonic streams.
+///
+/// A unary answer is one frame of data and the trailers that say OK; it needs no
+/// box and no encoder. [`Default`] is a body of nothing, for answers that are all
+/// in their head.
+#[derive(Debug, Default)]
+pub struct Reply(Part);
+
+#[derive(Debug, Default)]
+enum Part {
+    Message(Bytes),
+    Ok,
+    #[default]
+    End,
+    Stream(tonic::body::Body),
+}
+
+impl Reply {
+    /// One message with its prefix.
+    pub fn message(message: Bytes) -> Self {
+        Self(Part::Message(message))
+    }
+}
+
+impl From<tonic::body::Body> for Reply {
+    fn from(body: tonic::body::Body) -> Self {
+        Self(Part::Stream(body))
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let (frame, next) = match &mut self.0 {
+            Part::Message(message) => (Frame::data(std::mem::take(message)), Part::Ok),
+            Part::Ok => {
+                let mut trailers = HeaderMap::with_capacity(1);
+                trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+                (Frame::trailers(trailers), Part::End)
+            }
+            Part::End => return Poll::Ready(None),
+            Part::Stream(body) => return Pin::new(body).poll_frame(cx),
+        };
+        self.0 = next;
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Part::Message(_) | Part::Ok => false,
+            Part::End => true,
+            Part::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    /// Unknown while there is anything to come: a known size would be sent as a
+    /// `content-length`, which no gRPC client reads.
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Part::Message(_) | Part::Ok => SizeHint::default(),
+            Part::End => SizeHint::with_exact(0),
+            Part::Stream(body) => body.size_hint(),
+        }
+    }
+}

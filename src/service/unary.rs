@@ -1,0 +1,121 @@
+//! A unary call, from the bytes of its request to the bytes of its answer.
+//!
+//! The generated servers do this with tonic's machinery for streams: a decoder, an
+//! encoder, two buffers of 8 KiB and several boxes a call, an eighth of what a call
+//! costs. Messages, traits and statuses are tonic's here too; only the way between
+//! one message and its bytes is shorter.
+
+use std::{io::Read as _, pin::pin};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use flate2::read::GzDecoder;
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use prost::Message;
+use tonic::{Status, metadata::MetadataMap};
+
+use super::{reply::Reply, status};
+
+/// Before each message: whether it is compressed, and its length in four bytes.
+const PREFIX: usize = 5;
+
+/// Answers one call. `limit` bounds the message as sent and as unpacked.
+pub async fn answer<B, Req, Res, F>(
+    request: Request<B>,
+    limit: usize,
+    serve: impl FnOnce(tonic::Request<Req>) -> F,
+) -> Response<Reply>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    Req: Message + Default,
+    Res: Message,
+    F: Future<Output = Result<tonic::Response<Res>, Status>>,
+{
+    let (head, body) = request.into_parts();
+    let served = async {
+        let message = unpack(read(body, limit).await?, &head.headers, limit)?;
+        let message = Req::decode(message).map_err(|_| status::malformed("the message is not protobuf"))?;
+        serve(tonic::Request::from_parts(MetadataMap::from_headers(head.headers), head.extensions, message))
+            .await
+    };
+    match served.await {
+        Ok(response) => encode(response),
+        Err(status) => status.into_http(),
+    }
+}
+
+/// Reads a body that holds exactly one message, prefix included.
+async fn read<B>(body: B, limit: usize) -> Result<Bytes, Status>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut body = pin!(body);
+    let mut message = Bytes::new();
+    while !body.is_end_stream() {
+        let Some(frame) = body.frame().await else { break };
+        // What layers refuse a body with is a status in a box.
+        let frame = frame.map_err(|error| Status::from_error(error.into()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        // As a rule there is one frame, which is not copied.
+        message = if message.is_empty() { data } else { [message, data].concat().into() };
+        if message.len() > PREFIX && message.len() - PREFIX > declared(&message) {
+            return Err(status::several_messages());
+        }
+        if message.len() >= PREFIX && declared(&message) > limit {
+            return Err(status::message_too_large(limit));
+        }
+    }
+    match message.len().checked_sub(PREFIX) {
+        Some(len) if len == declared(&message) => Ok(message),
+        _ if message.is_empty() => Err(status::malformed("the message is missing")),
+        _ => Err(status::malformed("the message is cut short")),
+    }
+}
+
+/// The length that a prefix says.
+fn declared(message: &[u8]) -> usize {
+    message[1..PREFIX].iter().fold(0, |length, byte| (length << 8) | usize::from(*byte))
+}
+
+/// A message without its prefix and its compression.
+fn unpack(mut message: Bytes, headers: &HeaderMap, limit: usize) -> Result<Bytes, Status> {
+    let prefix = message.split_to(PREFIX);
+    match (prefix[0], headers.get("grpc-encoding").map(HeaderValue::as_bytes)) {
+        (0, _) => Ok(message),
+        (1, Some(b"gzip")) => gunzip(&message, limit),
+        (1, None | Some(b"identity")) => {
+            Err(status::malformed("the message says it is compressed, and grpc-encoding does not say how"))
+        }
+        (1, Some(_)) => Err(status::unknown_encoding()),
+        _ => Err(status::malformed("the message has a flag that is neither 0 nor 1")),
+    }
+}
+
+fn gunzip(message: &[u8], limit: usize) -> Result<Bytes, Status> {
+    let mut unpacked = Vec::new();
+    // One more than there may be, to tell too much from enough.
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    GzDecoder::new(message)
+        .take(most)
+        .read_to_end(&mut unpacked)
+        .map_err(|_| status::malformed("the message is not gzip"))?;
+    if unpacked.len() > limit { Err(status::message_too_large(limit)) } else { Ok(unpacked.into()) }
+}
+
+fn encode(response: tonic::Response<impl Message>) -> Response<Reply> {
+    let (metadata, message, extensions) = response.into_parts();
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX + length);
+    bytes.put_u8(0);
+    // No answer is near 4 GiB: pages and batches are bounded.
+    bytes.put_u32(u32::try_from(length).expect("an answer is bounded"));
+    message.encode_raw(&mut bytes);
+    let mut response = Response::new(Reply::message(bytes.freeze()));
+    *response.headers_mut() = metadata.into_headers();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    *response.extensions_mut() = extensions;
+    response
+}
