@@ -80,6 +80,27 @@ async fn old_rows_are_cleared_away_and_new_ones_stay() {
     assert_eq!((rows("idempotency"), rows("changes"), rows("users")), ("2".into(), "2".into(), "1,2".into()));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_does_not_grow_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users.db");
+    let store = store::open(&at(&file)).unwrap();
+    let mut longest = 0;
+    for round in 0..300 {
+        let writes = (0..10).map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { stored(&store, create(&format!("user-{round}-{n}"))).await })
+        });
+        for write in writes.collect::<Vec<_>>() {
+            write.await.unwrap();
+        }
+        longest = longest.max(fs::metadata(file.with_extension("db-wal")).unwrap().len());
+    }
+    // A checkpoint is due at 4 MiB, and comes after the commit that passed them.
+    assert!(longest < 8 << 20, "{longest} bytes");
+    store.close().await;
+}
+
 #[test]
 fn a_newer_schema_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
