@@ -15,7 +15,8 @@ ARG TARGETARCH=amd64
 WORKDIR /src
 
 COPY deploy/image/toolchain.sh deploy/image/
-RUN deploy/image/toolchain.sh "$TARGETARCH"
+RUN deploy/image/toolchain.sh "$TARGETARCH" \
+    && rm -rf /var/lib/apt/lists/*
 
 # The dependencies, with an empty crate: this layer lasts until one of them changes.
 COPY deploy/image/compile.sh deploy/image/

@@ -13,10 +13,13 @@ own=$(dpkg --print-architecture)
 [ "$arch" != "$own" ] || package=gcc
 if ! { command -v "$cpu-linux-gnu-gcc" && [ -e "/usr/lib/$cpu-linux-musl/musl-gcc.specs" ] &&
     [ -e /etc/ssl/certs/ca-certificates.crt ]; } >/dev/null; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "please install, as root: ca-certificates $package libc6-dev musl-dev:$arch" >&2
+        exit 1
+    fi
     [ "$arch" = "$own" ] || dpkg --add-architecture "$arch"
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         ca-certificates "$package" libc6-dev "musl-dev:$arch"
-    rm -rf /var/lib/apt/lists/*
 fi
 rustup target add "$cpu-unknown-linux-musl"
