@@ -34,6 +34,7 @@ test: tools chart ## Everything a change must pass: format, lints, all tests.
 chart: bin/.built .venv/.built ## Check the Dockerfile and the Helm chart: docs, lints, unit tests, schemas of Kubernetes.
 	.venv/bin/hadolint Dockerfile
 	.venv/bin/shellcheck deploy/image/*.sh tools/chart/*.sh
+	deploy/image/check.sh
 	tools/chart/check.sh
 
 .PHONY: chart-docs
