@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Builds what the measuring runs use into target/bench: the peers, the load
+# client, the foreign client that checks answers, and our own release binary.
+# CARGO_TARGET_DIR moves all of it. build.sh [ours|rust|go|python]...; default: all.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+out=$target/bench
+mkdir -p "$out/bin" "$out/stubs"
+
+build_ours() {
+    cargo build --locked --release --bin user-service
+}
+
+# One package a command: together they would share crate features.
+build_rust() {
+    local package
+    for package in raw-hyper tonic-bare tonic-usual load disk; do
+        cargo build --manifest-path benches/Cargo.toml --target-dir "$out/cargo" --locked --release -p "$package"
+        cp -u "$out/cargo/release/$package" "$out/bin/"
+    done
+}
+
+build_python() {
+    local requirements=benches/peers/python/requirements.txt
+    if ! cmp -s $requirements "$out/venv/requirements.txt"; then
+        python3 -m venv "$out/venv"
+        "$out/venv/bin/pip" install --quiet --disable-pip-version-check --requirement $requirements
+        cp $requirements "$out/venv/"
+    fi
+    "$out/venv/bin/python" -m grpc_tools.protoc -I proto --python_out="$out/stubs" --grpc_python_out="$out/stubs" \
+        user.proto user/v1/user.proto user/v1/user_service.proto
+}
+
+# Needs protoc, which comes with the Python packages.
+build_go() {
+    build_python
+    local mapping=Muser.proto=peer/pb
+    cd benches/peers/go
+    go build -o "$out/bin/" google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+    mkdir -p pb
+    PATH=$out/bin:$PATH "$out/venv/bin/python" -m grpc_tools.protoc -I ../../../proto \
+        --go_out=pb --go_opt=$mapping,module=peer/pb --go-grpc_out=pb --go-grpc_opt=$mapping,module=peer/pb user.proto
+    CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$out/bin/go-plain" ./plain
+    CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$out/bin/go-middleware" ./middleware
+    cd - > /dev/null
+}
+
+for part in "${@:-ours rust go python}"; do
+    for name in $part; do
+        "build_$name"
+    done
+done
