@@ -14,8 +14,6 @@ use crate::{Result, Which, calls::Calls, connection::Connection, summary::Summar
 const TIMEOUT: &str = "1S";
 /// How long the last answers may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// gRPC's code of a call that nobody answered.
-const UNAVAILABLE: u16 = 14;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -63,9 +61,7 @@ pub async fn run(addr: SocketAddr, options: Options) -> Result<String> {
         tick.tick().await;
     }
     let mut summary = run.summary.take();
-    for _ in 0..run.in_flight.get() {
-        summary.add(UNAVAILABLE, began);
-    }
+    summary.add_unanswered(run.in_flight.get());
     Ok(summary.line(took))
 }
 
@@ -74,6 +70,9 @@ impl Run {
         self.in_flight.set(self.in_flight.get() + 1);
         let reply = connection.call(self.calls.path(), self.calls.request(), Some(TIMEOUT)).await;
         self.in_flight.set(self.in_flight.get() - 1);
-        self.summary.borrow_mut().add(reply.map_or(UNAVAILABLE, |reply| reply.code), arrival);
+        match reply {
+            Ok(reply) => self.summary.borrow_mut().add(reply.code, arrival),
+            Err(_) => self.summary.borrow_mut().add_unanswered(1),
+        }
     }
 }

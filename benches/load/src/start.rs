@@ -2,11 +2,12 @@
 
 use std::{
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
 use prost::Message;
+use tokio::process::{Child, Command};
 
 use crate::{
     Result,
@@ -42,12 +43,12 @@ pub async fn run(addr: SocketAddr, options: Options) -> Result<String> {
             return Err(format!("the server ended: {status}").into());
         }
         if began.elapsed() > PATIENCE {
-            stop(&mut server)?;
+            stop(&mut server).await?;
             return Err("the server does not serve".into());
         }
         tokio::time::sleep(PAUSE).await;
     };
-    stop(&mut server)?;
+    stop(&mut server).await?;
     Ok(format!("{{\"serving_ms\": {millis:.2}}}"))
 }
 
@@ -60,8 +61,9 @@ async fn serving(addr: SocketAddr) -> Result<bool> {
 }
 
 /// SIGTERM, so that the store is closed as it is in service.
-fn stop(server: &mut Child) -> Result<()> {
-    Command::new("kill").arg(server.id().to_string()).status()?;
-    server.wait()?;
+async fn stop(server: &mut Child) -> Result<()> {
+    let id = server.id().ok_or("the server has ended")?;
+    Command::new("kill").arg(id.to_string()).status().await?;
+    server.wait().await?;
     Ok(())
 }

@@ -12,6 +12,8 @@ pub struct Summary {
     ok_micros: Vec<u32>,
     /// Calls that did not end with OK, by code.
     others: BTreeMap<u16, u64>,
+    /// Calls that did not end at all, or without an answer.
+    unanswered: usize,
 }
 
 impl Summary {
@@ -21,6 +23,10 @@ impl Summary {
         } else {
             *self.others.entry(code).or_default() += 1;
         }
+    }
+
+    pub fn add_unanswered(&mut self, calls: usize) {
+        self.unanswered += calls;
     }
 
     /// One JSON object.
@@ -34,8 +40,10 @@ impl Summary {
             let micros = self.ok_micros.get(at).copied().unwrap_or_default();
             write!(line, ", \"{name}\": {micros}").expect("a String takes everything");
         }
+        let unanswered = self.unanswered;
         let others: Vec<String> = self.others.iter().map(|(code, n)| format!("\"{code}\": {n}")).collect();
-        write!(line, ", \"others\": {{{}}}}}", others.join(", ")).expect("a String takes everything");
+        write!(line, ", \"unanswered\": {unanswered}, \"others\": {{{}}}}}", others.join(", "))
+            .expect("a String takes everything");
         line
     }
 }

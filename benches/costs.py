@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Measures what our server costs beyond a GetUser of one user, and prints one
+Markdown table.
+
+costs.py [PART]... (default: all): creates, batch, list, start, gets, overload.
+From the environment:
+  SECONDS_A_RUN=5                       how long each load lasts
+  LIST_USERS=1000000                    users in the listing
+  GET_USERS="1000 100000 10000000"      users that random reads pick from
+  USERS=100000                          users in the store of everything else
+Stores are filled through the service once, some 10,000 users a second, and kept.
+
+docs/PERFORMANCE.md says what the rows mean."""
+
+import json
+import os
+import statistics
+import sys
+import time
+
+from rig import machine, stores
+from rig.drivers import Usage, load
+from rig.machine import BIN, SERVER_CORE, setting
+from rig.results import markdown
+from rig.servers import OURS_ALL, SERVERS, TRACES, running
+from rig.usage import rss_kib
+
+SECONDS = setting("SECONDS_A_RUN", 5.0)
+USERS = setting("USERS", 100_000)
+LIST_USERS = setting("LIST_USERS", 1_000_000)
+GET_USERS = [int(n) for n in os.environ.get("GET_USERS", "1000 100000 10000000").split()]
+OURS = SERVERS[OURS_ALL]
+# What the service puts into one commit at most.
+MOST_IN_A_COMMIT = 256
+STREAMS = 64
+HEAD = ["what", "a second", "p50 us", "p99 us", "CPU us each", "beside"]
+
+
+def row(what, found, usage, beside="", each=1):
+    calls = found["calls"] * each
+    micros = [f"{found[key]:,}" for key in ("p50_us", "p99_us")]
+    return [what, f"{calls / found['seconds']:,.0f}", *micros, f"{usage.server * 1e6 / max(calls, 1):.2f}", beside]
+
+
+def closed(process, kind, in_flight, *options):
+    """Keeps so many calls in flight; returns what was found, and what was used."""
+    connections = -(-in_flight // STREAMS)
+    with Usage(process.pid) as usage:
+        found = load(process, "closed", "--kind", kind, "--connections", connections,
+                     "--streams", in_flight // connections, "--seconds", SECONDS, *options)
+    return found, usage
+
+
+def disk(*arguments):
+    """What the disk or SQLite alone does in a second, on the server's core."""
+    path = machine.scratch(on_disk=True) / "file"
+    command = machine.pinned(SERVER_CORE, [BIN / "disk", path, "--seconds", SECONDS, *arguments])
+    return json.loads(machine.run(command))["per_second"]
+
+
+def fresh():
+    return machine.scratch(on_disk=True) / "users.db"
+
+
+def creates():
+    syncs = disk("fdatasync")
+    yield ["fdatasync of 4 KiB", f"{syncs:,.0f}", "", "", "", ""]
+    for in_flight in (1, 16, 256, 1024):
+        batch = min(in_flight, MOST_IN_A_COMMIT)
+        bare = disk("sqlite", "--batch", batch)
+        yield [f"bare SQLite, {batch} users a commit", f"{bare:,.0f}", "", "", "", ""]
+        with running(OURS, fresh()) as process:
+            found, usage = closed(process, "create", in_flight)
+        rate = found["calls"] / found["seconds"]
+        yield row(f"CreateUser, {in_flight:,} in flight", found, usage,
+                  f"{rate / bare:.2f} x bare SQLite, {rate / syncs:.2f} x fdatasync")
+
+
+def batch():
+    with running(OURS, stores.holding(USERS)) as process:
+        found, usage = closed(process, "batch", 16, "--users", USERS)
+        yield row("users by BatchGetUsers of 100, 16 in flight", found, usage, each=100)
+
+
+def listing():
+    with running(OURS, stores.holding(LIST_USERS)) as process:
+        with Usage(process.pid) as usage:
+            # The store holds u-1 as well.
+            found = load(process, "list", "--users", LIST_USERS + 1)
+        yield row(f"users by ListUsers, all of {LIST_USERS:,}, 1,000 a page", found, usage,
+                  f"{found['seconds']:.2f} s", each=1000)
+
+
+def start():
+    store = stores.holding(USERS)
+    millis = [exec_to_serving(store) for _ in range(5)]
+    spread = (max(millis) - min(millis)) / 2
+    yield [f"exec to SERVING, {USERS:,} users", "", "", "", "", f"{statistics.median(millis):.1f} ms ±{spread:.1f}"]
+    with running(OURS, store) as process:
+        time.sleep(2)
+        yield ["RSS when idle", "", "", "", "", f"{rss_kib(process.pid) / 1024:.1f} MiB"]
+
+
+def exec_to_serving(store):
+    port = machine.port()
+    values = {"port": port, "admin": port + 1000, "store": store}
+    server = [str(part).format(**values) for part in OURS.command]
+    command = [BIN / "load", f"127.0.0.1:{port}", "start", "--", *machine.pinned(SERVER_CORE, server)]
+    return json.loads(machine.on_client_core(command, env={**os.environ, **TRACES}))["serving_ms"]
+
+
+def gets():
+    first = None
+    for users in GET_USERS:
+        with running(OURS, stores.holding(users)) as process:
+            load(process, "closed", "--kind", "get", "--users", users, "--seconds", SECONDS)
+            found, usage = closed(process, "get", 200, "--users", users)
+            each = usage.server / found["calls"]
+            first = first or each
+            yield row(f"GetUser by a random id of {users:,}", found, usage, f"{each / first:.2f} x the fewest")
+
+
+def overload():
+    yield from overloaded_writes()
+    with running(OURS, stores.holding(USERS)) as process:
+        for times, in_flight in ((1, 200), (3, 600), (10, 2000)):
+            found, usage = closed(process, "get", in_flight, "--users", USERS, "--tolerant")
+            yield row(f"GetUser, closed loop, {in_flight:,} in flight ({times}x)", found, usage,
+                      f"{others(found)}; RSS {rss_kib(process.pid) / 1024:.1f} MiB")
+
+
+def overloaded_writes():
+    """Arrivals at so many times of what was the most that it could do."""
+    with running(OURS, fresh()) as process:
+        found, _ = closed(process, "create", 1024)
+        peak = found["calls"] / found["seconds"]
+        first, unloaded = 10**8, None
+        for times in (0.25, 1, 2, 3):
+            with Usage(process.pid) as usage:
+                found = load(process, "open", "--kind", "create", "--first", first, "--rate", peak * times,
+                             "--seconds", SECONDS)
+            first += 10**8
+            unloaded = unloaded or max(found["p99_us"], 1)
+            goodput = found["calls"] / found["seconds"]
+            yield row(f"CreateUser, open loop, {times:g}x of {peak:,.0f} a second", found, usage,
+                      f"goodput {goodput / peak:.2f} of the peak, p99 {found['p99_us'] / unloaded:.1f} x unloaded; "
+                      f"{others(found)}")
+
+
+def others(found):
+    """How many calls did not end with OK."""
+    kinds = [f"{count:,} of status {code}" for code, count in found["others"].items()]
+    if found["unanswered"]:
+        kinds.append(f"{found['unanswered']:,} unanswered")
+    return ", ".join(kinds) or "all OK"
+
+
+PARTS = {"creates": creates, "batch": batch, "list": listing, "start": start, "gets": gets, "overload": overload}
+
+
+def main():
+    names = sys.argv[1:] or list(PARTS)
+    if unknown := [name for name in names if name not in PARTS]:
+        sys.exit(f"unknown: {', '.join(unknown)}; there are: {', '.join(PARTS)}")
+    rows = []
+    for name in names:
+        rows += PARTS[name]()
+        machine.say(name)
+    print(markdown(HEAD, rows))
+
+
+if __name__ == "__main__":
+    main()

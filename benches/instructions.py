@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Counts the instructions of a unary call in user space and fails where ours has
+grown by more than 5% since the figure in instructions.json was recorded. The
+count does not depend on what else the machine does.
+
+instructions.py            compare
+instructions.py --record   write down today's figures instead
+
+Each count is the difference between a short run and a long one under callgrind,
+divided by the calls between them, so that start and end fall out."""
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from rig import machine, stores
+from rig.drivers import SCRATCH, exactly
+from rig.machine import setting
+from rig.servers import HYPER, OURS_ALL, SERVERS, TONIC, running
+
+RECORD = Path(__file__).with_suffix(".json")
+MOST_GROWTH = 1.05
+# Ours over theirs at most.
+GOALS = {HYPER: 1.25, TONIC: 0.80}
+LOAD = "10 x 20"
+SHORT, LONG = 2_000, 6_000
+USERS = setting("USERS", 100_000)
+ROUNDS = setting("ROUNDS", 3)
+
+
+def instructions(server, store, calls):
+    """Of a whole life of a server in which it answers so many calls."""
+    log = SCRATCH / "callgrind.log"
+    wrapper = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={SCRATCH / 'callgrind.out'}",
+               f"--log-file={log}"]
+    with running(server, store, wrapper=wrapper) as process:
+        exactly(process, LOAD, calls)
+    collected = re.search(r"Collected : (\d+)", log.read_text())
+    if not collected:
+        raise RuntimeError(f"callgrind counted nothing:\n{log.read_text()[-2000:]}")
+    return int(collected[1])
+
+
+def per_call(name, store):
+    counts = []
+    for _ in range(ROUNDS):
+        short, long = (instructions(SERVERS[name], store, calls) for calls in (SHORT, LONG))
+        counts.append((long - short) / (LONG - SHORT))
+    machine.say(f"{name}: {', '.join(f'{count:,.0f}' for count in sorted(counts))}")
+    return round(statistics.median(counts))
+
+
+def version(*command):
+    return subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def verdict(now, then):
+    """Prints the comparison; returns whether ours has not grown too much."""
+    print("| server | instructions a call | recorded | now / recorded |\n|---|--:|--:|--:|")
+    for name, count in now["per_call"].items():
+        recorded = then["per_call"][name]
+        print(f"| {name} | {count:,} | {recorded:,} | {count / recorded:.3f} |")
+    print()
+    goals(now["per_call"])
+    for tool in ("rustc", "valgrind"):
+        if now[tool] != then[tool]:
+            print(f"Recorded with {then[tool]}; this is {now[tool]}.")
+    growth = now["per_call"][OURS_ALL] / then["per_call"][OURS_ALL]
+    if growth > MOST_GROWTH:
+        print(f"FAILED: a call takes {growth - 1:.1%} more instructions than recorded; {MOST_GROWTH - 1:.0%} are "
+              "allowed. Where it is worth that, record it: make bench-instructions RECORD=--record")
+    return growth <= MOST_GROWTH
+
+
+def goals(per_call_now):
+    ours = per_call_now[OURS_ALL]
+    for name, most in GOALS.items():
+        ratio = ours / per_call_now[name]
+        print(f"ours / {name}: {ratio:.2f} (goal: {most:.2f} or less{'' if ratio <= most else ', not reached'})")
+
+
+def main():
+    store = stores.holding(USERS)
+    now = {"rustc": version("rustc"), "valgrind": version("valgrind"),
+           "per_call": {name: per_call(name, store) for name in (OURS_ALL, HYPER, TONIC)}}
+    if sys.argv[1:] == ["--record"]:
+        RECORD.write_text(json.dumps(now, indent=2) + "\n")
+        print(RECORD.read_text(), end="")
+        return goals(now["per_call"])
+    return None if verdict(now, json.loads(RECORD.read_text())) else sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

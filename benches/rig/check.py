@@ -1,0 +1,73 @@
+"""Checks with grpcio, which none of the load generators uses, that a server
+answers rightly: check.py PORT v1|article|constant. Stores user u-1 where it can
+be stored, reads it back, and asks for one that is not there. Prints how many
+bytes of DATA the answer to a GetUser of u-1 has."""
+
+import sys
+
+import grpc
+import user_pb2 as article
+from user.v1 import user_pb2, user_service_pb2 as v1
+
+FIELDS = {"name": "Ada Lovelace", "email": "ada@example.com", "age": 36}
+PATIENCE = 60
+
+
+def call(channel, method, request, response):
+    unary = channel.unary_unary(method, request_serializer=lambda m: m.SerializeToString(),
+                                response_deserializer=response.FromString)
+    return unary(request, timeout=PATIENCE, wait_for_ready=True)
+
+
+def expect(code, ask):
+    try:
+        ask()
+    except grpc.RpcError as error:
+        assert error.code() == code, error
+    else:
+        raise SystemExit(f"the answer was OK instead of {code}")
+
+
+def check_v1(channel):
+    service = "/user.v1.UserService/"
+
+    def get(user_id):
+        return call(channel, service + "GetUser", v1.GetUserRequest(id=user_id), v1.GetUserResponse)
+
+    create = v1.CreateUserRequest(user=user_pb2.User(**FIELDS), user_id="u-1")
+    try:
+        call(channel, service + "CreateUser", create, v1.CreateUserResponse)
+    except grpc.RpcError as error:
+        # A store that was kept holds it already.
+        assert error.code() == grpc.StatusCode.ALREADY_EXISTS, error
+    expect(grpc.StatusCode.NOT_FOUND, lambda: get("absent"))
+    return get("u-1")
+
+
+def check_article(channel, constant):
+    user = article.User(id="u-1", **FIELDS)
+
+    def get(user_id):
+        request = article.UserRequest(user=article.User(id=user_id))
+        return call(channel, "/UserService/GetUser", request, article.UserResponse)
+
+    if not constant:
+        create = article.CreateUserRequest(user=user)
+        answer = call(channel, "/UserService/CreateUser", create, article.CreateUserResponse)
+        assert answer.user == user, answer
+        expect(grpc.StatusCode.NOT_FOUND, lambda: get("absent"))
+    return get("u-1")
+
+
+def main():
+    port, contract = sys.argv[1:]
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    grpc.channel_ready_future(channel).result(timeout=PATIENCE)
+    answer = check_v1(channel) if contract == "v1" else check_article(channel, contract == "constant")
+    found = {name: getattr(answer.user, name) for name in FIELDS}
+    assert found == FIELDS and answer.user.id == "u-1", answer
+    print(answer.ByteSize() + 5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The loads, and what a server used while it bore one."""
+
+import json
+import re
+import time
+
+from rig import machine
+from rig.machine import BIN, CLIENT_CORE, SERVER_CORE
+from rig.usage import children_seconds, core_seconds, cpu_seconds
+
+# Connections, and streams on each.
+SHAPES = {"10 x 20": (10, 20), "50 x 1": (50, 1), "1 x 1": (1, 1), "1 x 100": (1, 100)}
+RANDOM = "random keys, 10 x 20"
+# h2load's log costs it a write a request, so percentiles come from a run of their own.
+MOST_LOGGED = 400_000
+
+
+def h2load(running, shape, *options):
+    connections, streams = SHAPES[shape]
+    path, body = running.server.get()
+    body_file = SCRATCH / f"get-{running.server.contract}.bin"
+    body_file.write_bytes(body)
+    return machine.on_client_core([
+        "h2load", "-t1", f"-c{connections}", f"-m{streams}", "-d", body_file,
+        "-H", "content-type: application/grpc", "-H", "te: trailers", *options,
+        f"http://127.0.0.1:{running.port}{path}"])
+
+
+SCRATCH = machine.scratch()
+
+
+def load(running, *arguments):
+    """Runs our own load client and returns what it found."""
+    return json.loads(machine.on_client_core([BIN / "load", f"127.0.0.1:{running.port}", *arguments]))
+
+
+def calls_for(running, shape, seconds):
+    """How many calls take about so long."""
+    connections, streams = SHAPES[shape]
+    rate = float(re.search(r"finished in .*?, ([\d.]+) req/s", h2load(running, shape, "-D", 1))[1])
+    return max(connections * streams * 2, int(rate * seconds) // connections * connections)
+
+
+def same_key(running, shape, seconds, logged_seconds):
+    """GetUser of one user, with h2load."""
+    calls = calls_for(running, shape, seconds)
+    with Usage(running.pid) as usage:
+        rate = exactly(running, shape, calls)
+    found = {"rate": rate, **usage.per_call(calls)}
+    if logged_seconds:
+        found |= percentiles(running, shape, min(MOST_LOGGED, int(calls / seconds * logged_seconds)))
+    return found
+
+
+def exactly(running, shape, calls):
+    """So many calls, all of which must be answered rightly; returns calls a second."""
+    printed = h2load(running, shape, "-n", calls)
+    succeeded = int(re.search(r"(\d+) succeeded", printed)[1])
+    ok = int(re.search(r"status codes: (\d+) 2xx", printed)[1])
+    # An error of gRPC is HTTP's 200 too, but it carries no DATA.
+    data = int(re.search(r"\((\d+)\) data", printed)[1])
+    if (succeeded, ok, data) != (calls, calls, calls * running.data_bytes):
+        raise RuntimeError(f"{running.server.name}, {shape}: not every answer is right\n{printed}")
+    return float(re.search(r"finished in .*?, ([\d.]+) req/s", printed)[1])
+
+
+def percentiles(running, shape, calls):
+    log = SCRATCH / "latency"
+    log.unlink(missing_ok=True)
+    h2load(running, shape, "-n", max(calls, SHAPES[shape][0]), "--log-file", log)
+    micros = sorted(int(line.split()[2]) for line in log.open())
+    return {"p50": micros[len(micros) // 2], "p99": micros[min(len(micros) - 1, len(micros) * 99 // 100)]}
+
+
+def random_keys(running, users, seconds):
+    """GetUser of any user, each as likely as another."""
+    kind = "get" if running.server.contract == "v1" else "article-get"
+    with Usage(running.pid) as usage:
+        found = load(running, "closed", "--kind", kind, "--users", users, "--seconds", seconds)
+    return {"rate": found["calls"] / found["seconds"], "p50": found["p50_us"], "p99": found["p99_us"],
+            **usage.per_call(found["calls"])}
+
+
+class Usage:
+    """CPU of a server, and of everything else, during a `with` block."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def _now(self):
+        return (cpu_seconds(self.pid), core_seconds(SERVER_CORE),
+                core_seconds(CLIENT_CORE), children_seconds(), time.monotonic())
+
+    def __enter__(self):
+        self.before = self._now()
+        return self
+
+    def __exit__(self, *_):
+        self.server, server_core, client_core, self.client, self.seconds = (
+            after - before for before, after in zip(self.before, self._now()))
+        self.others = max(server_core - self.server, client_core - self.client)
+
+    def per_call(self, calls):
+        return {"cpu_us": self.server * 1e6 / calls, "others": self.others / self.seconds,
+                "server_busy": self.server / self.seconds, "client_busy": self.client / self.seconds}

@@ -1,0 +1,105 @@
+"""The servers that are measured: how each is started, checked and stopped."""
+
+import os
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rig import machine
+from rig.machine import BIN, OUT, OURS, PYTHON, SERVER_CORE
+
+# Everything on. Nothing listens on port 9: what spans cost the calls, and no
+# collector's work.
+TRACES = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+    "OTEL_TRACES_SAMPLER_ARG": "0.01",
+}
+
+
+@dataclass
+class Server:
+    name: str
+    # {port}, {admin} and {store} are filled in. One process, no launcher that forks.
+    command: list
+    # "v1", "article", or "constant": always the same user, nothing stored.
+    contract: str = "article"
+    env: dict = field(default_factory=dict)
+
+    def get(self):
+        """Path and framed request of a GetUser for u-1."""
+        user_id = b"\x03u-1"
+        if self.contract == "v1":
+            return "/user.v1.UserService/GetUser", framed(b"\x0a" + user_id)
+        return "/UserService/GetUser", framed(b"\x0a\x05\x22" + user_id)
+
+
+OURS_COMMAND = [OURS, "--grpc-addr", "127.0.0.1:{port}", "--admin-addr", "127.0.0.1:{admin}",
+                "--store-url", "sqlite:{store}"]
+
+OURS_ALL, QUIET, HYPER, TONIC, GO = "ours", "ours, no log, no traces", "raw hyper", "tonic", "grpc-go"
+
+SERVERS = {server.name: server for server in [
+    Server(OURS_ALL, OURS_COMMAND, "v1", TRACES),
+    Server(QUIET, [*OURS_COMMAND, "--call-log", "false"], "v1"),
+    Server(HYPER, [BIN / "raw-hyper", "{port}"], "constant"),
+    Server(TONIC, [BIN / "tonic-bare", "{port}"]),
+    Server("tonic, usual crates", [BIN / "tonic-usual", "{port}"]),
+    Server(GO, [BIN / "go-plain", "{port}"]),
+    Server("grpc-go, middleware", [BIN / "go-middleware", "{port}", "{admin}"]),
+    Server("the article's Python", [PYTHON, machine.ROOT / "benches/peers/python/server.py", "{port}"],
+           env={"PYTHONPATH": str(OUT / "stubs")}),
+]}
+
+
+def framed(message):
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+@dataclass
+class Running:
+    server: Server
+    process: subprocess.Popen
+    port: int
+    data_bytes: int = 0
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def check(self):
+        """Asks with a foreign client, and learns how many bytes of DATA a GetUser brings."""
+        command = [PYTHON, machine.ROOT / "benches/rig/check.py", self.port, self.server.contract]
+        env = {**os.environ, "PYTHONPATH": str(OUT / "stubs")}
+        self.data_bytes = int(machine.on_client_core(command, env=env))
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.server.name} has ended: {self.process.returncode}")
+
+
+@contextmanager
+def running(server, store=None, core=SERVER_CORE, wrapper=()):
+    """A fresh process of a server, known to answer rightly."""
+    port = machine.port()
+    values = {"port": port, "admin": port + 1000, "store": store}
+    command = [*wrapper, *(str(part).format(**values) for part in server.command)]
+    if core is not None:
+        command = machine.pinned(core, command)
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "USERSVC_"))}
+    process = subprocess.Popen(command, env={**inherited, **server.env}, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        server_running = Running(server, process, port)
+        server_running.check()
+        yield server_running
+    finally:
+        stop(process)
+
+
+def stop(process):
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
