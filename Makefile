@@ -15,7 +15,7 @@ ARCH     ?= amd64
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
 run: ## Serve on port 50051, on SQLite (user-service.db).
@@ -62,6 +62,23 @@ figures: target/release/user-service ## Print binary size, time from exec to SER
 .PHONY: target/release/user-service
 target/release/user-service:
 	cargo build --locked --release
+
+.PHONY: bench
+bench: bench-tools ## Measure the release binary beside its peers (SERVERS, ROUNDS, SECONDS_A_RUN; docs/PERFORMANCE.md).
+	python3 benches/measure.py $(SERVERS)
+
+.PHONY: bench-costs
+bench-costs: bench-tools ## Measure durable writes, batches, listings, start, large stores, overload (PARTS).
+	python3 benches/costs.py $(PARTS)
+
+.PHONY: bench-instructions
+bench-instructions: bench-tools ## Fail where a call takes 5% more instructions than recorded (RECORD=--record records).
+	python3 benches/instructions.py $(RECORD)
+
+.PHONY: bench-tools
+bench-tools:
+	@tools/packages.sh h2load=nghttp2-client valgrind=valgrind
+	benches/build.sh
 
 .PHONY: tools
 tools: packages bin/.built .venv/.built $(CLIENTS)/node/node_modules/.package-lock.json target/clients/python/.built bin/go-client ## Install what the tests need: tools, foreign clients, their stubs.

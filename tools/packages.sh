@@ -11,6 +11,9 @@ need() { # command, package
 need cc build-essential      # SQLite is compiled from source
 need strace strace           # the tests watch and break the store's system calls
 need git git
+for more in "$@"; do         # COMMAND=PACKAGE, for what only some targets need
+    need "${more%%=*}" "${more#*=}"
+done
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 if ((${#missing[@]})); then

@@ -37,17 +37,17 @@ class Server:
 OURS_COMMAND = [OURS, "--grpc-addr", "127.0.0.1:{port}", "--admin-addr", "127.0.0.1:{admin}",
                 "--store-url", "sqlite:{store}"]
 
-OURS_ALL, QUIET, HYPER, TONIC, GO = "ours", "ours, no log, no traces", "raw hyper", "tonic", "grpc-go"
+OURS_ALL, QUIET, HYPER, TONIC, GO = "ours", "ours-quiet", "raw-hyper", "tonic", "grpc-go"
 
 SERVERS = {server.name: server for server in [
     Server(OURS_ALL, OURS_COMMAND, "v1", TRACES),
     Server(QUIET, [*OURS_COMMAND, "--call-log", "false"], "v1"),
     Server(HYPER, [BIN / "raw-hyper", "{port}"], "constant"),
     Server(TONIC, [BIN / "tonic-bare", "{port}"]),
-    Server("tonic, usual crates", [BIN / "tonic-usual", "{port}"]),
+    Server("tonic-usual", [BIN / "tonic-usual", "{port}"]),
     Server(GO, [BIN / "go-plain", "{port}"]),
-    Server("grpc-go, middleware", [BIN / "go-middleware", "{port}", "{admin}"]),
-    Server("the article's Python", [PYTHON, machine.ROOT / "benches/peers/python/server.py", "{port}"],
+    Server("grpc-go-middleware", [BIN / "go-middleware", "{port}", "{admin}"]),
+    Server("python", [PYTHON, machine.ROOT / "benches/peers/python/server.py", "{port}"],
            env={"PYTHONPATH": str(OUT / "stubs")}),
 ]}
 
