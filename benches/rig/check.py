@@ -4,6 +4,7 @@ be stored, reads it back, and asks for one that is not there. Prints how many
 bytes of DATA the answer to a GetUser of u-1 has."""
 
 import sys
+import time
 
 import grpc
 import user_pb2 as article
@@ -14,9 +15,17 @@ PATIENCE = 60
 
 
 def call(channel, method, request, response):
+    """A unary call; waits for a server that is not there yet, or still starting."""
     unary = channel.unary_unary(method, request_serializer=lambda m: m.SerializeToString(),
                                 response_deserializer=response.FromString)
-    return unary(request, timeout=PATIENCE, wait_for_ready=True)
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return unary(request, timeout=PATIENCE)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > end:
+                raise
+        time.sleep(0.05)
 
 
 def expect(code, ask):
