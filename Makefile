@@ -10,6 +10,7 @@ GO_BUILD := go build -buildvcs=false -trimpath
 CLIENTS  := tests/api/clients
 PROTOS   := $(shell find proto -name '*.proto')
 PYTHON   := .venv/bin/python
+BUILT    := $(or $(CARGO_TARGET_DIR),target)
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 ARCH     ?= amd64
 
@@ -28,7 +29,7 @@ test: tools chart ## Everything a change must pass: format, lints, all tests.
 	bin/buf format --diff --exit-code
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --no-fail-fast 2>&1 | tools/tally.sh
-	tools/chart/accepted.sh target/debug/user-service
+	tools/chart/accepted.sh $(BUILT)/debug/user-service
 
 .PHONY: chart
 chart: bin/.built .venv/.built ## Check the Dockerfile and the Helm chart: docs, lints, unit tests, schemas of Kubernetes.
@@ -56,11 +57,11 @@ soak: tools ## What takes too long for every change: a thousand kills under load
 	KILLS=1000 cargo test --locked --test store outlives_a_kill -- --nocapture
 
 .PHONY: figures
-figures: target/release/user-service ## Print binary size, time from exec to SERVING, memory when idle.
+figures: $(BUILT)/release/user-service ## Print binary size, time from exec to SERVING, memory when idle.
 	python3 tools/figures.py $<
 
-.PHONY: target/release/user-service
-target/release/user-service:
+.PHONY: $(BUILT)/release/user-service
+$(BUILT)/release/user-service:
 	cargo build --locked --release
 
 .PHONY: bench
