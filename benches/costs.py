@@ -141,10 +141,10 @@ def overloaded_writes():
                              "--seconds", SECONDS)
             first += 10**8
             unloaded = unloaded or max(found["p99_us"], 1)
-            goodput = found["calls"] / found["seconds"]
+            goodput = (found["calls"] - found["late"]) / found["seconds"]
             yield row(f"CreateUser, open loop, {times:g}x of {peak:,.0f} a second", found, usage,
                       f"goodput {goodput / peak:.2f} of the peak, p99 {found['p99_us'] / unloaded:.1f} x unloaded; "
-                      f"{others(found)}")
+                      f"{others(found)}; load {usage.client / usage.seconds:.0%} busy")
 
 
 def others(found):

@@ -1,4 +1,4 @@
-//! What the disk and SQLite give at best, to hold the service's durable writes
+//! What the disk and `SQLite` give at best, to hold the service's durable writes
 //! against: the rate of fdatasync, and a bare loop that inserts the service's rows
 //! in the service's schema, a commit a batch. One line of JSON on standard output.
 

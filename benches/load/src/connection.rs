@@ -1,6 +1,6 @@
 //! One HTTP/2 connection, and calls on it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use h2::client::{self, SendRequest};
@@ -55,16 +55,17 @@ impl Connection {
     }
 
     /// One unary call with a request that is framed already. Waits for a free stream.
-    pub async fn call(&self, path: &str, request: Bytes, timeout: Option<&str>) -> Result<Reply> {
+    pub async fn call(&self, path: &str, request: Bytes, deadline: Option<Instant>) -> Result<Reply> {
         let mut head = Request::builder()
             .method(Method::POST)
             .uri(format!("http://{}{path}", self.authority))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
-        if let Some(timeout) = timeout {
-            head = head.header("grpc-timeout", timeout);
-        }
         let mut send = self.send.clone().ready().await?;
+        if let Some(deadline) = deadline {
+            let left = deadline.saturating_duration_since(Instant::now()).as_micros();
+            head = head.header("grpc-timeout", format!("{left}u"));
+        }
         let (response, mut body) = send.send_request(head.body(())?, false)?;
         body.send_data(request, true)?;
         let response = response.await?;

@@ -11,9 +11,10 @@ use std::{
 use crate::{Result, Which, calls::Calls, connection::Connection, summary::Summary};
 
 /// As a client of a loaded service would set it.
-const TIMEOUT: &str = "1S";
-/// How long the last answers may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// For the server to say itself that the deadline is over. A client that resets
+/// thousands of streams would be cut off as an attacker.
+const GRACE: Duration = Duration::from_millis(250);
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -33,18 +34,21 @@ struct Run {
     calls: Calls,
     summary: RefCell<Summary>,
     in_flight: Cell<usize>,
+    /// What is answered later says nothing about the rate.
+    end: Instant,
 }
 
 pub async fn run(addr: SocketAddr, options: Options) -> Result<String> {
     let connections = Connection::open_many(addr, options.connections).await?;
+    let began = Instant::now();
     let run = Rc::new(Run {
         calls: Calls::new(options.which),
         summary: RefCell::default(),
         in_flight: Cell::default(),
+        end: began + Duration::from_secs_f64(options.seconds),
     });
     let mut round = connections.iter().cycle();
     let mut tick = tokio::time::interval(Duration::from_millis(1));
-    let began = Instant::now();
     let (mut arrived, mut now) = (0.0, 0.0);
     while now < options.seconds {
         tick.tick().await;
@@ -53,26 +57,30 @@ pub async fn run(addr: SocketAddr, options: Options) -> Result<String> {
             arrived += 1.0;
             let arrival = began + Duration::from_secs_f64(arrived / options.rate);
             let connection = round.next().ok_or("no connection")?.clone();
+            run.in_flight.set(run.in_flight.get() + 1);
             tokio::task::spawn_local(Rc::clone(&run).one(connection, arrival));
         }
     }
     let took = began.elapsed();
-    while run.in_flight.get() > 0 && began.elapsed() < took + PATIENCE {
+    while run.in_flight.get() > 0 {
         tick.tick().await;
     }
-    let mut summary = run.summary.take();
-    summary.add_unanswered(run.in_flight.get());
-    Ok(summary.line(took))
+    Ok(run.summary.take().line(took))
 }
 
 impl Run {
     async fn one(self: Rc<Self>, connection: Connection, arrival: Instant) {
-        self.in_flight.set(self.in_flight.get() + 1);
-        let reply = connection.call(self.calls.path(), self.calls.request(), Some(TIMEOUT)).await;
+        let deadline = arrival + TIMEOUT;
+        let call = connection.call(self.calls.path(), self.calls.request(), Some(deadline));
+        let reply = tokio::time::timeout_at((deadline + GRACE).into(), call).await;
         self.in_flight.set(self.in_flight.get() - 1);
+        let (now, mut summary) = (Instant::now(), self.summary.borrow_mut());
         match reply {
-            Ok(reply) => self.summary.borrow_mut().add(reply.code, arrival),
-            Err(_) => self.summary.borrow_mut().add_unanswered(1),
+            Ok(Ok(reply)) if reply.code != 0 => summary.add(reply.code, arrival),
+            Ok(Ok(_)) if now > deadline => summary.add_unanswered(),
+            Ok(Ok(_)) if now > self.end => summary.add_late(arrival),
+            Ok(Ok(_)) => summary.add(0, arrival),
+            Ok(Err(_)) | Err(_) => summary.add_unanswered(),
         }
     }
 }

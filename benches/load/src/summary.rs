@@ -12,8 +12,10 @@ pub struct Summary {
     ok_micros: Vec<u32>,
     /// Calls that did not end with OK, by code.
     others: BTreeMap<u16, u64>,
-    /// Calls that did not end at all, or without an answer.
+    /// Calls that had no answer before their deadline.
     unanswered: usize,
+    /// OK, but after the run.
+    late: usize,
 }
 
 impl Summary {
@@ -25,8 +27,13 @@ impl Summary {
         }
     }
 
-    pub fn add_unanswered(&mut self, calls: usize) {
-        self.unanswered += calls;
+    pub fn add_late(&mut self, began: Instant) {
+        self.late += 1;
+        self.add(0, began);
+    }
+
+    pub fn add_unanswered(&mut self) {
+        self.unanswered += 1;
     }
 
     /// One JSON object.
@@ -40,10 +47,14 @@ impl Summary {
             let micros = self.ok_micros.get(at).copied().unwrap_or_default();
             write!(line, ", \"{name}\": {micros}").expect("a String takes everything");
         }
-        let unanswered = self.unanswered;
+        let (unanswered, late) = (self.unanswered, self.late);
         let others: Vec<String> = self.others.iter().map(|(code, n)| format!("\"{code}\": {n}")).collect();
-        write!(line, ", \"unanswered\": {unanswered}, \"others\": {{{}}}}}", others.join(", "))
-            .expect("a String takes everything");
+        write!(
+            line,
+            ", \"unanswered\": {unanswered}, \"late\": {late}, \"others\": {{{}}}}}",
+            others.join(", ")
+        )
+        .expect("a String takes everything");
         line
     }
 }
