@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds what the measuring runs use into target/bench: the peers, the load
-# client, the foreign client that checks answers, and our own release binary.
+# client, the foreign client that checks answers, and our own release binary
+# unless BINARY names one.
 # CARGO_TARGET_DIR moves all of it. build.sh [ours|rust|go|python]...; default: all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,8 +9,13 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 out=$target/bench
 mkdir -p "$out/bin" "$out/stubs"
 
+# The very file that the image holds: linked to another libc than cargo's default.
 build_ours() {
-    cargo build --locked --release --bin user-service
+    local arch
+    arch=$(dpkg --print-architecture)
+    deploy/image/toolchain.sh "$arch"
+    deploy/image/compile.sh "$arch"
+    cp -u "$target/image/$arch/user-service" "$out/bin/"
 }
 
 # One package a command: together they would share crate features.
@@ -46,7 +52,8 @@ build_go() {
     cd - > /dev/null
 }
 
-for part in "${@:-ours rust go python}"; do
+[[ -z ${BINARY:-} ]] && ours=ours || ours=
+for part in "${@:-$ours rust go python}"; do
     for name in $part; do
         "build_$name"
     done

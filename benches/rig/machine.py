@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 OUT = TARGET / "bench"
 BIN = OUT / "bin"
-OURS = TARGET / "release" / "user-service"
+OURS = Path(os.environ.get("BINARY", BIN / "user-service")).resolve()
 PYTHON = OUT / "venv" / "bin" / "python"
 
 _cores = sorted(os.sched_getaffinity(0))

@@ -18,6 +18,7 @@ export "AR_$lower=$cpu-linux-gnu-ar"
 export "CFLAGS_$lower=-specs=/usr/lib/$cpu-linux-musl/musl-gcc.specs"
 export "CARGO_TARGET_${upper}_LINKER=$cpu-linux-gnu-gcc"
 
+target_dir=${CARGO_TARGET_DIR:-target}
 cargo build --locked --release --target "$target" --bin user-service
-mkdir -p "target/image/$arch"
-cp "target/$target/release/user-service" "target/image/$arch/user-service"
+mkdir -p "$target_dir/image/$arch"
+cp "$target_dir/$target/release/user-service" "$target_dir/image/$arch/user-service"
