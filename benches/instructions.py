@@ -72,6 +72,8 @@ def verdict(now, then):
     if growth > MOST_GROWTH:
         print(f"FAILED: a call takes {growth - 1:.1%} more instructions than recorded; {MOST_GROWTH - 1:.0%} are "
               "allowed. Where it is worth that, record it: make bench-instructions RECORD=--record")
+    elif growth < 1 / MOST_GROWTH:
+        print("A gain: record it, or it can be lost again unseen.")
     return growth <= MOST_GROWTH
 
 
