@@ -56,8 +56,8 @@ def measure_loads(server, store, results):
 
 
 def table(results, names):
-    head = ["load", "server", "calls/s", "CPU us/call", "x tonic", "x raw hyper", "x grpc-go", "p50 us", "p99 us",
-            "RSS MiB", "bytes an idle connection", "x tonic", "server busy", "load busy"]
+    head = ["load", "server", "calls/s", "CPU us/call", "CPU x tonic", "CPU x raw-hyper", "CPU x grpc-go", "p50 us",
+            "p99 us", "RSS MiB", "bytes an idle connection", "idle x tonic", "server busy", "load busy"]
     rows = []
     for load in LOADS:
         for name in names:

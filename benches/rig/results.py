@@ -36,6 +36,6 @@ class Results:
 
 
 def markdown(head, rows):
-    """A table; every column but the first two or so is a number."""
+    """A table; every column but the first is set like numbers."""
     lines = ["| " + " | ".join(head) + " |", "|" + "|".join("---" if i == 0 else "--:" for i in range(len(head))) + "|"]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
