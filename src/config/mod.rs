@@ -87,6 +87,8 @@ table::settings! {
         store_url: StoreUrl = StoreUrl::Sqlite("user-service.db".into());
         /// How many writes may wait for the store; more are turned away.
         store_queue: usize = 4_096, 1..=1_048_576;
+        /// How much memory a store on disk may use to keep users at hand, in bytes. 0: none.
+        store_cache_bytes: usize = 8 * 1_024 * 1_024, 0..=1_024 * 1_024 * MIB;
         /// How long the change log keeps a change.
         change_log_retention: Duration = Duration::from_hours(7 * 24), 1_000..=3_650 * DAY_MS;
     }

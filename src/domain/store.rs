@@ -1,5 +1,7 @@
 //! What the domain asks of a store.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::{Deadline, Email, Error, PageSize, User, UserId, Write, Written};
@@ -38,8 +40,8 @@ pub struct Probe {
 /// ([`Error::DeadlineExceeded`]).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// The user with this key.
-    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<User>, Error>;
+    /// The user with this key; shared, as the store may keep it at hand.
+    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error>;
 
     /// The users with these ids, position by position, all from one snapshot.
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error>;

@@ -32,7 +32,7 @@ impl pb::user_service_server::UserService for Article {
             None => None,
         };
         let error = if user.is_none() { NOT_FOUND } else { "" };
-        Ok(Response::new(pb::UserResponse { user: user.as_ref().map(message), error: error.into() }))
+        Ok(Response::new(pb::UserResponse { user: user.as_deref().map(message), error: error.into() }))
     }
 
     async fn create_user(

@@ -121,12 +121,13 @@ impl Inner {
 
 #[async_trait]
 impl Store for FakeStore {
-    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<User>, Error> {
+    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
         let inner = self.begin(deadline)?;
-        Ok(match key {
-            UserKey::Id(id) => inner.users.get(id.as_str()).cloned(),
-            UserKey::Email(email) => inner.by_email(email).cloned(),
-        })
+        let user = match key {
+            UserKey::Id(id) => inner.users.get(id.as_str()),
+            UserKey::Email(email) => inner.by_email(email),
+        };
+        Ok(user.cloned().map(Arc::new))
     }
 
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {

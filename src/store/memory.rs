@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ops::Bound,
-    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -74,13 +74,14 @@ fn check(deadline: Deadline) -> Result<(), Error> {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<User>, Error> {
+    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
         let _timer = Timer::start(&self.durations.get);
         let state = self.read(deadline)?;
-        Ok(match key {
-            UserKey::Id(id) => state.users.get(id).cloned(),
-            UserKey::Email(email) => state.by_email(email).cloned(),
-        })
+        let user = match key {
+            UserKey::Id(id) => state.users.get(id),
+            UserKey::Email(email) => state.by_email(email),
+        };
+        Ok(user.cloned().map(Arc::new))
     }
 
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {

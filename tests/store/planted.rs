@@ -18,7 +18,7 @@ enum Bug {
     EarlyAnswers,
     LostUpdates,
     /// What was read before, by id.
-    StaleReads(Mutex<HashMap<UserId, Option<User>>>),
+    StaleReads(Mutex<HashMap<UserId, Option<Arc<User>>>>),
 }
 
 struct Broken {
@@ -43,7 +43,7 @@ pub fn stale_reads(inner: Arc<dyn Store>) -> Arc<dyn Store> {
 
 #[async_trait]
 impl Store for Broken {
-    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<User>, Error> {
+    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
         let Bug::StaleReads(cache) = &self.bug else { return self.inner.get(key, deadline).await };
         let UserKey::Id(id) = key else { return self.inner.get(key, deadline).await };
         if let Some(user) = cache.lock().unwrap().remove(id) {
@@ -79,7 +79,7 @@ impl Store for Broken {
             Bug::LostUpdates => {
                 if let Change::Update { id, patch, .. } = &mut write.change
                     && let Some(User { name, email, age, .. }) =
-                        self.inner.get(&UserKey::Id(id.clone()), deadline).await?
+                        self.inner.get(&UserKey::Id(id.clone()), deadline).await?.map(Arc::unwrap_or_clone)
                 {
                     let Patch { name: new_name, email: new_email, age: new_age } = std::mem::take(patch);
                     *patch = Patch {

@@ -75,9 +75,9 @@ pub async fn stored(store: &Arc<dyn Store>, change: Change) -> User {
 }
 
 pub async fn get(store: &Arc<dyn Store>, name: &str) -> Option<User> {
-    store.get(&UserKey::Id(id(name)), Deadline::NONE).await.unwrap()
+    store.get(&UserKey::Id(id(name)), Deadline::NONE).await.unwrap().map(Arc::unwrap_or_clone)
 }
 
 pub async fn get_by_email(store: &Arc<dyn Store>, local: &str) -> Option<User> {
-    store.get(&UserKey::Email(email(local)), Deadline::NONE).await.unwrap()
+    store.get(&UserKey::Email(email(local)), Deadline::NONE).await.unwrap().map(Arc::unwrap_or_clone)
 }

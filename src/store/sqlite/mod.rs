@@ -3,6 +3,7 @@
 //! One thread writes ([`writer`]); reads run on connections of their own, beside
 //! it and each other. A read sees every write that was answered before it began.
 
+mod cache;
 mod chores;
 mod gate;
 mod readers;
@@ -26,6 +27,7 @@ use rusqlite::Connection;
 use tokio::{sync::oneshot, task};
 
 use self::{
+    cache::Cache,
     chores::Chores,
     gate::{Gate, Writes},
     readers::Readers,
@@ -56,6 +58,7 @@ pub(super) struct SqliteStore {
 struct Inner {
     readers: Readers,
     gate: Arc<Gate>,
+    cache: Arc<Cache>,
     /// `None` once closed.
     queue: RwLock<Option<SyncSender<Request>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -76,11 +79,13 @@ impl SqliteStore {
         let connection = schema::open_writer(&path)?;
         let (queue, requests) = sync_channel(config.store_queue.max(1));
         let gate = Arc::new(Gate::new());
+        let cache = Arc::new(Cache::new(config.store_cache_bytes));
         let writer_metrics = WriterMetrics::new();
         let writer = Writer {
             connection,
             queue: requests,
             gate: gate.clone(),
+            cache: cache.clone(),
             metrics: writer_metrics.clone(),
             chores: Chores::new(config.change_log_retention),
             lock,
@@ -93,6 +98,7 @@ impl SqliteStore {
             inner: Arc::new(Inner {
                 readers: Readers::new(path),
                 gate,
+                cache,
                 queue: RwLock::new(Some(queue)),
                 writer: Mutex::new(Some(writer)),
                 writer_metrics,
@@ -126,14 +132,17 @@ fn check(deadline: Deadline) -> Result<(), Error> {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<User>, Error> {
+    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
         let _timer = Timer::start(&self.inner.durations.get);
         check(deadline)?;
         // Microseconds, as a rule: not worth a change of thread.
-        self.inner.readers.with(|connection| match key {
-            UserKey::Id(id) => rows::by_id(connection, id),
-            UserKey::Email(email) => rows::by_email(connection, email),
-        })
+        let Inner { readers, cache, .. } = &*self.inner;
+        match key {
+            UserKey::Id(id) => cache.get(id, || readers.with(|connection| rows::by_id(connection, id))),
+            UserKey::Email(email) => {
+                Ok(readers.with(|connection| rows::by_email(connection, email))?.map(Arc::new))
+            }
+        }
     }
 
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
@@ -210,6 +219,7 @@ impl Inner {
         if writer.is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the store's writer panicked; the next start recovers the file");
         }
+        self.cache.close();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::rows;
+use super::{cache::Changed, rows};
 use crate::{
     domain::{Email, Error, Idempotency, Revision, Timestamp, User, UserId},
     store::apply::{Kind, Recorded, Transaction},
@@ -14,6 +14,8 @@ pub(super) struct SqlTransaction<'a> {
     /// The last revision given out, which the row in `meta` says only once the
     /// transaction commits.
     pub revision: Revision,
+    /// The users that were changed so far, in order, for the cache.
+    pub changed: Vec<Changed>,
 }
 
 /// Why a write was not made.
@@ -37,7 +39,7 @@ impl From<rusqlite::Error> for Failure {
 
 impl<'a> SqlTransaction<'a> {
     pub fn begin(connection: &'a Connection) -> rusqlite::Result<Self> {
-        let this = Self { connection, revision: 0 };
+        let this = Self { connection, revision: 0, changed: Vec::new() };
         this.run("BEGIN IMMEDIATE")?;
         let revision = rows::revision_now(connection)?;
         Ok(Self { revision, ..this })
@@ -145,6 +147,7 @@ impl Transaction for SqlTransaction<'_> {
                 update_time.as_micros(),
             ))?;
         self.revision = *revision;
+        self.changed.push((id.clone(), Some(user.clone())));
         Ok(())
     }
 
@@ -155,6 +158,7 @@ impl Transaction for SqlTransaction<'_> {
             .prepare_cached("INSERT INTO changes (revision, time, kind, id) VALUES (?1, ?2, ?3, ?4)")?
             .execute((revision.cast_signed(), now.as_micros(), Kind::Deleted as u8, id.as_str()))?;
         self.revision = revision;
+        self.changed.push((id.clone(), None));
         Ok(())
     }
 

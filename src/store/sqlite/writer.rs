@@ -17,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, config::DbConfig};
 use tokio::sync::oneshot;
 
 use super::{
+    cache::Cache,
     chores::Chores,
     gate::{Gate, Writes},
     transaction::{Failure, SqlTransaction},
@@ -42,6 +43,7 @@ pub(super) struct Writer {
     pub connection: Connection,
     pub queue: Receiver<Request>,
     pub gate: Arc<Gate>,
+    pub cache: Arc<Cache>,
     pub metrics: WriterMetrics,
     pub chores: Chores,
     /// Held until the connection is closed.
@@ -109,7 +111,10 @@ impl Writer {
             Ok((transaction, answers))
         };
         let (transaction, answers) = work().map_err(|error| Fault { error, in_commit: false })?;
-        transaction.run("COMMIT").map_err(|error| Fault { error, in_commit: true })?;
+        self.cache.begin(&transaction.changed);
+        let committed = transaction.run("COMMIT");
+        self.cache.end(if committed.is_ok() { transaction.changed } else { Vec::new() });
+        committed.map_err(|error| Fault { error, in_commit: true })?;
         Ok(answers)
     }
 
@@ -171,7 +176,7 @@ fn one(transaction: &mut SqlTransaction, request: &Request) -> rusqlite::Result<
         return Ok(Err(Error::DeadlineExceeded));
     }
     transaction.run("SAVEPOINT one")?;
-    let before = transaction.revision;
+    let (before, changed_before) = (transaction.revision, transaction.changed.len());
     let answer = match apply(transaction, &request.write, Timestamp::now()) {
         Ok(written) => Ok(written),
         Err(Failure::Refused(error)) => Err(error),
@@ -179,6 +184,7 @@ fn one(transaction: &mut SqlTransaction, request: &Request) -> rusqlite::Result<
         Err(Failure::Sql(error)) => {
             transaction.run("ROLLBACK TO one")?;
             transaction.revision = before;
+            transaction.changed.truncate(changed_before);
             Err(Error::Internal(error.into()))
         }
     };

@@ -1,0 +1,232 @@
+//! Users that were read or written lately, so that a read of one costs no SQL.
+//!
+//! The cache never holds a user that is older than what another read could have
+//! seen. The writer closes it to the users of a batch before it commits them, and
+//! puts what they became in place before it answers; see [`Cache::begin`]. A read
+//! meanwhile goes to the file.
+
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use quick_cache::{
+    Weighter,
+    sync::{self, GuardResult},
+};
+
+use crate::domain::{User, UserId};
+
+/// What a user weighs besides its texts: the structs, their pointers and the
+/// cache's own entry.
+const OVERHEAD: usize = mem::size_of::<User>() + 96;
+
+/// Users by id, bounded in bytes.
+pub(super) struct Cache {
+    users: sync::Cache<UserId, Arc<User>, Bytes>,
+    /// Whether a batch is between [`Self::begin`] and [`Self::end`].
+    committing: AtomicBool,
+    hits: Counter,
+    misses: Counter,
+    weight: Gauge,
+}
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<UserId, Arc<User>> for Bytes {
+    fn weight(&self, id: &UserId, user: &Arc<User>) -> u64 {
+        // The id stands in the key and in the user.
+        let texts = 2 * id.as_str().len() + user.name.as_str().len() + user.email.as_str().len();
+        (OVERHEAD + texts) as u64
+    }
+}
+
+/// A user that a batch changed, and what became of it.
+pub(super) type Changed = (UserId, Option<User>);
+
+impl Cache {
+    /// For `capacity` bytes; with 0 nothing is kept.
+    pub fn new(capacity: usize) -> Self {
+        let (lookups, bytes) = ("user_service_store_cache_lookups_total", "user_service_store_cache_bytes");
+        describe_counter!(lookups, "Reads of one user by id, by whether the cache had it");
+        describe_gauge!(bytes, "What the users in the cache weigh, in bytes");
+        let users = capacity / (2 * OVERHEAD);
+        Self {
+            users: sync::Cache::with_weighter(users.max(1), capacity as u64, Bytes),
+            committing: AtomicBool::new(false),
+            hits: counter!(lookups, "result" => "hit"),
+            misses: counter!(lookups, "result" => "miss"),
+            weight: gauge!(bytes),
+        }
+    }
+
+    /// The user from here, or else from `read`.
+    pub fn get<E>(
+        &self,
+        id: &UserId,
+        read: impl FnOnce() -> Result<Option<User>, E>,
+    ) -> Result<Option<Arc<User>>, E> {
+        let guard = match self.users.get_value_or_guard(id, Some(Duration::ZERO)) {
+            GuardResult::Value(user) => {
+                self.hits.increment(1);
+                return Ok(Some(user));
+            }
+            GuardResult::Guard(guard) => Some(guard),
+            // Somebody else is filling this place.
+            GuardResult::Timeout => None,
+        };
+        self.misses.increment(1);
+        // Asked after the place was taken: a batch that begins later takes the place away, and
+        // one that began earlier is seen here.
+        let quiet = !self.committing.load(SeqCst);
+        let user = read()?.map(Arc::new);
+        if let (Some(guard), Some(user), true) = (guard, &user, quiet) {
+            // Refused where the place was taken away meanwhile.
+            let _ = guard.insert(user.clone());
+        }
+        Ok(user)
+    }
+
+    /// To be called before a batch is committed: forgets the users that it
+    /// changes, and keeps reads of what was there before from bringing them back.
+    pub fn begin(&self, changed: &[Changed]) {
+        self.committing.store(true, SeqCst);
+        for (id, _) in changed {
+            self.users.remove(id);
+        }
+    }
+
+    /// To be called after the commit and before its answers, with what was changed,
+    /// or with nothing if the commit failed.
+    #[expect(clippy::cast_precision_loss, reason = "a cache is smaller than 2^53 bytes")]
+    pub fn end(&self, changed: Vec<Changed>) {
+        for (id, user) in changed {
+            match user {
+                Some(user) => self.users.insert(id, Arc::new(user)),
+                None => drop(self.users.remove(&id)),
+            }
+        }
+        self.committing.store(false, SeqCst);
+        self.weight.set(self.users.weight() as f64);
+    }
+
+    /// Forgets everything for good: nothing is written through here any more, so
+    /// nothing could keep the users here true.
+    pub fn close(&self) {
+        self.committing.store(true, SeqCst);
+        self.users.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::domain::{Age, Email, Name, Revision, Timestamp};
+
+    fn id(text: &str) -> UserId {
+        UserId::parse(text).unwrap()
+    }
+
+    fn user(revision: Revision) -> User {
+        let time = Timestamp::from_micros(0);
+        User {
+            id: id("a"),
+            name: Name::parse("Ada").unwrap(),
+            email: Email::parse("ada@example.com").unwrap(),
+            age: Age::parse(36).unwrap(),
+            revision,
+            create_time: time,
+            update_time: time,
+        }
+    }
+
+    fn changed(revision: Revision) -> Vec<Changed> {
+        vec![(id("a"), Some(user(revision)))]
+    }
+
+    /// The revision that a read sees whose look at the file sees `file`.
+    fn read(cache: &Cache, file: Option<Revision>) -> Option<Revision> {
+        let user = cache.get(&id("a"), || Ok::<_, Infallible>(file.map(user))).unwrap();
+        user.map(|user| user.revision)
+    }
+
+    #[test]
+    fn a_user_is_read_from_the_file_once() {
+        let cache = Cache::new(1 << 20);
+        assert_eq!(read(&cache, Some(1)), Some(1));
+        assert_eq!(read(&cache, Some(2)), Some(1), "kept");
+    }
+
+    #[test]
+    fn a_missing_user_is_looked_for_again() {
+        let cache = Cache::new(1 << 20);
+        assert_eq!(read(&cache, None), None);
+        assert_eq!(read(&cache, Some(1)), Some(1));
+    }
+
+    #[test]
+    fn a_commit_is_seen_at_once() {
+        let cache = Cache::new(1 << 20);
+        read(&cache, Some(1));
+        cache.begin(&changed(2));
+        cache.end(changed(2));
+        assert_eq!(read(&cache, Some(9)), Some(2));
+        cache.begin(&[(id("a"), None)]);
+        cache.end(vec![(id("a"), None)]);
+        assert_eq!(read(&cache, None), None, "deleted");
+    }
+
+    #[test]
+    fn while_a_batch_is_committed_its_users_are_read_from_the_file_and_not_kept() {
+        let cache = Cache::new(1 << 20);
+        read(&cache, Some(1));
+        cache.begin(&changed(2));
+        assert_eq!(read(&cache, Some(1)), Some(1));
+        assert_eq!(read(&cache, Some(2)), Some(2), "the commit is visible: nobody may see the old user now");
+        cache.end(Vec::new());
+        assert_eq!(read(&cache, Some(3)), Some(3), "nothing was kept of the time between");
+    }
+
+    #[test]
+    fn a_read_that_is_overtaken_by_a_commit_keeps_nothing() {
+        let cache = Cache::new(1 << 20);
+        let overtaken = cache.get(&id("a"), || {
+            let before = user(1);
+            cache.begin(&changed(2));
+            cache.end(changed(2));
+            Ok::<_, Infallible>(Some(before))
+        });
+        assert_eq!(overtaken.unwrap().unwrap().revision, 1, "it began before the commit");
+        assert_eq!(read(&cache, Some(9)), Some(2));
+        let overtaken_by_half = cache.get(&id("b"), || {
+            cache.begin(&[(id("b"), None)]);
+            Ok::<_, Infallible>(Some(user(1)))
+        });
+        assert!(overtaken_by_half.unwrap().is_some());
+        cache.end(Vec::new());
+        let after = cache.get(&id("b"), || Ok::<_, Infallible>(Some(user(3)))).unwrap().unwrap();
+        assert_eq!(after.revision, 3, "what was read before the commit must not have been kept");
+    }
+
+    #[test]
+    fn nothing_is_kept_beyond_the_capacity() {
+        let cache = Cache::new(64 << 10);
+        for number in 0..10_000 {
+            let id = id(&number.to_string());
+            let user = User { id: id.clone(), ..user(1) };
+            cache.get(&id, || Ok::<_, Infallible>(Some(user))).unwrap();
+        }
+        assert!(cache.users.weight() <= 64 << 10 && cache.users.len() > 10);
+        let none = Cache::new(0);
+        read(&none, Some(1));
+        assert_eq!(read(&none, Some(2)), Some(2));
+    }
+}
