@@ -17,6 +17,10 @@ const FOREVER: Duration = Duration::from_hours(24 * 365 * 30);
 /// enough for one that has just been accepted, and nothing to a silent one.
 const HANDSHAKE_IN_DRAIN: Duration = Duration::from_secs(1);
 
+/// How long a connection without calls may stay once a drain began: time enough to
+/// answer the PING that follows a GOAWAY, behind which calls may be on their way.
+const QUIET_IN_DRAIN: Duration = Duration::from_secs(1);
+
 /// The spans of a connection's life.
 #[derive(Clone, Copy, Debug)]
 pub struct Spans {
@@ -56,6 +60,7 @@ pub struct Life {
     idle: Duration,
     grace: Duration,
     ending: Option<(Reason, Instant)>,
+    drain_began: Option<Instant>,
 }
 
 impl Life {
@@ -69,6 +74,7 @@ impl Life {
             idle: spans.idle,
             grace: spans.grace,
             ending: None,
+            drain_began: None,
         }
     }
 
@@ -80,10 +86,15 @@ impl Life {
                 until => Verdict::Wait(until),
             };
         }
+        let quiet_since = idle_since.unwrap_or(now);
+        if let Some(began) = self.drain_began {
+            let quiet_at = quiet_since.max(began) + QUIET_IN_DRAIN;
+            return if quiet_at <= now { Verdict::Cut(Reason::Drain) } else { Verdict::Wait(quiet_at) };
+        }
         if let Some((reason, until)) = self.ending {
             return if until <= now { Verdict::Cut(reason) } else { Verdict::Wait(until) };
         }
-        let idle_at = idle_since.unwrap_or(now) + self.idle;
+        let idle_at = quiet_since + self.idle;
         if self.old_at <= now {
             Verdict::GoAway(Reason::Age)
         } else if idle_at <= now {
@@ -100,15 +111,15 @@ impl Life {
         until
     }
 
-    /// A drain began. Its own deadline cuts, whatever the grace.
+    /// A drain began. Its own deadline cuts calls, whatever the grace.
     pub fn drain(&mut self, now: Instant) {
         self.handshake_until = self.handshake_until.min(now + HANDSHAKE_IN_DRAIN);
-        self.ending = Some((Reason::Drain, now + FOREVER));
+        self.drain_began = Some(now);
     }
 
     /// Why the connection is ending, once it is.
     pub fn ending(&self) -> Option<Reason> {
-        self.ending.map(|(reason, _)| reason)
+        self.drain_began.map(|_| Reason::Drain).or(self.ending.map(|(reason, _)| reason))
     }
 }
 
@@ -189,5 +200,19 @@ mod tests {
         let mut life = Life::new(&spans(), now);
         life.drain(now);
         assert_eq!(life.judge(now, false, Some(now)), Verdict::Wait(now + HANDSHAKE_IN_DRAIN));
+    }
+
+    #[test]
+    fn a_drain_waits_for_calls_and_a_second_for_a_peer_without_any() {
+        let now = Instant::now();
+        let mut life = Life::new(&spans(), now);
+        life.end(Reason::Age, now);
+        life.drain(now);
+        assert_eq!(life.ending(), Some(Reason::Drain));
+        let later = now + 5 * MINUTE;
+        assert_eq!(life.judge(later, true, None), Verdict::Wait(later + QUIET_IN_DRAIN));
+        assert_eq!(life.judge(later, true, Some(later)), Verdict::Wait(later + QUIET_IN_DRAIN));
+        assert_eq!(life.judge(later, true, Some(later - MINUTE)), Verdict::Cut(Reason::Drain));
+        assert_eq!(life.judge(now, true, Some(now - MINUTE)), Verdict::Wait(now + QUIET_IN_DRAIN));
     }
 }

@@ -143,6 +143,26 @@ fn a_peer_that_never_spoke_does_not_hold_up_a_drain() {
 }
 
 #[test]
+fn only_calls_hold_up_a_drain() {
+    let mut server = Trivial::serve(config());
+    let mut mute = Peer::connect(server.addr);
+    mute.call(1, "/now");
+    mute.wait_for_answer(1);
+    let mut busy = Peer::connect(server.addr);
+    busy.call(1, "/wait");
+    busy.so_far();
+    let drain = server.drain(2 * PATIENCE);
+    // Neither answers the PING that comes with the GOAWAY.
+    mute.rest();
+    assert!(busy.so_far().iter().all(|frame| frame.kind != DATA), "the call has ended");
+    server.open(1);
+    busy.wait_for_answer(1);
+    busy.rest();
+    assert_eq!(server.wait(drain), Drained::default());
+    assert_eq!(server.metric(&closed("drain")), 2);
+}
+
+#[test]
 fn what_outlasts_a_drain_is_cut_and_counted() {
     let mut server = Trivial::serve(config());
     let mut peers = [Peer::connect(server.addr), Peer::connect(server.addr), Peer::connect(server.addr)];
