@@ -57,7 +57,7 @@ impl Check {
 }
 
 /// A status that the server sent is a failed call. One that the client made up
-/// because what it reached does not speak HTTP/2 means: not connected.
+/// because the connection broke means: not connected.
 fn failed(status: &Status) -> (u8, String) {
     match status.source() {
         Some(error) if error.is::<transport::Error>() => {

@@ -8,10 +8,14 @@ use std::{
     time::Duration,
 };
 
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, sync::oneshot};
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
 };
+
+use super::greeting::Greeted;
 
 /// Runs a command on a runtime of its own: one thread is plenty for a client.
 pub fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
@@ -24,16 +28,33 @@ pub fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Connects to `HOST:PORT`, in plain text.
+/// Connects to `HOST:PORT`, in plain text, and waits until HTTP/2 is spoken there.
 ///
 /// # Errors
 /// A text that says what went wrong, for people.
 pub async fn connect(addr: &str, timeout: Duration) -> Result<Channel, String> {
+    match tokio::time::timeout(timeout, greeted(addr)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(format!("no HTTP/2 connection within {} ms", timeout.as_millis())),
+    }
+}
+
+async fn greeted(addr: &str) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(|error| causes(&error))?;
-    match tokio::time::timeout(timeout, endpoint.connect()).await {
-        Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(causes(&error)),
-        Err(_) => Err(format!("no connection within {} ms", timeout.as_millis())),
+    let (waiting, greeting) = oneshot::channel();
+    let (addr, mut waiting) = (addr.to_owned(), Some(waiting));
+    let connector = tower::service_fn(move |_| {
+        let (addr, waiting) = (addr.clone(), waiting.take());
+        async move {
+            let stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(TokioIo::new(Greeted::new(stream, waiting)))
+        }
+    });
+    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| causes(&error))?;
+    match greeting.await {
+        Ok(()) => Ok(channel),
+        Err(_) => Err("what listens there does not speak HTTP/2".into()),
     }
 }
 

@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod client;
+mod greeting;
 mod smoke;
 
 use std::{

@@ -1,6 +1,10 @@
 //! `check`: every way it can end.
 
-use std::net::TcpListener;
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    thread,
+};
 
 use crate::{cli::Cli, support::Server};
 
@@ -23,11 +27,49 @@ fn check_ends_with_2_where_nobody_listens() {
 }
 
 #[test]
-fn check_gives_up_on_a_peer_that_says_nothing() {
+fn check_ends_with_2_where_nobody_speaks_http2() {
+    // Accepted by the kernel, and by nobody else: how a process that hangs looks.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = silent.local_addr().unwrap().to_string();
-    let checked = Cli::new().run(&["check", &addr, "--timeout-ms", "100"]);
+    let checked = Cli::new().run(&["check", &addr, "--connect-timeout-ms", "100"]);
+    assert_eq!(checked.code, Some(2), "{}", checked.err);
+    assert!(checked.err.contains("no HTTP/2 connection within 100 ms"), "{}", checked.err);
+
+    let other = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n";
+    let cut_short = &[0, 0, 0, 4];
+    for opening in [&b""[..], other, cut_short] {
+        let checked = Cli::new().run(&["check", &answering(opening), "--connect-timeout-ms", "20000"]);
+        assert_eq!(checked.code, Some(2), "{opening:?}: {}", checked.err);
+        assert!(!checked.err.contains("within"), "{opening:?}: {}", checked.err);
+    }
+}
+
+#[test]
+fn check_ends_with_3_where_the_call_gets_no_answer() {
+    let settings = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let checked = Cli::new().run(&["check", &holding(settings), "--timeout-ms", "100"]);
     assert_eq!(checked.code, Some(3), "{}", checked.err);
+}
+
+/// A peer that sends this, and then closes.
+fn answering(bytes: &'static [u8]) -> String {
+    peer(bytes, |_| ())
+}
+
+/// A peer that sends this and nothing more.
+fn holding(bytes: &'static [u8]) -> String {
+    peer(bytes, |mut stream| drop(stream.read_to_end(&mut Vec::new())))
+}
+
+fn peer(bytes: &'static [u8], then: fn(TcpStream)) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(bytes).unwrap();
+        then(stream);
+    });
+    addr
 }
 
 #[test]
