@@ -107,7 +107,8 @@ impl App {
             store = Some((opened, probing));
             signals.next().await;
         }
-        tokio::spawn(signals.exit_on_next());
+        let lines = telemetry.lines().clone();
+        tokio::spawn(signals.exit_on_next(async move { lines.write_out().await }));
 
         let ended = drain(&config, &health, running).await;
         if let Some((store, probing)) = store {

@@ -48,9 +48,11 @@ impl Signals {
 
     /// Exits at once with the next one: whoever asks twice does not want to wait.
     /// For a task beside the drain.
-    pub async fn exit_on_next(mut self) {
+    /// `last` is all that is still done before that.
+    pub async fn exit_on_next(mut self, last: impl Future<Output = ()>) {
         let signal = self.next().await;
         tracing::warn!(?signal, "a second signal: exiting without waiting for calls");
+        last.await;
         std::process::exit(signal.exit_code());
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use opentelemetry::trace::TracerProvider;
 use tracing::{Level, Metadata, Subscriber};
+use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, LevelFilter, filter_fn},
@@ -27,9 +28,9 @@ pub struct Logs {
 }
 
 /// Installs the subscriber of the process: log lines, and spans where they go somewhere.
-pub fn install(config: &Config, traces: Option<&Traces>) -> Result<Logs, InitError> {
+pub fn install(config: &Config, writer: NonBlocking, traces: Option<&Traces>) -> Result<Logs, InitError> {
     let (filter, handle) = reload::Layer::new(parse(&config.log_filter)?);
-    let lines = lines(config.log_format).with_filter(filter.and(filter_fn(is_no_span)));
+    let lines = lines(config.log_format, writer).with_filter(filter.and(filter_fn(is_no_span)));
     Registry::default()
         .with(lines)
         .with(traces.map(spans))
@@ -50,12 +51,12 @@ fn parse(filter: &str) -> Result<EnvFilter, InitError> {
     EnvFilter::builder().parse(filter).map_err(|error| InitError::Filter(error.to_string()))
 }
 
-fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<S>(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
     let terminal = io::stderr().is_terminal();
-    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = fmt::layer().with_writer(writer);
     match format {
         LogFormat::Auto if terminal => lines.boxed(),
         LogFormat::Text => lines.with_ansi(terminal).boxed(),

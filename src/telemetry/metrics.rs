@@ -5,7 +5,11 @@ use std::time::Duration;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{InitError, process::Process};
+use super::{
+    InitError,
+    lines::Lines,
+    process::{self, Process},
+};
 
 /// Seconds: fine where this service answers, then as OpenTelemetry advises for
 /// calls.
@@ -22,30 +26,37 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Metrics {
     recorder: PrometheusHandle,
     process: Process,
+    /// Of whose lines the lost ones are counted.
+    lines: Option<Lines>,
 }
 
 /// Installs the recorder of the process.
-pub fn install() -> Result<Metrics, InitError> {
+pub fn install(lines: Lines) -> Result<Metrics, InitError> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &DURATIONS)
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| InitError::Twice(error.to_string()))?;
     describe();
     gauge!("user_service_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    Ok(Metrics { recorder, process: Process::start() })
+    Ok(Metrics { recorder, process: Process::start(), lines: Some(lines) })
 }
 
 impl Metrics {
     /// Of no process: for tests of what serves them.
     #[cfg(test)]
     pub fn detached() -> Self {
-        Self { recorder: PrometheusBuilder::new().build_recorder().handle(), process: Process::start() }
+        let recorder = PrometheusBuilder::new().build_recorder().handle();
+        Self { recorder, process: Process::start(), lines: None }
     }
 
     /// Everything as it is now, in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut text = self.recorder.render();
         self.process.render(&mut text);
+        if let Some(lines) = &self.lines {
+            let help = "Log lines dropped because nobody read them in time.";
+            process::add(&mut text, "user_service_log_lines_dropped_total", "counter", help, lines.dropped());
+        }
         text
     }
 

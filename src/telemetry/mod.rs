@@ -1,5 +1,6 @@
 //! What the service says of itself: logs, metrics and spans.
 
+mod lines;
 mod logs;
 mod metrics;
 mod process;
@@ -8,8 +9,8 @@ mod traces;
 
 use std::time::Duration;
 
+pub use self::{lines::Lines, metrics::Metrics, sampler::Sampler};
 use self::{logs::Logs, traces::Traces};
-pub use self::{metrics::Metrics, sampler::Sampler};
 use crate::config::Config;
 
 /// The target of spans that go to the collector. Nothing else goes there, so log
@@ -30,6 +31,7 @@ pub enum InitError {
 /// Logs, metrics and spans, switched on.
 #[derive(Debug)]
 pub struct Telemetry {
+    lines: Lines,
     logs: Logs,
     metrics: Metrics,
     traces: Option<Traces>,
@@ -37,10 +39,11 @@ pub struct Telemetry {
 
 /// Switches everything on for the process. `env` looks up the `OTEL_*` variables.
 pub fn init(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> Result<Telemetry, InitError> {
-    let metrics = metrics::install()?;
+    let (writer, lines) = lines::start();
+    let metrics = metrics::install(lines.clone())?;
     let traces = Traces::from_env(env)?;
-    let logs = logs::install(config, traces.as_ref())?;
-    Ok(Telemetry { logs, metrics, traces })
+    let logs = logs::install(config, writer, traces.as_ref())?;
+    Ok(Telemetry { lines, logs, metrics, traces })
 }
 
 impl Telemetry {
@@ -54,21 +57,33 @@ impl Telemetry {
         &self.metrics
     }
 
+    /// The log lines that are still to be written.
+    pub fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
     /// Puts another log filter in force.
     pub fn set_log_filter(&self, filter: &str) -> Result<(), InitError> {
         self.logs.set_filter(filter)
     }
 
-    /// Sends what spans there are and ends; waits no longer than `timeout`. Comes
-    /// last in a shutdown, as every call that ends before it has a span to send.
+    /// Sends what spans there are, for no longer than `timeout`, and then writes the
+    /// last log lines. Comes last in a shutdown, as every call that ends before it
+    /// has a span to send.
     pub async fn shutdown(self, timeout: Duration) {
-        let Some(traces) = self.traces else { return };
-        // It blocks until the exporter's own thread is done, which a thread that drives tasks must not.
-        let flushed = tokio::task::spawn_blocking(move || traces.shutdown(timeout));
-        match tokio::time::timeout(timeout, flushed).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "the last spans may not have been sent"),
-            _ => tracing::warn!("the last spans were not sent in time"),
+        if let Some(traces) = self.traces {
+            flush(traces, timeout).await;
         }
+        self.lines.write_out().await;
+    }
+}
+
+async fn flush(traces: Traces, timeout: Duration) {
+    // It blocks until the exporter's own thread is done, which a thread that drives tasks must not.
+    let flushed = tokio::task::spawn_blocking(move || traces.shutdown(timeout));
+    match tokio::time::timeout(timeout, flushed).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the last spans may not have been sent"),
+        _ => tracing::warn!("the last spans were not sent in time"),
     }
 }

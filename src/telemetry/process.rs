@@ -63,7 +63,8 @@ impl Process {
     }
 }
 
-fn add(text: &mut String, name: &str, kind: &str, help: &str, value: impl Display) {
+/// Appends a metric that is not in the recorder.
+pub fn add(text: &mut String, name: &str, kind: &str, help: &str, value: impl Display) {
     // A string takes every write.
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
 }

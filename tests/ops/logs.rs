@@ -1,14 +1,16 @@
 //! The log: one line for a call, and nothing of anybody in it.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use futures_util::future::join_all;
+use tokio::runtime::Runtime;
 use tonic::Code;
 use user_service::proto::user::v1::{CreateUserRequest, GetUserRequest, User, get_user_request};
 
 use crate::{
+    admin::ask,
     calls::{Caller, GET_USER},
-    support::Server,
+    support::{PATIENCE, Server},
 };
 
 /// The lines about calls, up to the end of the process.
@@ -68,6 +70,33 @@ async fn a_flood_of_failures_is_counted_and_not_logged() {
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
     let lines = call_lines(server);
     assert!((100..=100 * seconds).contains(&lines.len()), "{} lines in {seconds} s", lines.len());
+}
+
+#[test]
+fn whoever_stops_reading_the_log_holds_up_nothing() {
+    // A line for every frame: they fill the pipe and the queue soon.
+    let mut server = Server::start(&["--log-filter", "info,h2=trace"]);
+    let reading = Arc::clone(&server.reading);
+    let unread = reading.lock().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let caller = runtime.block_on(Caller::connect(server.grpc_addr));
+    let dropped = || {
+        let metrics = ask(server.admin_addr, "GET /metrics").body;
+        let prefix = "user_service_log_lines_dropped_total ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(prefix));
+        line.expect("it is counted").parse::<u64>().unwrap()
+    };
+    assert_eq!(dropped(), 0);
+    let begun = Instant::now();
+    while dropped() == 0 {
+        let statuses = runtime.block_on(join_all((0..20).map(|_| caller.call(GET_USER, &[]))));
+        assert!(statuses.iter().all(|status| status.code() == Code::NotFound), "{statuses:?}");
+        assert!(begun.elapsed() < 2 * PATIENCE, "no line is dropped");
+    }
+    runtime.shutdown_background();
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    drop(unread);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,10 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, Receiver},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -20,6 +23,8 @@ pub struct Server {
     child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
+    /// No line of the log is read while this is locked.
+    pub reading: Arc<Mutex<()>>,
     pub grpc_addr: SocketAddr,
     pub admin_addr: SocketAddr,
 }
@@ -45,10 +50,18 @@ impl Server {
         let mut child = command.spawn().expect("the server starts");
         let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let (send, lines) = mpsc::channel();
-        // Reads to the end whether or not anybody listens: a full pipe would stop the server.
-        thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| drop(send.send(line))));
+        let reading = Arc::new(Mutex::new(()));
+        let may_read = Arc::clone(&reading);
+        // Reads to the end whether or not anybody listens.
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                drop(may_read.lock());
+                drop(send.send(line));
+            }
+        });
         let unset = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut server = Self { child, lines, seen: Vec::new(), grpc_addr: unset, admin_addr: unset };
+        let mut server =
+            Self { child, lines, seen: Vec::new(), reading, grpc_addr: unset, admin_addr: unset };
         let listening = server.wait_for_line("\"listening\"");
         server.grpc_addr = addr(&listening, "grpc_addr");
         server.admin_addr = addr(&listening, "admin_addr");
