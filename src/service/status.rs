@@ -26,6 +26,10 @@ pub const RESOURCE_TYPE: &str = "user.v1.User";
 /// queue to have drained, short enough not to be noticed.
 const OVERLOAD_DELAY: Duration = Duration::from_millis(500);
 
+/// When a caller may come back to a store that opens, or may have room again:
+/// how often the store itself is asked.
+const STORE_DELAY: Duration = Duration::from_secs(1);
+
 /// The most violations that one status lists. All of them travel in one header,
 /// and clients refuse headers from 8 KiB on.
 const MAX_VIOLATIONS: usize = 32;
@@ -67,9 +71,12 @@ pub fn about(error: Error, id: &str) -> Status {
         ),
         Error::DeadlineExceeded => deadline_exceeded(),
         Error::Overloaded => overloaded(),
-        Error::Unavailable(_) => {
-            plain(Code::Unavailable, "STORE_UNAVAILABLE", "the store is unavailable; nothing was applied")
-        }
+        Error::Unavailable(_) => retry(
+            Code::Unavailable,
+            "STORE_UNAVAILABLE",
+            "the store is unavailable; nothing was applied",
+            STORE_DELAY,
+        ),
         Error::OutcomeUnknown => plain(
             Code::Unknown,
             "OUTCOME_UNKNOWN",
@@ -83,10 +90,11 @@ pub fn about(error: Error, id: &str) -> Status {
 /// call, for it carried a request id.
 pub fn safe_to_repeat() -> Status {
     faults::log(&Error::OutcomeUnknown);
-    plain(
+    retry(
         Code::Unavailable,
         "OUTCOME_UNKNOWN",
         "whether the write was applied is unknown: repeat it with the same request_id",
+        STORE_DELAY,
     )
 }
 
@@ -102,7 +110,7 @@ pub fn draining() -> Status {
 
 /// The store is not open yet.
 pub fn starting() -> Status {
-    plain(Code::Unavailable, "STARTING", "the server is starting")
+    retry(Code::Unavailable, "STARTING", "the server is starting", STORE_DELAY)
 }
 
 /// Time ran out.

@@ -3,7 +3,13 @@ use crate::service::testing::{bad_fields, details};
 
 #[test]
 fn whoever_is_turned_away_is_told_when_to_come_back() {
-    for (status, reason, millis) in [(overloaded(), "OVERLOADED", 500), (draining(), "DRAINING", 0)] {
+    for (status, reason, millis) in [
+        (overloaded(), "OVERLOADED", 500),
+        (draining(), "DRAINING", 0),
+        (starting(), "STARTING", 1_000),
+        (status(Error::Unavailable("no room")), "STORE_UNAVAILABLE", 1_000),
+        (safe_to_repeat(), "OUTCOME_UNKNOWN", 1_000),
+    ] {
         let details = details(&status, Code::Unavailable, reason);
         assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_millis(millis)));
         let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap();
@@ -19,7 +25,7 @@ fn what_cannot_be_retried_says_nothing_of_retrying() {
         (deadline_exceeded(), Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         (internal(), Code::Internal, "INTERNAL"),
         (unimplemented(), Code::Unimplemented, "UNKNOWN_METHOD"),
-        (starting(), Code::Unavailable, "STARTING"),
+        (status(Error::OutcomeUnknown), Code::Unknown, "OUTCOME_UNKNOWN"),
     ] {
         assert!(details(&status, code, reason).retry_info().is_none());
         assert!(!status.metadata().contains_key("grpc-retry-pushback-ms"));
