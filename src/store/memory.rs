@@ -19,9 +19,10 @@ use crate::domain::{
     UserKey, Write, Written,
 };
 
-/// The change log is bounded in rows as well as in time: nothing else keeps a
-/// long run of writes from eating the memory.
+/// The change log and the request ids are bounded in rows as well as in time:
+/// nothing else keeps a long run of writes from eating the memory.
 const MAX_CHANGES: usize = 100_000;
+const MAX_REQUEST_IDS: usize = 100_000;
 
 /// How many rows of each kind one write clears away. More than the one that it
 /// adds, so that clearing keeps up.
@@ -140,7 +141,8 @@ impl State {
         }
         for _ in 0..BITE {
             let Some((time, key)) = self.recorded_at.front() else { break };
-            if time.as_micros() >= before(Idempotency::RETENTION) {
+            if time.as_micros() >= before(Idempotency::RETENTION) && self.recorded_at.len() <= MAX_REQUEST_IDS
+            {
                 break;
             }
             // The key may have been used again since.
@@ -207,5 +209,34 @@ impl Transaction for State {
         self.recorded.insert(idempotency.key, (now, recorded));
         self.recorded_at.push_back((now, idempotency.key));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_request_ids_and_changes_make_room_for_new_ones() {
+        let mut state = State::default();
+        let now = Timestamp::now();
+        let id = UserId::parse("ada").unwrap();
+        let over = u64::try_from(MAX_CHANGES.max(MAX_REQUEST_IDS)).unwrap() + 10;
+        let key = |number: u64| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            key
+        };
+        for number in 1..=over {
+            state.expire(now, Duration::MAX);
+            state.log(now, None);
+            let idempotency = Idempotency { key: key(number), payload: [0; 32] };
+            state.record(&idempotency, &id, number, now).unwrap();
+        }
+        state.expire(now, Duration::MAX);
+        assert_eq!((state.changes.len(), state.recorded.len()), (MAX_CHANGES, MAX_REQUEST_IDS));
+        assert_eq!(state.recorded_at.len(), MAX_REQUEST_IDS);
+        assert!(state.recorded(&key(1), now).unwrap().is_none());
+        assert!(state.recorded(&key(over), now).unwrap().is_some());
     }
 }
