@@ -47,8 +47,12 @@ impl Logs {
     }
 }
 
+/// What h2 warns of is what peers do, a line for each time: that would be a log at
+/// their mercy. A filter that names h2 itself wins.
 fn parse(filter: &str) -> Result<EnvFilter, InitError> {
-    EnvFilter::builder().parse(filter).map_err(|error| InitError::Filter(error.to_string()))
+    EnvFilter::builder()
+        .parse(format!("h2=error,{filter}"))
+        .map_err(|error| InitError::Filter(error.to_string()))
 }
 
 fn lines<S>(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
