@@ -1,7 +1,9 @@
 //! The status codes of gRPC by their names, and whose fault each one is.
 
 use http::{HeaderMap, StatusCode};
-use tonic::{Code, Status};
+use tonic::Code;
+
+use crate::service::headers::GRPC_STATUS;
 
 /// How many codes there are; codes number from zero without a gap.
 pub const CODES: usize = 17;
@@ -64,7 +66,7 @@ pub fn is_server_fault(code: Code) -> bool {
 
 /// The status in trailers, or in the head of an answer that has no body.
 pub fn in_headers(headers: &HeaderMap) -> Option<Code> {
-    headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+    headers.get(&GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 
 /// The status that clients make of an HTTP answer that carries none of gRPC's.

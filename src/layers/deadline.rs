@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     domain::Deadline,
     service::{
+        headers::GRPC_TIMEOUT,
         methods::{Kind, Matched},
         status,
     },
@@ -42,7 +43,7 @@ impl<S> Deadlines<S> {
     /// The server's own default and maximum are for unary calls only: a stream
     /// lives for as long as its client wants it to.
     fn timeout<B>(&self, request: &Request<B>) -> Result<Option<Duration>, Malformed> {
-        let asked = match request.headers().get("grpc-timeout") {
+        let asked = match request.headers().get(&GRPC_TIMEOUT) {
             None => None,
             Some(value) => Some(parse(value)?),
         };

@@ -13,7 +13,10 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::code;
-use crate::telemetry::{SPAN_TARGET, Sampler};
+use crate::{
+    service::headers::TRACEPARENT,
+    telemetry::{SPAN_TARGET, Sampler},
+};
 
 /// What a call's trace is known by, and its span where it has one.
 #[derive(Debug)]
@@ -64,7 +67,7 @@ impl Trace {
 
 /// The span that the caller names, as W3C Trace Context spells it.
 fn parent(headers: &HeaderMap) -> Option<SpanContext> {
-    let mut values = headers.get_all("traceparent").iter();
+    let mut values = headers.get_all(&TRACEPARENT).iter();
     // Two of them cannot both be right.
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (trace, span, flags) = parse(value)?;

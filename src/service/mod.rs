@@ -3,6 +3,7 @@
 mod article;
 mod call;
 mod faults;
+pub mod headers;
 pub mod health;
 pub mod methods;
 mod reflection;

@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
+use super::headers::GRPC_STATUS;
+
 /// What a call is answered with: one message, or whatever tonic streams.
 ///
 /// A unary answer is one frame of data and the trailers that say OK; it needs no
@@ -52,7 +54,7 @@ impl Body for Reply {
             Part::Message(message) => (Frame::data(std::mem::take(message)), Part::Ok),
             Part::Ok => {
                 let mut trailers = HeaderMap::with_capacity(1);
-                trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+                trailers.insert(&GRPC_STATUS, HeaderValue::from_static("0"));
                 (Frame::trailers(trailers), Part::End)
             }
             Part::End => return Poll::Ready(None),

@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use prost::Message;
 use tonic::{Status, metadata::MetadataMap};
 
-use super::{reply::Reply, status};
+use super::{headers::GRPC_ENCODING, reply::Reply, status};
 
 /// Before each message: whether it is compressed, and its length in four bytes.
 const PREFIX: usize = 5;
@@ -83,7 +83,7 @@ fn declared(message: &[u8]) -> usize {
 /// A message without its prefix and its compression.
 fn unpack(mut message: Bytes, headers: &HeaderMap, limit: usize) -> Result<Bytes, Status> {
     let prefix = message.split_to(PREFIX);
-    match (prefix[0], headers.get("grpc-encoding").map(HeaderValue::as_bytes)) {
+    match (prefix[0], headers.get(&GRPC_ENCODING).map(HeaderValue::as_bytes)) {
         (0, _) => Ok(message),
         (1, Some(b"gzip")) => gunzip(&message, limit),
         (1, None | Some(b"identity")) => {

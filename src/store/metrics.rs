@@ -16,7 +16,8 @@ pub const QUEUE_DEPTH: &str = "user_service_store_queue_depth";
 pub const BATCH_SIZE: &str = "user_service_store_batch_size";
 pub const WRITABLE: &str = "user_service_store_writable";
 
-/// How long each operation takes, from the call to the answer.
+/// How long each operation takes, from the call to the answer; a read that the
+/// cache answers is none.
 pub(super) struct Durations {
     pub get: Histogram,
     pub batch_get: Histogram,

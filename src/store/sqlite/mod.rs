@@ -133,15 +133,19 @@ fn check(deadline: Deadline) -> Result<(), Error> {
 #[async_trait]
 impl Store for SqliteStore {
     async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
-        let _timer = Timer::start(&self.inner.durations.get);
-        check(deadline)?;
+        let Inner { readers, cache, durations, .. } = &*self.inner;
         // Microseconds, as a rule: not worth a change of thread.
-        let Inner { readers, cache, .. } = &*self.inner;
+        let read = || {
+            let _timer = Timer::start(&durations.get);
+            check(deadline)?;
+            readers.with(|connection| match key {
+                UserKey::Id(id) => rows::by_id(connection, id),
+                UserKey::Email(email) => rows::by_email(connection, email),
+            })
+        };
         match key {
-            UserKey::Id(id) => cache.get(id, || readers.with(|connection| rows::by_id(connection, id))),
-            UserKey::Email(email) => {
-                Ok(readers.with(|connection| rows::by_email(connection, email))?.map(Arc::new))
-            }
+            UserKey::Id(id) => cache.get(id, read),
+            UserKey::Email(_) => Ok(read()?.map(Arc::new)),
         }
     }
 
