@@ -23,13 +23,14 @@ run: ## Serve on port 50051, on SQLite (user-service.db).
 	cargo run --locked
 
 .PHONY: test
-test: tools chart ## Everything a change must pass: format, lints, all tests.
+test: tools chart dashboards-check ## Everything a change must pass: format, lints, all tests.
 	cargo fmt --check
 	bin/buf lint
 	bin/buf format --diff --exit-code
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --no-fail-fast 2>&1 | tools/tally.sh
 	tools/chart/accepted.sh $(BUILT)/debug/user-service
+	$(PYTHON) tests/dashboards/live.py $(BUILT)/debug/user-service
 
 .PHONY: chart
 chart: bin/.built .venv/.built ## Check the Dockerfile and the Helm chart: docs, lints, unit tests, schemas of Kubernetes.
@@ -41,6 +42,17 @@ chart: bin/.built .venv/.built ## Check the Dockerfile and the Helm chart: docs,
 .PHONY: chart-docs
 chart-docs: .venv/.built ## Write the chart's schema and README from its values.yaml.
 	$(PYTHON) tools/chart/generate.py helm/user-service
+
+.PHONY: dashboards
+dashboards: .venv/.built ## Write Grafana's dashboard and Prometheus' rules from their description.
+	$(PYTHON) tools/dashboards/generate.py
+
+.PHONY: dashboards-check
+dashboards-check: .venv/.built ## Check dashboard, rules and alerts: that they are what the description says, and right.
+	@tools/packages.sh promtool=prometheus
+	$(PYTHON) tools/dashboards/generate.py --check
+	$(PYTHON) tests/dashboards/lint.py
+	$(PYTHON) tests/dashboards/alerts.py
 
 .PHONY: image
 image: IMAGE := target/image/$(ARCH)
@@ -94,7 +106,7 @@ bin/.built: tools/go.mod tools/go.sum
 	cd tools && $(GO_BUILD) -o ../bin/ tool
 	touch $@
 
-.venv/.built: $(CLIENTS)/python/requirements.txt tools/chart/requirements.txt
+.venv/.built: $(CLIENTS)/python/requirements.txt tools/chart/requirements.txt tools/dashboards/requirements.txt
 	python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$^)
 	touch $@

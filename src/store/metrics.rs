@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `user_service_store_operation_duration_seconds` | histogram | `operation`: `get`, `batch_get`, `list`, `write` |
 //! | `user_service_store_queue_depth` | gauge: writes that wait for the writer | |
+//! | `user_service_store_queue_limit` | gauge: how many may wait before more are turned away | |
 //! | `user_service_store_batch_size` | histogram: writes in one commit | |
 //! | `user_service_store_writable` | gauge: 1 where writes work, 0 where they are off | |
 
@@ -13,6 +14,7 @@ use metrics::{Gauge, Histogram, describe_gauge, describe_histogram, gauge, histo
 
 pub const OPERATION_DURATION: &str = "user_service_store_operation_duration_seconds";
 pub const QUEUE_DEPTH: &str = "user_service_store_queue_depth";
+pub const QUEUE_LIMIT: &str = "user_service_store_queue_limit";
 pub const BATCH_SIZE: &str = "user_service_store_batch_size";
 pub const WRITABLE: &str = "user_service_store_writable";
 
@@ -45,8 +47,10 @@ pub(super) struct WriterMetrics {
 }
 
 impl WriterMetrics {
-    pub fn new() -> Self {
+    pub fn new(queue_limit: usize) -> Self {
         describe_gauge!(QUEUE_DEPTH, "Writes that wait for the store's writer");
+        describe_gauge!(QUEUE_LIMIT, "How many writes may wait before more are turned away");
+        gauge!(QUEUE_LIMIT).set(f64::from(u32::try_from(queue_limit).unwrap_or(u32::MAX)));
         describe_histogram!(BATCH_SIZE, "Writes in one commit of the store");
         Self { queue_depth: gauge!(QUEUE_DEPTH), batch_size: histogram!(BATCH_SIZE) }
     }

@@ -77,10 +77,11 @@ impl SqliteStore {
         let path = schema::absolute(path)?;
         let lock = schema::lock(&path)?;
         let connection = schema::open_writer(&path)?;
-        let (queue, requests) = sync_channel(config.store_queue.max(1));
+        let queue_limit = config.store_queue.max(1);
+        let (queue, requests) = sync_channel(queue_limit);
         let gate = Arc::new(Gate::new());
         let cache = Arc::new(Cache::new(config.store_cache_bytes));
-        let writer_metrics = WriterMetrics::new();
+        let writer_metrics = WriterMetrics::new(queue_limit);
         let writer = Writer {
             connection,
             queue: requests,

@@ -1,0 +1,180 @@
+"""The board: one row for each question that somebody on call asks, in that order."""
+
+import slo
+from panels import ON, SOURCE, figure, heat, lines
+from rules import CALLS, FAULTS
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, QueryVariable, Row
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync, VariableOption, VariableRefresh, VariableSort,
+)
+
+API = f"{ON}, {slo.API}"
+RATE = "[$__rate_interval]"
+METHOD = "grpc_service, grpc_method"
+METHOD_LEGEND = "{{grpc_service}}/{{grpc_method}}"
+
+
+def rate(metric: str, by: str = "", where: str = ON) -> str:
+    grouped = f"sum by ({by})" if by else "sum"
+    return f"{grouped} (rate({metric}{{{where}}}{RATE}))"
+
+
+def quantile(q: float, histogram: str, by: str = "", where: str = ON) -> str:
+    return f"histogram_quantile({q}, {rate(histogram + '_bucket', ', '.join(filter(None, ['le', by])), where)})"
+
+
+def burn(window: str) -> str:
+    """As recorded for the alerts, but of the chosen instances alone."""
+    faults, calls = (slo.over(series, f"{{{ON}}}", window) for series in (FAULTS, CALLS))
+    return f"sum ({faults}) / sum ({calls}) / {slo.BUDGET}"
+
+
+def objective():
+    colors = [(None, "red"), (0, "orange"), (0.25, "green")]
+    # An alert about a whole job has no instance.
+    alerts = 'ALERTS{job=~"$job", instance=~"$instance|", alertname=~"UserService.+"}'
+    yield figure(
+        "Error budget left", f"Of the failures that {slo.OBJECTIVE:.1%} in 30 days allows, how many are left.",
+        "percentunit", f"1 - ({burn('30d')})", steps=colors)
+    yield figure(
+        "Answered", "The share of calls in 30 days that did not fail through a fault of the service.",
+        "percentunit", f"1 - ({burn('30d')}) * {slo.BUDGET}")
+    yield figure(
+        "Calls", "Calls a second that count for the objective: of the API, without health and reflection.",
+        "reqps", f"sum ({CALLS}{{{ON}}})")
+    yield figure(
+        "Alerts", "Alerts that fire, and those that will unless it gets better. None is the good case.",
+        "short", f"count by (alertname, severity, alertstate) ({alerts})",
+        "{{alertname}} {{severity}} {{alertstate}}", steps=[(None, "red")])
+    yield lines(
+        "Budget burn by window",
+        "How many times as fast as allowed the budget goes. Alerts: 14.4 over 1h, 6 over 6h, 3 over 1d, 1 over 3d.",
+        "short", *((burn(window), window) for window in ["5m", "1h", "6h", "1d", "3d"]), span=24)
+
+
+def calls():
+    handled, handling = "grpc_server_handled_total", "grpc_server_handling_seconds"
+    faults = rate(handled, METHOD, f"{API}, {slo.FAULTS}")
+    yield lines("Calls by method", "Calls that began.", "reqps",
+                (rate("grpc_server_started_total", METHOD, API), METHOD_LEGEND))
+    yield lines("Calls by code", "Calls that ended, by the code they ended with.", "reqps",
+                (f"{rate(handled, 'grpc_code', API)} > 0", "{{grpc_code}}"), stacked=True)
+    yield lines("Failed through the service", "The share of each method's calls that count against the objective.",
+                "percentunit", (f"{faults} / {rate(handled, METHOD, API)}", METHOD_LEGEND))
+    yield heat("Latency", "How long calls of the API took that ended OK.", "s",
+               f"sum by (le) (increase({handling}_bucket{{{API}}}{RATE}))")
+    yield lines("Latency of calls that ended OK", "Half, 95% and 99% of the calls took no longer.", "s",
+                *((quantile(q, handling, where=API), name) for q, name in [(0.5, "p50"), (0.95, "p95"), (0.99, "p99")]),
+                span=12)
+    yield lines("Latency by method, p99", "99% of the calls that ended OK took no longer.", "s",
+                (quantile(0.99, handling, METHOD, API), METHOD_LEGEND), span=12)
+    yield lines("Latency by code, p99", "99% of the calls with this code took no longer; failures are told from answers.",
+                "s", (quantile(0.99, "rpc_server_call_duration_seconds", "rpc_response_status_code",
+                               f'{ON}, rpc_method=~"(user[.]v1[.])?UserService/.+"'), "{{rpc_response_status_code}}"),
+                span=12)
+
+
+def streams():
+    streaming = f'{ON}, grpc_type!="unary"'
+    others = f'{ON}, grpc_service!~"user[.]v1[.]UserService|UserService"'
+    yield lines("Messages received", "Messages from callers.", "mps",
+                (rate("grpc_server_msg_received_total", METHOD, API), METHOD_LEGEND))
+    yield lines("Messages sent", "Messages to callers.", "mps",
+                (rate("grpc_server_msg_sent_total", METHOD, API), METHOD_LEGEND))
+    yield lines("Streams open", "Streaming calls in flight: health watches and reflection.", "short",
+                (f"sum by ({METHOD}) (grpc_server_calls_in_flight{{{streaming}}})", METHOD_LEGEND))
+    yield lines("Streams ended by code", "Streaming calls that ended.", "reqps",
+                (rate("grpc_server_handled_total", "grpc_code", streaming), "{{grpc_code}}"), span=12)
+    yield lines("Calls that are not of the API", "Health, reflection, and paths that nothing is served under.", "reqps",
+                (rate("grpc_server_started_total", METHOD, others), METHOD_LEGEND), span=12)
+
+
+def saturation():
+    connections = "grpc_server_connections"
+    by_instance = "{{instance}}"
+    yield lines("Calls in flight", "Calls that count against the limits, and the limits of all instances.", "short",
+                (f"sum by (kind) (grpc_server_admission_in_flight{{{ON}}})", "{{kind}}"),
+                (f"sum by (kind) (grpc_server_admission_limit{{{ON}}})", "{{kind}} limit"))
+    yield lines("Calls turned away", "Answered UNAVAILABLE, because the limit was reached.", "reqps",
+                (rate("grpc_server_admission_shed_total", "kind"), "{{kind}}"))
+    yield lines("Calls that went wrong inside", "Panics, and calls cut with their connection by its age or a drain.",
+                "reqps", (rate("grpc_server_panics_total"), "panics"), (rate("grpc_server_calls_cut_total"), "cut"))
+    yield lines("Connections", "By what they are at, and the limit of all instances.", "short",
+                (f"sum by (state) ({connections}{{{ON}}})", "{{state}}"),
+                (f"sum ({connections}_limit{{{ON}}})", "limit"))
+    yield lines("Connections that came", "Accepted, refused over the limit, and failed to be accepted.", "cps",
+                *((rate(f"grpc_server_{name}_total"), legend) for name, legend in [
+                    ("connections_accepted", "accepted"), ("connections_refused", "refused"),
+                    ("accept_errors", "errors")]))
+    yield lines("Connections that went", "Why they ended.", "cps",
+                (rate(f"{connections}_closed_total", "reason"), "{{reason}}"), stacked=True)
+    yield lines("Writes that wait", "Writes in the queue of the store's writer, and how many may be.", "short",
+                (f"user_service_store_queue_depth{{{ON}}}", by_instance),
+                (f"user_service_store_queue_limit{{{ON}}}", by_instance + " limit"), span=6)
+    yield lines("CPU", "CPUs kept busy.", "short", (rate("process_cpu_seconds_total", "instance"), by_instance), span=6)
+    yield lines("Memory", "Memory that is resident.", "bytes",
+                (f"process_resident_memory_bytes{{{ON}}}", by_instance), span=6)
+    yield lines("Files", "File descriptors that are open, and how many may be.", "short",
+                (f"process_open_fds{{{ON}}}", by_instance), (f"process_max_fds{{{ON}}}", by_instance + " limit"), span=6)
+
+
+def rollout():
+    yield lines("Instances by version", "Which versions run.", "short",
+                (f"count by (version) (user_service_build_info{{{ON}}})", "{{version}}"), stacked=True)
+    yield lines("Instances that answer", "1 where Prometheus could scrape the instance.", "short",
+                (f"up{{{ON}}}", "{{instance}}"))
+    yield lines("Uptime", "Since when each process runs.", "s",
+                (f"time() - process_start_time_seconds{{{ON}}}", "{{instance}}"), span=4)
+    yield lines("Restarts", "How often each instance was restarted in the last hour.", "short",
+                (f"changes(process_start_time_seconds{{{ON}}}[1h])", "{{instance}}"), span=4)
+
+
+def dependencies():
+    took, batch = "user_service_store_operation_duration_seconds", "user_service_store_batch_size"
+    yield lines("Operations of the store", "Operations that ended.", "ops",
+                (rate(f"{took}_count", "operation"), "{{operation}}"))
+    yield lines("Latency of the store, p99", "99% of the operations took no longer.", "s",
+                (quantile(0.99, took, "operation"), "{{operation}}"))
+    yield lines("Store takes writes", "1 where writes work, 0 where they are off.", "short",
+                (f"user_service_store_writable{{{ON}}}", "{{instance}}"))
+    yield lines("Writes in one commit", "How many writes share the cost of one commit: the mean, and p99.", "short",
+                (f"{rate(batch + '_sum')} / {rate(batch + '_count')}", "mean"), (quantile(0.99, batch), "p99"))
+    yield lines("Reads by the cache", "Reads of one user, by whether the cache had it.", "reqps",
+                (rate("user_service_store_cache_lookups_total", "result"), "{{result}}"), stacked=True)
+    yield lines("Spans and log lines",
+                "Spans by what became of them, none where no collector is set; and log lines that nobody took in time.",
+                "short", (rate("user_service_trace_spans_total", "outcome"), "spans {{outcome}}"),
+                (rate("user_service_log_lines_dropped_total"), "log lines dropped"))
+
+
+ROWS = [
+    ("Objective", objective),
+    ("Calls: rate, errors, duration", calls),
+    ("Streams and messages", streams),
+    ("Saturation", saturation),
+    ("Rollout", rollout),
+    ("Dependencies", dependencies),
+]
+
+
+def variable(name: str, label: str, query: str) -> QueryVariable:
+    chosen = VariableOption(selected=True, text="All", value="$__all")
+    asked = QueryVariable(name).label(label).datasource(SOURCE).query(query).multi(True).include_all(True)
+    return asked.all_value(".+").current(chosen).refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(
+        VariableSort.ALPHABETICAL_ASC)
+
+
+def board():
+    made = Dashboard("User service").uid("user-service").tags(["user-service", "grpc"]).readonly()
+    made.description("What an engineer on call asks of user-service. Generated; changes belong into tools/dashboards.")
+    made.tooltip(DashboardCursorSync.CROSSHAIR).refresh("30s").time("now-1h", "now").timezone("browser")
+    made.with_variable(DatasourceVariable("datasource").label("Data source").type("prometheus"))
+    made.with_variable(variable("job", "Job", "label_values(user_service_build_info, job)"))
+    made.with_variable(
+        variable("instance", "Instance", 'label_values(user_service_build_info{job=~"$job"}, instance)'))
+    for title, panels in ROWS:
+        made.with_row(Row(title))
+        for panel in panels():
+            made.with_panel(panel)
+    return made.build()

@@ -1,0 +1,51 @@
+"""Writes the board of Grafana and the rules of Prometheus into deploy/; with
+--check it writes nothing, and fails where what is there is stale."""
+
+import json
+import pathlib
+import sys
+
+import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+import rules
+from board import board
+
+DEPLOY = pathlib.Path(__file__).resolve().parents[2] / "deploy"
+HEAD = "# Written by `make dashboards` from tools/dashboards; changes belong there.\n"
+
+
+def text(dumper: yaml.Dumper, value: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+yaml.add_representer(str, text, Dumper=yaml.SafeDumper)
+
+
+def dashboard() -> str:
+    made = json.loads(json.dumps(board(), cls=JSONEncoder))
+    # Grafana gives panels ids where there are none, and then calls the board changed.
+    for number, panel in enumerate(made["panels"], start=1):
+        panel["id"] = number
+    return json.dumps(made, indent=2) + "\n"
+
+
+def files() -> dict[pathlib.Path, str]:
+    made = {DEPLOY / "grafana" / "user-service.json": dashboard()}
+    for name, content in rules.files().items():
+        dumped = yaml.dump(content, Dumper=yaml.SafeDumper, sort_keys=False, width=110)
+        made[DEPLOY / "prometheus" / name] = HEAD + dumped
+    return made
+
+
+def main() -> None:
+    stale = [path for path, content in files().items() if not path.exists() or path.read_text() != content]
+    for path in stale:
+        if "--check" in sys.argv[1:]:
+            sys.exit(f"{path.relative_to(DEPLOY.parent)} is stale: run `make dashboards`")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files()[path])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The rules of Prometheus: what is recorded, and what wakes somebody."""
+
+import slo
+
+WHERE = f'job="{slo.JOB}"'
+BY = "by (namespace, job)"
+CALLS = "instance:user_service_calls:rate5m"
+FAULTS = "instance:user_service_faults:rate5m"
+
+
+def recorded() -> list[dict]:
+    by = "by (namespace, job, instance)"
+    rules = [
+        record(CALLS, f"sum {by} (rate(grpc_server_handled_total{{{WHERE}, {slo.API}}}[5m]))"),
+        record(FAULTS, f"sum {by} (rate(grpc_server_handled_total{{{WHERE}, {slo.API}, {slo.FAULTS}}}[5m]))"),
+    ]
+    for window in slo.WINDOWS:
+        faults, calls = (slo.over(series, "", window) for series in (FAULTS, CALLS))
+        rules.append(record(
+            f"job:user_service_budget_burn:{window}",
+            f"sum {BY} ({faults})\n  / sum {BY} ({calls})\n  / {slo.BUDGET}",
+        ))
+    for burn in slo.BURNS:
+        rules.append(record(
+            f"job:user_service_faults:{burn.long}",
+            f"sum {BY} ({slo.over(FAULTS, '', burn.long)}) * {slo.EVERY_SECONDS}",
+        ))
+    return rules
+
+
+def burn_alerts() -> list[dict]:
+    return [
+        alert(
+            "UserServiceBudgetBurn",
+            f"job:user_service_budget_burn:{burn.long} > {burn.factor}\n"
+            f"  and job:user_service_budget_burn:{burn.short} > {burn.factor}\n"
+            f"  and job:user_service_faults:{burn.long} >= {slo.FEWEST_FAULTS}",
+            burn.hold,
+            burn.severity,
+            "Calls fail {{ $value | humanize }} times as fast as the objective allows",
+            f"More than {burn.spent}; the objective is {slo.OBJECTIVE:.1%} of calls in 30 days.",
+            window=burn.long,
+        )
+        for burn in slo.BURNS
+    ]
+
+
+def symptom_alerts() -> list[dict]:
+    on = f"{{{WHERE}}}"
+    shed = f"sum {BY} (rate(grpc_server_admission_shed_total{on}[5m]))"
+    started = f"sum {BY} (rate(grpc_server_started_total{{{WHERE}, {slo.API}}}[5m]))"
+    return [
+        alert(
+            "UserServiceAbsent", f"absent(up{on} == 1)", "5m", "critical",
+            "No instance answers Prometheus",
+            "Nobody is served, or nobody is watched: no target of the job could be scraped.",
+        ),
+        alert(
+            "UserServiceInstanceDown", f"up{on} == 0", "10m", "warning",
+            "{{ $labels.instance }} does not answer Prometheus",
+            "The other instances serve what this one does not.",
+        ),
+        alert(
+            "UserServiceRestarts", f"changes(process_start_time_seconds{on}[30m]) > 2", "0m", "warning",
+            "{{ $labels.instance }} was restarted {{ $value }} times in half an hour",
+            "It crashes, runs out of memory, or its liveness probe fails.",
+        ),
+        alert(
+            "UserServiceSlow", slow("grpc_server_handling_seconds", f"{WHERE}, {slo.API}", "namespace, job", "0.25"),
+            "10m", "warning",
+            "{{ $value | humanizePercentage }} of the calls that succeed take over 250 ms",
+            "Callers wait; those with short deadlines fail.",
+        ),
+        alert(
+            "UserServiceShedding", f"{shed} / {started} > 0.01", "5m", "critical",
+            "{{ $value | humanizePercentage }} of calls are turned away",
+            "More calls are in flight than the limits allow; callers get UNAVAILABLE.",
+        ),
+        alert(
+            "UserServiceCallsNearLimit",
+            f"grpc_server_admission_in_flight{on} / grpc_server_admission_limit{on} > 0.8", "10m", "warning",
+            "{{ $labels.instance }} has {{ $value | humanizePercentage }} of the {{ $labels.kind }} calls it may have",
+            "At the limit calls are turned away.",
+        ),
+        alert(
+            "UserServiceConnectionsNearLimit",
+            f"sum by (namespace, job, instance) (grpc_server_connections{on}) "
+            f"/ on (namespace, job, instance) grpc_server_connections_limit{on} > 0.8", "10m", "warning",
+            "{{ $labels.instance }} has {{ $value | humanizePercentage }} of the connections it may have",
+            "At the limit new connections are closed at once.",
+        ),
+        alert(
+            "UserServiceFilesNearLimit", f"process_open_fds{on} / process_max_fds{on} > 0.9", "10m", "warning",
+            "{{ $labels.instance }} has {{ $value | humanizePercentage }} of the files open that it may open",
+            "At the limit neither connections nor the store's file can be opened.",
+        ),
+        alert(
+            "UserServicePanics", f"sum {BY} (increase(grpc_server_panics_total{on}[10m])) > 0", "0m", "warning",
+            "Calls panicked",
+            "A defect of the service: each such call was answered with INTERNAL.",
+        ),
+        alert(
+            "UserServiceStoreReadOnly", f"user_service_store_writable{on} == 0", "1m", "critical",
+            "The store of {{ $labels.instance }} takes no writes",
+            "Creates, updates and deletes answer UNAVAILABLE; reads go on.",
+        ),
+        alert(
+            "UserServiceStoreSlow",
+            slow("user_service_store_operation_duration_seconds", WHERE, "namespace, job, operation", "0.1"),
+            "10m", "warning",
+            "{{ $value | humanizePercentage }} of the store's {{ $labels.operation }} operations take over 100 ms",
+            "The disk, or what the store runs on, is slow.",
+        ),
+        alert(
+            "UserServiceStoreQueueLong",
+            f"user_service_store_queue_depth{on} / user_service_store_queue_limit{on} > 0.5", "5m", "warning",
+            "{{ $value | humanizePercentage }} of the places for waiting writes are taken on {{ $labels.instance }}",
+            "Writes come faster than the store commits them; with no place left they are turned away.",
+        ),
+        alert(
+            "UserServiceSpansLost",
+            f'sum {BY} (rate(user_service_trace_spans_total{{{WHERE}, outcome="failed"}}[10m])) > 0', "15m", "info",
+            "Spans do not reach the collector",
+            "No call is harmed; traces have holes.",
+        ),
+    ]
+
+
+def slow(histogram: str, where: str, by: str, bound: str) -> str:
+    """More than 5% over a bound, which must be one of the histogram's own."""
+    within = f'sum by ({by}) (rate({histogram}_bucket{{{where}, le="{bound}"}}[5m]))'
+    return f"1 - {within} / sum by ({by}) (rate({histogram}_count{{{where}}}[5m])) > 0.05"
+
+
+def record(name: str, expr: str) -> dict:
+    return {"record": name, "expr": expr}
+
+
+def alert(name: str, expr: str, hold: str, severity: str, summary: str, description: str, **labels: str) -> dict:
+    return {
+        "alert": name,
+        "expr": expr,
+        "for": hold,
+        "labels": {"severity": severity, **labels},
+        "annotations": {
+            "summary": summary,
+            "description": description,
+            "runbook_url": f"{slo.RUNBOOKS}#{name.lower()}",
+        },
+    }
+
+
+def group(name: str, rules: list[dict]) -> dict:
+    return {"name": name, "interval": f"{slo.EVERY_SECONDS}s", "rules": rules}
+
+
+def files() -> dict[str, dict]:
+    return {
+        "recording.yaml": {"groups": [group("user-service-recording", recorded())]},
+        "alerts.yaml": {"groups": [
+            group("user-service-objective", burn_alerts()),
+            group("user-service-symptoms", symptom_alerts()),
+        ]},
+    }

@@ -1,0 +1,44 @@
+"""What counts as a call, what as a failure, and how many failures are too many."""
+
+# As the chart's monitor names it; rules look at no other job, since many of the
+# names they read are those of every gRPC service.
+JOB = "user-service"
+# Where you publish docs/; a name that nobody can have until you do.
+RUNBOOKS = "https://user-service.invalid/docs/OPERATIONS.md"
+
+OBJECTIVE = 0.999
+BUDGET = round(1 - OBJECTIVE, 6)
+# Fewer failures than this wake nobody, however few calls there were.
+FEWEST_FAULTS = 10
+
+# The API. Health and reflection serve those who run the service, not its callers.
+API = 'grpc_service=~"user[.]v1[.]UserService|UserService"'
+# As src/layers/code.rs: calls that could have been answered, and were not.
+FAULTS = 'grpc_code=~"Unknown|DeadlineExceeded|Internal|Unavailable|DataLoss"'
+
+EVERY_SECONDS = 30
+WINDOWS = ["5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d"]
+
+
+class Burn:
+    """How fast the budget may go, over a long window and a short one that ends the alert soon."""
+
+    def __init__(self, factor: float, long: str, short: str, hold: str, severity: str, spent: str):
+        self.factor, self.long, self.short = factor, long, short
+        self.hold, self.severity, self.spent = hold, severity, spent
+
+
+BURNS = [
+    Burn(14.4, "1h", "5m", "2m", "critical", "2% of the month's budget in an hour"),
+    Burn(6, "6h", "30m", "15m", "critical", "5% of the month's budget in six hours"),
+    Burn(3, "1d", "2h", "1h", "warning", "10% of the month's budget in a day"),
+    Burn(1, "3d", "6h", "3h", "warning", "10% of the month's budget in three days"),
+]
+
+
+def over(series: str, selector: str, window: str) -> str:
+    """The sum of a recorded rate over a window. The ratio of two such sums is exact,
+    whatever came and went in between."""
+    if window == "5m":
+        return f"{series}{selector}"
+    return f"sum_over_time({series}{selector}[{window}])"
