@@ -87,12 +87,16 @@ async fn the_store_is_measured() {
     let open = || store::open(&at(&dir.path().join("users.db"))).unwrap();
     let store = metrics::with_local_recorder(&recorder, open);
     stored(&store, create("ada")).await;
+    // Just written, so at hand; and not there, so looked for in the file.
     get(&store, "ada").await;
+    get(&store, "bob").await;
     store.close().await;
     let rendered = recorder.handle().render();
     for line in [
         "user_service_store_operation_duration_seconds_count{operation=\"write\"} 1",
         "user_service_store_operation_duration_seconds_count{operation=\"get\"} 1",
+        "user_service_store_cache_lookups_total{result=\"hit\"} 1",
+        "user_service_store_cache_lookups_total{result=\"miss\"} 1",
         "user_service_store_batch_size_count 1",
         "user_service_store_queue_depth 0",
         "user_service_store_writable 1",
