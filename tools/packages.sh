@@ -11,6 +11,7 @@ need() { # command, package
 need cc build-essential      # SQLite is compiled from source
 need strace strace           # the tests watch and break the store's system calls
 need git git
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need initdb postgresql # a database of the tests' own
 for more in "$@"; do         # COMMAND=PACKAGE, for what only some targets need
     need "${more%%=*}" "${more#*=}"
 done

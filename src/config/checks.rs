@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Loaded, Problems};
+use super::{Loaded, Problems, StoreUrl};
 
 /// Checks what is between settings, but for those that are `bad` in themselves.
 pub fn run(loaded: &Loaded, bad: &[String], problems: &mut Problems) {
@@ -20,6 +20,13 @@ pub fn run(loaded: &Loaded, bad: &[String], problems: &mut Problems) {
         let (default, max) = (named(loaded, "default_timeout_ms"), named(loaded, "max_timeout_ms"));
         let limit = config.max_timeout.as_millis();
         problems.add_between(format!("{default} must be at most {max}, which is {limit}"));
+    }
+    if let StoreUrl::Postgres(url) = &config.store_url
+        && url.verifies()
+        && config.store_ca_file.path().is_none()
+    {
+        let file = named(loaded, "store_ca_file");
+        problems.add_between(format!("{file} must name a file for the sslmode of store_url"));
     }
     if let Err(error) = EnvFilter::builder().parse(&config.log_filter) {
         problems.add(loaded.source("log_filter"), format_args!("log_filter is not a filter: {error}"));

@@ -9,6 +9,7 @@ mod checks;
 mod docs;
 mod file;
 mod load;
+mod postgres;
 mod problem;
 mod table;
 #[cfg(test)]
@@ -18,9 +19,10 @@ mod value;
 use std::{net::SocketAddr, time::Duration};
 
 pub use load::{Inputs, Loaded, Source};
+pub use postgres::{PostgresUrl, TlsMode};
 pub use problem::Problems;
 pub use table::Key;
-pub use value::{LogFormat, StoreUrl};
+pub use value::{LogFormat, OptionalPath, StoreUrl};
 
 /// What the environment's names begin with. Not `USER_SERVICE_`: Kubernetes sets
 /// variables of that name in every pod beside a Service called `user-service`.
@@ -83,12 +85,22 @@ table::settings! {
         flush_timeout: Duration = Duration::from_secs(3), 0..=DAY_MS;
     }
     "Store" {
-        /// Where users are kept: `memory:` or `sqlite:PATH`.
+        /// Where users are kept: `memory:`, `sqlite:PATH` or `postgres://USER@HOST[,HOST]/DATABASE`.
         store_url: StoreUrl = StoreUrl::Sqlite("user-service.db".into());
         /// How many writes may wait for the store; more are turned away.
         store_queue: usize = 4_096, 1..=1_048_576;
         /// How much memory a store on disk may use to keep users at hand, in bytes. 0: none.
         store_cache_bytes: usize = 8 * 1_024 * 1_024, 0..=1_024 * 1_024 * MIB;
+        /// The file that holds the password of a PostgreSQL store; read anew for each connection.
+        store_password_file: OptionalPath = OptionalPath::NONE;
+        /// The file of authorities (PEM) that a PostgreSQL store's certificate is checked with, for `sslmode=verify-ca` and `verify-full`.
+        store_ca_file: OptionalPath = OptionalPath::NONE;
+        /// How many connections to PostgreSQL reads share; writes have one of their own.
+        store_connections: usize = 4, 1..=256;
+        /// How long connecting to PostgreSQL, or one of its answers, may take.
+        store_timeout: Duration = Duration::from_secs(5), 100..=DAY_MS;
+        /// Whether statements are prepared once for each connection to PostgreSQL; false behind a pooler in transaction mode.
+        store_prepared_statements: bool = true;
         /// How long the change log keeps a change.
         change_log_retention: Duration = Duration::from_hours(7 * 24), 1_000..=3_650 * DAY_MS;
     }

@@ -55,10 +55,14 @@ pub fn nearest(unknown: &str, known: impl Iterator<Item = String>) -> Option<Str
 pub fn quote(value: &str) -> String {
     const LONGEST: usize = 100;
     let shown = match value.split_once("://") {
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
-            Some((_, place)) => Cow::Owned(format!("{scheme}://(hidden)@{place}")),
-            None => value.into(),
-        },
+        Some((scheme, rest)) => {
+            let login = if rest.contains('@') { "(hidden)@" } else { "" };
+            let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+            Cow::Owned(match place.split_once('?') {
+                Some((place, _)) => format!("{scheme}://{login}{place}?(hidden)"),
+                None => format!("{scheme}://{login}{place}"),
+            })
+        }
         None => value.into(),
     };
     let mut quoted: String = shown.chars().take(LONGEST).collect();

@@ -150,7 +150,17 @@ fn stores_are_named_by_urls() {
     };
     assert_eq!(store("memory:").unwrap(), StoreUrl::Memory);
     assert_eq!(store("sqlite:/data/u.db").unwrap(), StoreUrl::Sqlite("/data/u.db".into()));
-    for bad in ["", "memory", "sqlite:", "sqlite://u.db", "sqlite::memory:", "sqlite:a\nb", "mysql:x"] {
+    for bad in [
+        "",
+        "memory",
+        "sqlite:",
+        "sqlite://u.db",
+        "sqlite::memory:",
+        "sqlite:a\nb",
+        "mysql:x",
+        "postgres:db",
+        "postgres://db/users",
+    ] {
         assert!(store(bad).is_err(), "{bad:?} must be refused");
     }
 }
@@ -162,4 +172,26 @@ fn a_password_is_not_repeated() {
         ..Inputs::default()
     });
     assert!(message.contains("mysql://(hidden)@db/users") && !message.contains("pass"), "{message}");
+}
+
+#[test]
+fn a_database_is_named_by_a_url_and_its_password_is_never_shown() {
+    let config = |url: &str| {
+        Inputs { flags: vec![("store_url", url.into())], ..Inputs::default() }
+            .load()
+            .map(|loaded| loaded.config)
+    };
+    let good =
+        config("postgres://me:secret@one,two:5433/users?sslmode=require&target_session_attrs=read-write");
+    let shown = format!("{:?}", good.unwrap());
+    assert!(shown.contains("postgres://me@one,two:5433/users") && !shown.contains("secret"), "{shown}");
+    // A certificate is checked against something.
+    assert!(config("postgres://me@db/users?sslmode=verify-full").is_err());
+    for bad in ["sslmode=some", "password=secret", "sslmod=require", "options"] {
+        let message = refused(Inputs {
+            flags: vec![("store_url", format!("postgres://me@db/users?{bad}"))],
+            ..Inputs::default()
+        });
+        assert!(!message.contains("secret"), "{message}");
+    }
 }

@@ -1,6 +1,13 @@
 //! The types that settings have, and how each is read and written.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::postgres::PostgresUrl;
 
 /// What a value is in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,16 +140,22 @@ pub enum StoreUrl {
     Memory,
     /// `sqlite:PATH`
     Sqlite(PathBuf),
+    /// `postgres://USER@HOST/DATABASE`
+    Postgres(Box<PostgresUrl>),
 }
 
 impl Value for StoreUrl {
     const KIND: Kind = Kind::Text;
-    const FORM: &'static str = "memory: or sqlite: and a path, such as sqlite:/data/user-service.db";
+    const FORM: &'static str = "memory: or sqlite: and a path, such as sqlite:/data/user-service.db, or \
+                                 postgres: and a place, such as postgres://user@host/database?sslmode=verify-full";
     const PLACEHOLDER: &'static str = "URL";
 
     fn read(text: &str) -> Option<Self> {
         if text == "memory:" {
             return Some(Self::Memory);
+        }
+        if text.starts_with("postgres") {
+            return PostgresUrl::parse(text).map(|url| Self::Postgres(Box::new(url)));
         }
         let path = text.strip_prefix("sqlite:")?;
         // `sqlite://name` would mean /name, which is rarely what its author meant,
@@ -155,7 +168,41 @@ impl Value for StoreUrl {
         match self {
             Self::Memory => "memory:".into(),
             Self::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Self::Postgres(url) => url.to_string(),
         }
+    }
+}
+
+/// A file, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OptionalPath(Option<PathBuf>);
+
+impl OptionalPath {
+    /// No file.
+    pub const NONE: Self = Self(None);
+
+    pub fn path(&self) -> Option<&Path> {
+        self.0.as_deref()
+    }
+}
+
+impl From<PathBuf> for OptionalPath {
+    fn from(path: PathBuf) -> Self {
+        Self(Some(path))
+    }
+}
+
+impl Value for OptionalPath {
+    const KIND: Kind = Kind::Text;
+    const FORM: &'static str = "a path, or nothing";
+    const PLACEHOLDER: &'static str = "PATH";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(Self((!text.is_empty()).then(|| text.into())))
+    }
+
+    fn show(&self) -> String {
+        self.0.as_ref().map_or_else(String::new, |path| path.display().to_string())
     }
 }
 

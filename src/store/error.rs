@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use super::postgres;
+
 /// Why a store does not open. Each text names the file and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -35,6 +37,28 @@ pub enum OpenError {
         path = path.display()
     )]
     Sqlite { path: PathBuf, source: rusqlite::Error },
+    #[error(
+        "cannot open the store {place}: {source}; check the address, the login and the network, and that the \
+         database takes writes"
+    )]
+    Postgres { place: String, source: postgres::Fault },
+    #[error(
+        "the store {place} has schema version {found}, and this release knows versions up to {known}: run the \
+         release that wrote it, or a newer one"
+    )]
+    NewerSchema { place: String, found: usize, known: usize },
+    #[error(
+        "the schema of the store {0} is not there or not up to date, and this login may not change it: run \
+         `user-service migrate` with one that may"
+    )]
+    NoRights(String),
+    #[error(
+        "the database {0} has something else in its schema user_service, which is left as it is: point \
+         store_url at another database"
+    )]
+    ForeignSchema(String),
+    #[error("cannot check the database's certificate: {0}; store_ca_file must hold certificates in PEM")]
+    Certificates(String),
     #[error("cannot start a thread for the store: {0}; raise the limit of processes (ulimit -u, pids.max)")]
     Thread(io::Error),
 }

@@ -1,12 +1,13 @@
-//! Where users are kept: in memory, or in one `SQLite` file.
+//! Where users are kept: in memory, in one `SQLite` file, or in `PostgreSQL`.
 //!
-//! Both stand behind [`crate::domain::Store`] and pass one suite of tests
+//! All stand behind [`crate::domain::Store`] and pass one suite of tests
 //! (`tests/store`). What a write does is written once, in [`apply`].
 
 mod apply;
 mod error;
 mod memory;
 mod metrics;
+mod postgres;
 mod sqlite;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
             tracing::warn!("the store is in memory: every user is gone when the process ends");
             Ok(Arc::new(memory::MemoryStore::new(config.change_log_retention)))
         }
+        StoreUrl::Postgres(url) => Ok(Arc::new(postgres::PostgresStore::open(url, config)?)),
         StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path, config)?)),
     }
 }
@@ -37,6 +39,7 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
 pub fn migrate(config: &Config) -> Result<(), OpenError> {
     match &config.store_url {
         StoreUrl::Memory => Ok(()),
+        StoreUrl::Postgres(url) => postgres::migrate(url, config),
         StoreUrl::Sqlite(path) => sqlite::migrate(path),
     }
 }

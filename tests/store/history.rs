@@ -32,21 +32,21 @@ pub async fn concurrent_histories_are_linearizable(store: Arc<dyn Store>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_before_the_commit_is_caught() {
-    for opened in [stores::memory(), stores::sqlite()] {
+    for opened in [stores::memory(), stores::sqlite(), stores::postgres()] {
         assert_caught(planted::early_answers(opened.store.clone())).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_update_is_caught() {
-    for opened in [stores::memory(), stores::sqlite()] {
+    for opened in [stores::memory(), stores::sqlite(), stores::postgres()] {
         assert_caught(planted::lost_updates(opened.store.clone())).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stale_read_is_caught() {
-    for opened in [stores::memory(), stores::sqlite()] {
+    for opened in [stores::memory(), stores::sqlite(), stores::postgres()] {
         assert_caught(planted::stale_reads(opened.store.clone())).await;
     }
 }

@@ -5,14 +5,17 @@
 
 mod batches;
 mod child;
+mod database;
 mod disk;
 mod file;
 mod history;
 mod model;
+mod outages;
 mod pages;
 mod planted;
 mod queue;
 mod repeats;
+mod replicas;
 mod served;
 mod stores;
 mod strace;
@@ -25,6 +28,7 @@ macro_rules! suite {
     ($($module:ident: $($rule:ident),+;)+) => {
         suite!(memory: $($($module::$rule)+)+);
         suite!(sqlite: $($($module::$rule)+)+);
+        suite!(postgres: $($($module::$rule)+)+);
     };
     ($store:ident: $($module:ident::$rule:ident)+) => {
         mod $store {

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use tempfile::TempDir;
+use tokio::{runtime::Handle, task::block_in_place};
 use user_service::{
     config::{Config, StoreUrl},
     domain::{
@@ -11,6 +12,8 @@ use user_service::{
     },
     store,
 };
+
+use crate::database;
 
 /// A store, and the directory that it may use.
 pub struct Opened {
@@ -26,6 +29,14 @@ pub fn memory() -> Opened {
 pub fn sqlite() -> Opened {
     let dir = tempfile::tempdir().unwrap();
     Opened { store: store::open(&at(&dir.path().join("users.db"))).unwrap(), _dir: Some(dir) }
+}
+
+/// A store on a database of its own. Blocks, so not for a runtime with one thread.
+pub fn postgres() -> Opened {
+    block_in_place(|| {
+        let config = Handle::current().block_on(database::shared().fresh());
+        Opened { store: store::open(&config).unwrap(), _dir: None }
+    })
 }
 
 /// The configuration of a `SQLite` store in this file.

@@ -1,0 +1,202 @@
+//! Writes that become one transaction: what they are about, as it was read, and
+//! what they make of it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::{
+    domain::{Change, Email, Error, Idempotency, Revision, Target, Timestamp, User, UserId, Write, Written},
+    store::apply::{Kind, Recorded, Transaction, apply},
+};
+
+/// Where revisions begin as long as the real ones are not known; no store gets
+/// there.
+const PROVISIONAL: Revision = 1 << 62;
+
+/// What writes are about.
+#[derive(Default)]
+pub(super) struct Keys<'a> {
+    pub ids: Vec<&'a str>,
+    pub emails: Vec<&'a str>,
+    pub requests: Vec<&'a [u8]>,
+}
+
+impl<'a> Keys<'a> {
+    pub fn of(writes: impl Iterator<Item = &'a Write>) -> Self {
+        let mut keys = Self::default();
+        for write in writes {
+            match write.change.target() {
+                Target::Id(id) => keys.ids.push(id.as_str()),
+                Target::Email(email) => keys.emails.push(email.as_str()),
+            }
+            keys.emails.extend(write.change.email().map(Email::as_str));
+            // A put by address may create under this id.
+            if let Change::Put { id: None, new_id, .. } = &write.change {
+                keys.ids.push(new_id.as_str());
+            }
+            keys.requests.extend(write.idempotency.as_ref().map(|idempotency| idempotency.key.as_slice()));
+        }
+        keys
+    }
+}
+
+/// A row of the change log.
+pub(super) struct Logged {
+    pub time: Timestamp,
+    pub kind: Kind,
+    pub id: UserId,
+    pub user: Option<User>,
+}
+
+/// A row that a write is known again by.
+pub(super) struct Remembered {
+    pub idempotency: Idempotency,
+    pub id: UserId,
+    pub revision: Revision,
+    pub time: Timestamp,
+}
+
+/// The part of the store that the writes are about. Whatever they may ask for
+/// has been read.
+#[derive(Default)]
+pub(super) struct Batch {
+    users: HashMap<UserId, User>,
+    ids_by_email: HashMap<Email, UserId>,
+    recorded: HashMap<[u8; 32], Recorded>,
+    /// Users as recorded writes left them.
+    left: HashMap<Revision, User>,
+    touched: BTreeSet<UserId>,
+    pub log: Vec<Logged>,
+    pub remembered: HashMap<[u8; 32], Remembered>,
+}
+
+impl Batch {
+    /// Takes up a user as the store has it.
+    pub fn know(&mut self, user: User) {
+        self.ids_by_email.insert(user.email.clone(), user.id.clone());
+        self.users.insert(user.id.clone(), user);
+    }
+
+    /// Takes up a recorded write, the user as it left it, and as it is now.
+    pub fn know_recorded(
+        &mut self,
+        key: [u8; 32],
+        recorded: Recorded,
+        left: Option<User>,
+        now: Option<User>,
+    ) {
+        self.left.extend(left.map(|user| (recorded.revision, user)));
+        if let Some(user) = now
+            && !self.users.contains_key(&user.id)
+        {
+            self.users.insert(user.id.clone(), user);
+        }
+        self.recorded.insert(key, recorded);
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.users.keys().map(UserId::as_str)
+    }
+
+    pub fn recorded_count(&self) -> usize {
+        self.recorded.len()
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_idle(&self) -> bool {
+        self.log.is_empty() && self.remembered.is_empty()
+    }
+
+    pub fn apply(&mut self, write: &Write, now: Timestamp) -> Result<Written, Error> {
+        apply(self, write, now)
+    }
+
+    /// Puts the revisions after `base` in place of the provisional ones.
+    pub fn number(&mut self, base: Revision, answers: &mut [Result<Written, Error>]) {
+        let number = |revision: &mut Revision| {
+            if *revision > PROVISIONAL {
+                *revision = *revision - PROVISIONAL + base;
+            }
+        };
+        self.users.values_mut().for_each(|user| number(&mut user.revision));
+        self.log.iter_mut().filter_map(|row| row.user.as_mut()).for_each(|user| number(&mut user.revision));
+        self.remembered.values_mut().for_each(|row| number(&mut row.revision));
+        for written in answers.iter_mut().flatten() {
+            number(&mut written.revision);
+            if let Some(user) = &mut written.user {
+                number(&mut user.revision);
+            }
+        }
+    }
+
+    /// Users who are there no more, and users as they are to be stored.
+    pub fn outcome(&self) -> (Vec<&str>, Vec<&User>) {
+        let gone = self.touched.iter().filter(|id| !self.users.contains_key(id)).map(UserId::as_str);
+        let there = self.touched.iter().filter_map(|id| self.users.get(id));
+        (gone.collect(), there.collect())
+    }
+
+    fn log(&mut self, kind: Kind, id: &UserId, user: Option<User>, time: Timestamp) {
+        self.touched.insert(id.clone());
+        self.log.push(Logged { time, kind, id: id.clone(), user });
+    }
+}
+
+impl Transaction for Batch {
+    type Error = Error;
+
+    fn recorded(&mut self, key: &[u8; 32], _since: Timestamp) -> Result<Option<Recorded>, Error> {
+        Ok(self.recorded.get(key).cloned())
+    }
+
+    fn user_by_id(&mut self, id: &UserId) -> Result<Option<User>, Error> {
+        Ok(self.users.get(id).cloned())
+    }
+
+    fn user_by_email(&mut self, email: &Email) -> Result<Option<User>, Error> {
+        Ok(self.ids_by_email.get(email).and_then(|id| self.users.get(id)).cloned())
+    }
+
+    fn email_owner(&mut self, email: &Email) -> Result<Option<UserId>, Error> {
+        Ok(self.ids_by_email.get(email).cloned())
+    }
+
+    fn user_at(&mut self, revision: Revision) -> Result<Option<User>, Error> {
+        Ok(self.left.get(&revision).cloned())
+    }
+
+    fn next_revision(&self) -> Revision {
+        PROVISIONAL + self.log.len() as Revision + 1
+    }
+
+    fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Error> {
+        if let Some(before) = self.users.insert(user.id.clone(), user.clone()) {
+            self.ids_by_email.remove(&before.email);
+        }
+        self.ids_by_email.insert(user.email.clone(), user.id.clone());
+        self.left.insert(user.revision, user.clone());
+        self.log(kind, &user.id, Some(user.clone()), now);
+        Ok(())
+    }
+
+    fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), Error> {
+        if let Some(user) = self.users.remove(id) {
+            self.ids_by_email.remove(&user.email);
+        }
+        self.log(Kind::Deleted, id, None, now);
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        idempotency: &Idempotency,
+        id: &UserId,
+        revision: Revision,
+        time: Timestamp,
+    ) -> Result<(), Error> {
+        let recorded = Recorded { payload: idempotency.payload, id: id.clone(), revision };
+        self.recorded.insert(idempotency.key, recorded);
+        let row = Remembered { idempotency: *idempotency, id: id.clone(), revision, time };
+        self.remembered.insert(idempotency.key, row);
+        Ok(())
+    }
+}

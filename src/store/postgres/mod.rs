@@ -1,0 +1,232 @@
+//! Users in `PostgreSQL`: any number of replicas share them.
+//!
+//! One task writes ([`writer`]), on a connection of its own; reads share some
+//! more. A task each keeps a connection open ([`link`]), so it comes back by
+//! itself and whoever needs one while there is none learns that at once. All of
+//! them live on the runtime that opens the store.
+
+mod batch;
+mod commit;
+mod fault;
+mod link;
+mod readers;
+mod rows;
+mod schema;
+mod session;
+mod sql;
+mod tls;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use tokio::{
+    runtime::{self, Handle},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time,
+};
+
+pub use fault::Fault;
+
+use self::{
+    link::{DISCONNECTED, Link, Target},
+    readers::Readers,
+    sql::Sql,
+    writer::{Request, Writer},
+};
+use super::{
+    OpenError,
+    metrics::{Durations, Timer, WriterMetrics},
+};
+use crate::{
+    config::{Config, PostgresUrl},
+    domain::{Deadline, Error, Page, PageSize, Probe, Store, User, UserId, UserKey, Write, Written},
+};
+
+/// How long the first connection is tried for: a database may come up beside us.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A read that takes longer than this counts as one that fails.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+const CLOSED: Error = Error::Unavailable("the store is closed");
+
+pub(super) struct PostgresStore {
+    readers: Readers,
+    writer_link: Arc<Link>,
+    /// `None` once closed.
+    queue: RwLock<Option<mpsc::Sender<Request>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    writer_metrics: WriterMetrics,
+    durations: Durations,
+}
+
+/// Brings the schema up to date. Blocks.
+pub(super) fn migrate(url: &PostgresUrl, config: &Config) -> Result<(), OpenError> {
+    let target = target(url, config)?;
+    let migrated = async { first_connection(&target, url).await };
+    match Handle::try_current() {
+        Ok(handle) => handle.block_on(migrated),
+        Err(_) => runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(OpenError::Thread)?
+            .block_on(migrated),
+    }
+}
+
+fn target(url: &PostgresUrl, config: &Config) -> Result<Target, OpenError> {
+    Target::new(url, config).map_err(|bad| OpenError::Certificates(bad.0))
+}
+
+/// Connects, waiting a little for a database that is not there yet, and sees to
+/// the schema.
+async fn first_connection(target: &Target, url: &PostgresUrl) -> Result<(), OpenError> {
+    let place = url.to_string();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let plain = target.without_statements();
+        let checked = plain.with(|session| {
+            let place = &place;
+            async move { schema::bring_up_to_date(&session, place).await }
+        });
+        let fault = match checked.await {
+            Ok(Some(checked)) => return checked,
+            Ok(None) => Fault::Silent,
+            Err(fault) => fault,
+        };
+        if !fault.passes() || Instant::now() >= until {
+            return Err(OpenError::Postgres { place, source: fault });
+        }
+        time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+impl PostgresStore {
+    /// Opens the store. Blocks, on a thread that belongs to a runtime.
+    pub fn open(url: &PostgresUrl, config: &Config) -> Result<Self, OpenError> {
+        migrate(url, config)?;
+        let target = Arc::new(target(url, config)?);
+        let runtime = Handle::try_current().map_err(|error| OpenError::Thread(io::Error::other(error)))?;
+        let _on_runtime = runtime.enter();
+        let queue_limit = config.store_queue.max(1);
+        let (queue, requests) = mpsc::channel(queue_limit);
+        let writer_metrics = WriterMetrics::new(queue_limit);
+        let writer_link = Arc::new(Link::keep(Arc::clone(&target)));
+        let writer = Writer {
+            link: Arc::clone(&writer_link),
+            queue: requests,
+            metrics: writer_metrics.clone(),
+            limit: target.limit,
+            change_log_retention: config.change_log_retention,
+        };
+        let store = Self {
+            readers: Readers::new(&target, config.store_connections),
+            writer_link,
+            queue: RwLock::new(Some(queue)),
+            writer: Mutex::new(Some(tokio::spawn(writer.run()))),
+            writer_metrics,
+            durations: Durations::new(),
+        };
+        super::metrics::writable().set(1.0);
+        runtime.block_on(store.connected());
+        Ok(store)
+    }
+
+    /// Until connections are there, or take too long.
+    async fn connected(&self) {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until && self.probe().await != (Probe { reads: true, writes: true }) {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn enqueue(&self, write: Write, deadline: Deadline) -> Result<oneshot::Receiver<writer::Answer>, Error> {
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+        let queue = queue.as_ref().ok_or(CLOSED)?;
+        if self.writer_link.session().is_none() {
+            return Err(DISCONNECTED);
+        }
+        let (answer, answered) = oneshot::channel();
+        // Before the writer can count it out.
+        self.writer_metrics.queue_depth.increment(1.0);
+        queue.try_send(Request { write, deadline, answer }).map_err(|error| {
+            self.writer_metrics.queue_depth.decrement(1.0);
+            match error {
+                mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => CLOSED,
+            }
+        })?;
+        Ok(answered)
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
+        let _timer = Timer::start(&self.durations.get);
+        let rows = match key {
+            UserKey::Id(id) => self.readers.rows(Sql::UserById, &[&id.as_str()], deadline).await?,
+            UserKey::Email(email) => {
+                self.readers.rows(Sql::UserByEmail, &[&email.as_str()], deadline).await?
+            }
+        };
+        Ok(rows::users(&rows)?.pop().map(Arc::new))
+    }
+
+    async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
+        let _timer = Timer::start(&self.durations.batch_get);
+        let asked: Vec<_> = ids.iter().map(UserId::as_str).collect();
+        let rows = self.readers.rows(Sql::UsersByIds, &[&asked], deadline).await?;
+        let users = rows::users(&rows)?.into_iter().map(|user| (user.id.clone(), user));
+        let users: HashMap<UserId, User> = users.collect();
+        Ok(ids.iter().map(|id| users.get(id).cloned()).collect())
+    }
+
+    async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
+        let _timer = Timer::start(&self.durations.list);
+        // No id is empty, so every id comes after the empty text. One row more than
+        // asked for tells whether there is more.
+        let after = after.map_or("", UserId::as_str);
+        let limit = i64::try_from(size.get() + 1).unwrap_or(i64::MAX);
+        let rows = self.readers.rows(Sql::Page, &[&after, &limit], deadline).await?;
+        let mut users = rows::users(&rows)?;
+        let more = users.len() > size.get();
+        users.truncate(size.get());
+        Ok(Page { users, more })
+    }
+
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
+        let _timer = Timer::start(&self.durations.write);
+        if deadline.is_over() {
+            return Err(Error::DeadlineExceeded);
+        }
+        self.enqueue(write, deadline)?.await.unwrap_or(Err(Error::OutcomeUnknown))
+    }
+
+    async fn probe(&self) -> Probe {
+        let read = self.readers.rows(Sql::Revision, &[], Deadline::NONE);
+        let reads = matches!(time::timeout(PROBE_TIMEOUT, read).await, Ok(Ok(_)));
+        let writes = self.writer_link.session().is_some();
+        super::metrics::writable().set(if writes { 1.0 } else { 0.0 });
+        Probe { reads, writes }
+    }
+
+    async fn close(&self) {
+        drop(self.queue.write().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && writer.await.is_err()
+        {
+            tracing::error!("the store's writer panicked");
+        }
+        self.writer_link.close();
+        self.readers.close();
+    }
+}

@@ -1,0 +1,81 @@
+//! Connections that reads share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, time};
+use tokio_postgres::Row;
+
+use super::{
+    commit::failed,
+    link::{DISCONNECTED, Link, Target},
+    session::{Param, Session},
+    sql::Sql,
+};
+use crate::domain::{Deadline, Error};
+
+/// How many reads may be under way on one connection.
+const READS_EACH: usize = 32;
+
+pub(super) struct Readers {
+    links: Vec<Link>,
+    next: AtomicUsize,
+    room: Semaphore,
+    limit: Duration,
+}
+
+impl Readers {
+    pub fn new(target: &Arc<Target>, connections: usize) -> Self {
+        Self {
+            links: (0..connections).map(|_| Link::keep(Arc::clone(target))).collect(),
+            next: AtomicUsize::new(0),
+            room: Semaphore::new(connections * READS_EACH),
+            limit: target.limit,
+        }
+    }
+
+    /// Runs one statement: one snapshot. Fails at once where there is no connection.
+    pub async fn rows(&self, sql: Sql, params: &[Param<'_>], deadline: Deadline) -> Result<Vec<Row>, Error> {
+        if deadline.is_over() {
+            return Err(Error::DeadlineExceeded);
+        }
+        let session = self.session().ok_or(DISCONNECTED)?;
+        let until = deadline.remaining().map_or(self.limit, |left| left.min(self.limit));
+        let reading = async {
+            let _room = self.room.acquire().await.map_err(|_| DISCONNECTED)?;
+            match session.rows(sql, params).await {
+                Ok(rows) => Ok(rows),
+                // Cut in the middle: reading again does no harm.
+                Err(error) if error.is_closed() => {
+                    let other = self.session().ok_or(DISCONNECTED)?;
+                    other.rows(sql, params).await.map_err(failed)
+                }
+                Err(error) => Err(failed(error)),
+            }
+        };
+        match time::timeout(until, reading).await {
+            Ok(read) => read,
+            Err(_) if until < self.limit => Err(Error::DeadlineExceeded),
+            Err(_) => {
+                session.abandon();
+                Err(Error::Unavailable("the database did not answer in time"))
+            }
+        }
+    }
+
+    pub fn close(&self) {
+        self.room.close();
+        self.links.iter().for_each(Link::close);
+    }
+
+    /// The next connection that works.
+    fn session(&self) -> Option<Arc<Session>> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        (0..self.links.len()).find_map(|n| self.links[(first + n) % self.links.len()].session())
+    }
+}

@@ -1,0 +1,114 @@
+//! Every statement of the store but for the schema. What is not portable in
+//! them: `UNNEST` and `ANY` of arrays, `ON CONFLICT`, `RETURNING`, and advisory
+//! locks.
+
+use tokio_postgres::types::Type;
+
+/// The columns that [`super::rows::user`] reads, in its order.
+macro_rules! user_columns {
+    ($table:literal) => {
+        concat!(
+            $table,
+            ".id, ",
+            $table,
+            ".name, ",
+            $table,
+            ".email, ",
+            $table,
+            ".age, ",
+            $table,
+            ".revision, ",
+            $table,
+            ".create_time, ",
+            $table,
+            ".update_time"
+        )
+    };
+}
+
+macro_rules! statements {
+    ($($(#[doc = $doc:literal])* $name:ident($($type:ident),*) = $text:expr;)+) => {
+        /// A statement that every connection knows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Sql { $($(#[doc = $doc])* $name,)+ }
+
+        impl Sql {
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// The types of its parameters.
+            pub fn types(self) -> &'static [Type] {
+                match self { $(Self::$name => const { &[$(Type::$type,)*] },)+ }
+            }
+        }
+    };
+}
+
+statements! {
+    UserById(TEXT) = concat!("SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id = $1");
+    UserByEmail(TEXT) = concat!("SELECT ", user_columns!("u"), " FROM user_service.users u WHERE email = $1");
+    UsersByIds(TEXT_ARRAY) =
+        concat!("SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id = ANY($1)");
+    Page(TEXT, INT8) = concat!(
+        "SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id > $1 ORDER BY id LIMIT $2"
+    );
+    Revision() = "SELECT revision FROM user_service.meta";
+    /// Everyone whom a batch is about: by id, and by address.
+    UsersOfBatch(TEXT_ARRAY, TEXT_ARRAY) = concat!(
+        "SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id = ANY($1) UNION SELECT ",
+        user_columns!("u"), " FROM user_service.users u WHERE email = ANY($2)"
+    );
+    /// The writes that were made before, the user as each left it, and as it is.
+    Recorded(BYTEA_ARRAY, INT8) = concat!(
+        "SELECT i.key, i.payload, i.id, i.revision, ", user_columns!("c"), ", ", user_columns!("u"),
+        " FROM user_service.idempotency i
+          LEFT JOIN user_service.changes c ON c.revision = i.revision AND c.email IS NOT NULL
+          LEFT JOIN user_service.users u ON u.id = i.id
+          WHERE i.key = ANY($1) AND i.time >= $2"
+    );
+    /// Moves the counter on and keeps others from doing so until the commit.
+    /// Gives where it was.
+    TakeRevisions(INT8) =
+        "UPDATE user_service.meta SET revision = revision + $1 RETURNING revision - $1";
+    SetRevision(INT8) = "UPDATE user_service.meta SET revision = $1";
+    /// Whether anything of a batch is not as it was at revision `$1`.
+    Conflict(INT8, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8, INT8) =
+        "SELECT EXISTS (SELECT 1 FROM user_service.changes
+                        WHERE revision > $1 AND (id = ANY($2) OR email = ANY($3)))
+             OR (SELECT count(*) FROM user_service.idempotency WHERE key = ANY($4) AND time >= $5) <> $6";
+    Delete(TEXT_ARRAY) = "DELETE FROM user_service.users WHERE id = ANY($1)";
+    Put(TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY, INT8_ARRAY, INT8_ARRAY, INT8_ARRAY) =
+        "INSERT INTO user_service.users (id, name, email, age, revision, create_time, update_time)
+         SELECT * FROM UNNEST($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email, age = excluded.age,
+             revision = excluded.revision, create_time = excluded.create_time,
+             update_time = excluded.update_time";
+    Log(UUID, INT8_ARRAY, INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY, INT8_ARRAY,
+        INT8_ARRAY) =
+        "INSERT INTO user_service.changes
+             (batch, revision, time, kind, id, name, email, age, create_time, update_time)
+         SELECT $1, * FROM UNNEST($2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    Record(BYTEA_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, INT8_ARRAY, INT8_ARRAY) =
+        "INSERT INTO user_service.idempotency (key, payload, id, revision, time)
+         SELECT * FROM UNNEST($1, $2, $3, $4, $5)
+         ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, id = excluded.id,
+             revision = excluded.revision, time = excluded.time";
+    /// Waits until no transaction holds the counter.
+    LockRevision() = "SELECT revision FROM user_service.meta FOR UPDATE";
+    IsCommitted(INT8, UUID) =
+        "SELECT EXISTS (SELECT 1 FROM user_service.changes WHERE revision = $1 AND batch = $2)";
+    /// One replica clears at a time.
+    ClearRecorded(INT8, INT8, INT8) =
+        "DELETE FROM user_service.idempotency WHERE key IN
+             (SELECT key FROM user_service.idempotency WHERE time < $1 ORDER BY time LIMIT $2)
+         AND (SELECT pg_try_advisory_xact_lock($3)) RETURNING 1";
+    /// By revision: whoever reads the log must find its end, never a hole in it.
+    ClearLog(INT8, INT8, INT8) =
+        "DELETE FROM user_service.changes WHERE revision <= (SELECT max(revision) FROM
+             (SELECT revision, time FROM user_service.changes ORDER BY revision LIMIT $2) old
+             WHERE time < $1)
+         AND (SELECT pg_try_advisory_xact_lock($3)) RETURNING 1";
+}

@@ -1,0 +1,158 @@
+//! The one task that writes.
+//!
+//! It takes what is waiting and makes one transaction of it ([`super::commit`]),
+//! and answers only when that is durable. It works on a connection of its own,
+//! under the server's time limit and nobody's deadline.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{self, Instant},
+};
+use uuid::Uuid;
+
+use super::{
+    commit::{self, Failure},
+    fault::Fault,
+    link::{DISCONNECTED, Link},
+    sql::Sql,
+};
+use crate::{
+    domain::{Deadline, Error, Idempotency, Revision, Timestamp, Write, Written},
+    store::metrics::WriterMetrics,
+};
+
+/// The most writes in one commit: bounds how long the first of them waits.
+const MAX_BATCH: usize = 256;
+
+/// How often a transaction that lost to another is made again.
+const TRIES: usize = 4;
+
+/// How often is looked for rows to clear away, and how many are in one go.
+const CLEARING: Duration = Duration::from_secs(10);
+/// How often a database that is gone is asked for an outcome.
+const LOOKING: Duration = Duration::from_millis(50);
+
+const BITE: i64 = 2_000;
+
+/// The advisory lock of whoever clears.
+const CLEARING_LOCK: i64 = 0x7573_7276_0000_0002;
+
+/// A write that waits, and who waits for it.
+pub(super) struct Request {
+    pub write: Write,
+    pub deadline: Deadline,
+    pub answer: oneshot::Sender<Answer>,
+}
+
+pub(super) type Answer = Result<Written, Error>;
+
+pub(super) struct Writer {
+    pub link: Arc<Link>,
+    pub queue: mpsc::Receiver<Request>,
+    pub metrics: WriterMetrics,
+    pub limit: Duration,
+    pub change_log_retention: Duration,
+}
+
+impl Writer {
+    /// Works until every sender is gone and everything that they sent is done.
+    pub async fn run(mut self) {
+        let mut clear_at = Instant::now();
+        loop {
+            let mut requests = Vec::new();
+            tokio::select! {
+                biased;
+                count = self.queue.recv_many(&mut requests, MAX_BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    self.batch(requests).await;
+                }
+                () = time::sleep_until(clear_at) => {}
+            }
+            if Instant::now() >= clear_at {
+                let more = time::timeout(self.limit, self.clear()).await.unwrap_or(false);
+                clear_at = Instant::now() + if more { Duration::ZERO } else { CLEARING };
+            }
+        }
+    }
+
+    async fn batch(&self, requests: Vec<Request>) {
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        let size = requests.len() as f64;
+        self.metrics.queue_depth.decrement(size);
+        self.metrics.batch_size.record(size);
+
+        let answers = self.answers(&requests).await;
+        for (request, answer) in requests.into_iter().zip(answers) {
+            // Whoever asked may be gone by now.
+            let _ = request.answer.send(answer);
+        }
+    }
+
+    async fn answers(&self, requests: &[Request]) -> Vec<Answer> {
+        let all = |error: fn() -> Error| requests.iter().map(|_| Err(error())).collect();
+        for _ in 0..TRIES {
+            let Some(session) = self.link.session() else { return all(|| DISCONNECTED) };
+            match commit::commit(&session, requests, self.limit).await {
+                Ok(answers) => return answers,
+                Err(Failure::Again) => {}
+                Err(Failure::Refused(Error::Internal(error))) => {
+                    // One source and many answers: it is logged here, once.
+                    tracing::error!(error = %error, "the database refused a batch of writes");
+                    return all(|| Error::Internal("the batch failed".into()));
+                }
+                Err(Failure::Refused(Error::Unavailable(why))) => {
+                    return requests.iter().map(|_| Err(Error::Unavailable(why))).collect();
+                }
+                Err(Failure::Refused(_)) => return all(|| Error::Unavailable("the batch failed")),
+                Err(Failure::Warned) => return all(|| Error::OutcomeUnknown),
+                Err(Failure::InDoubt { first, tag, answers }) => {
+                    return match self.find_out(first, tag).await {
+                        Some(true) => answers,
+                        Some(false) => all(|| Error::Unavailable("the connection to the database broke")),
+                        None => all(|| Error::OutcomeUnknown),
+                    };
+                }
+            }
+        }
+        all(|| Error::Unavailable("the transaction lost to others again and again"))
+    }
+
+    /// Whether a transaction without an answer to its commit is committed, unless
+    /// that cannot be found out in time.
+    async fn find_out(&self, first: Revision, tag: Uuid) -> Option<bool> {
+        let until = Instant::now() + self.limit;
+        while Instant::now() < until {
+            if let Some(session) = self.link.session()
+                && let Ok(committed) = commit::look(&session, first, tag, until - Instant::now()).await
+            {
+                tracing::warn!(committed, "a commit got no answer; its outcome was found out");
+                return Some(committed);
+            }
+            time::sleep(LOOKING).await;
+        }
+        tracing::error!("a commit got no answer, and its outcome could not be found out");
+        None
+    }
+
+    /// Takes one bite of each kind of old row; whether there may be more.
+    async fn clear(&self) -> bool {
+        let Some(session) = self.link.session() else { return false };
+        let before = |retention: Duration| {
+            let retention = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
+            Timestamp::now().as_micros().saturating_sub(retention)
+        };
+        let (recorded, changes) = (before(Idempotency::RETENTION), before(self.change_log_retention));
+        let mut more = false;
+        for (sql, before) in [(Sql::ClearRecorded, recorded), (Sql::ClearLog, changes)] {
+            match session.rows(sql, &[&before, &BITE, &CLEARING_LOCK]).await {
+                Ok(cleared) => more |= cleared.len().cast_signed() as i64 == BITE,
+                Err(error) => tracing::warn!(error = %Fault::from(error), "old rows were not cleared away"),
+            }
+        }
+        more
+    }
+}

@@ -1,0 +1,151 @@
+//! A real `PostgreSQL` on a free port, as a user who is not root.
+
+use std::{
+    env, fs,
+    net::TcpListener,
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
+use user_service::config::{Config, PostgresUrl, StoreUrl};
+
+use crate::support::PATIENCE;
+
+/// Whom root becomes, because the server refuses to run as root.
+const NOBODY: u32 = 65_534;
+
+/// Ends the server when whoever started it is gone, however that went.
+const KEEPER: &str = r#""$@" & pid=$!; trap 'kill -QUIT $pid; wait $pid' EXIT; read -r signal; kill -"$signal" $pid; wait $pid; trap - EXIT"#;
+
+pub struct Database {
+    dir: TempDir,
+    pub port: u16,
+    keeper: Option<Child>,
+}
+
+/// The server that tests share, each with a database of its own.
+pub fn shared() -> &'static Database {
+    static SHARED: OnceLock<Database> = OnceLock::new();
+    SHARED.get_or_init(Database::start)
+}
+
+fn binary(name: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<_> =
+        versions.map(|version| version.path().join("bin").join(name)).filter(|path| path.exists()).collect();
+    found.sort();
+    found.pop().unwrap_or_else(|| name.into())
+}
+
+fn command(program: &Path, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(dir);
+    let root = fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
+    if root {
+        command.uid(NOBODY).gid(NOBODY);
+        chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    command
+}
+
+impl Database {
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir_in(env::temp_dir()).unwrap();
+        let made = command(&binary("initdb"), dir.path())
+            .args([
+                "--pgdata=data",
+                "--username=tests",
+                "--auth=trust",
+                "--no-sync",
+                "--locale=C",
+                "--encoding=UTF8",
+            ])
+            .output()
+            .expect("initdb is there: tools/packages.sh installs it");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut database = Self { dir, port, keeper: None };
+        database.run();
+        database
+    }
+
+    /// Starts the server on its data and its port, and waits until it answers.
+    pub fn run(&mut self) {
+        let log = fs::File::create(self.dir.path().join("log")).unwrap();
+        let keeper = command(Path::new("sh"), self.dir.path())
+            .args(["-c", KEEPER, "keeper"])
+            .arg(binary("postgres"))
+            .args(["-D", "data", "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+            .args(["-c", "fsync=off", "-c", "max_connections=200", "-c", "shared_buffers=32MB", "-p"])
+            .arg(self.port.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.keeper = Some(keeper);
+        let until = Instant::now() + PATIENCE;
+        let ready = || {
+            Command::new(binary("pg_isready"))
+                .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+                .status()
+        };
+        while !ready().unwrap().success() {
+            let log = || fs::read_to_string(self.dir.path().join("log")).unwrap();
+            assert!(Instant::now() < until, "PostgreSQL does not start:\n{}", log());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    /// Ends the server with a signal: `INT` cuts sessions, `QUIT` is a crash.
+    pub fn stop(&mut self, signal: &str) {
+        use std::io::Write;
+        let Some(mut keeper) = self.keeper.take() else { return };
+        let _ = writeln!(keeper.stdin.take().unwrap(), "{signal}");
+        keeper.wait().unwrap();
+    }
+
+    /// A database that nobody else uses, and the login of its owner.
+    pub async fn fresh(&self) -> Config {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("users{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.client("postgres").await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        self.config("tests", &name)
+    }
+
+    pub fn config(&self, user: &str, name: &str) -> Config {
+        let url = format!("postgres://{user}@127.0.0.1:{}/{name}?sslmode=disable", self.port);
+        let store_url = StoreUrl::Postgres(Box::new(PostgresUrl::parse(&url).unwrap()));
+        Config { store_url, ..Config::default() }
+    }
+
+    /// A connection that is none of the store's.
+    pub async fn client(&self, name: &str) -> Client {
+        let url = format!("postgres://tests@127.0.0.1:{}/{name}", self.port);
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.stop("QUIT");
+    }
+}
+
+/// The name of the database that a configuration is about.
+pub fn name(config: &Config) -> String {
+    match &config.store_url {
+        StoreUrl::Postgres(url) => url.server.get_dbname().unwrap().into(),
+        _ => panic!("no database"),
+    }
+}

@@ -1,0 +1,156 @@
+//! Databases that go away in the middle.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    task::{JoinSet, block_in_place},
+    time,
+};
+use user_service::{
+    domain::{Deadline, Error, Store},
+    store,
+};
+
+use crate::{
+    database::{Database, name, shared},
+    stores::{create, get, write},
+    support::PATIENCE,
+};
+
+/// What became of a user's create.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Created,
+    /// Not applied, says the answer.
+    Failed,
+    Unknown,
+}
+
+/// Creates users, each once, until told to stop.
+fn keep_creating(
+    store: &Arc<dyn Store>,
+    clients: usize,
+    round: &str,
+    stop: &Arc<AtomicBool>,
+) -> JoinSet<BTreeMap<String, Outcome>> {
+    let mut creating = JoinSet::new();
+    for client in 0..clients {
+        let (store, stop, round) = (store.clone(), stop.clone(), round.to_owned());
+        creating.spawn(async move {
+            let mut outcomes = BTreeMap::new();
+            while !stop.load(Ordering::Relaxed) {
+                let name = format!("{round}-{client}-{}", outcomes.len());
+                let outcome = match write(&store, create(&name)).await {
+                    Ok(_) => Outcome::Created,
+                    Err(Error::OutcomeUnknown) => Outcome::Unknown,
+                    Err(Error::Unavailable(_)) => Outcome::Failed,
+                    Err(error) => panic!("{error:?}"),
+                };
+                if outcome != Outcome::Created {
+                    time::sleep(Duration::from_millis(5)).await;
+                }
+                outcomes.insert(name, outcome);
+            }
+            outcomes
+        });
+    }
+    creating
+}
+
+/// Whether what is stored is what the answers said. Returns how many were created,
+/// and how many not.
+async fn check(store: &Arc<dyn Store>, creating: JoinSet<BTreeMap<String, Outcome>>) -> (usize, usize) {
+    let (mut created, mut failed) = (0, 0);
+    for (name, outcome) in creating.join_all().await.into_iter().flatten() {
+        let stored = get(store, &name).await.is_some();
+        match outcome {
+            Outcome::Created => assert!(stored, "{name} was acknowledged and is lost"),
+            Outcome::Failed => assert!(!stored, "{name} was said not to be applied, and is there"),
+            Outcome::Unknown => {}
+        }
+        created += usize::from(outcome == Outcome::Created);
+        failed += usize::from(outcome != Outcome::Created);
+    }
+    (created, failed)
+}
+
+async fn recovered(store: &Arc<dyn Store>, name: &str) {
+    let until = Instant::now() + PATIENCE;
+    while let Err(error) = write(store, create(name)).await {
+        assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
+        assert!(Instant::now() < until, "the store does not come back");
+        time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_doubled_when_every_connection_is_cut_again_and_again() {
+    let server = block_in_place(shared);
+    let config = server.fresh().await;
+    let store = block_in_place(|| store::open(&config)).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let creating = keep_creating(&store, 8, "user", &stop);
+    let client = server.client("postgres").await;
+    for round in 0..20 {
+        let before = format!("before-{round}");
+        recovered(&store, &before).await;
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+        assert!(!client.query(cut, &[&name(&config)]).await.unwrap().is_empty());
+    }
+    recovered(&store, "after").await;
+    stop.store(true, Ordering::Relaxed);
+    let (created, failed) = check(&store, creating).await;
+    assert!(created > 0 && failed > 0, "{created} were created and {failed} not");
+    // Revisions have no gap, so none was spent on what was not committed.
+    let counts = server.client(&name(&config)).await;
+    let counts = counts
+        .query_one(
+            "SELECT (SELECT revision FROM user_service.meta) = count(*), count(*) = (SELECT count(*) FROM
+             user_service.users) FROM user_service.changes",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert!(counts.get::<_, bool>(0) && counts.get::<_, bool>(1));
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_fails_at_once_while_its_database_is_down_and_comes_back_with_it() {
+    let mut server = block_in_place(Database::start);
+    let config = server.fresh().await;
+    let store = block_in_place(|| store::open(&config)).unwrap();
+    write(&store, create("ada")).await.unwrap();
+    for signal in ["INT", "QUIT"] {
+        let stop = Arc::new(AtomicBool::new(false));
+        let creating = keep_creating(&store, 4, &signal.to_lowercase(), &stop);
+        time::sleep(Duration::from_millis(50)).await;
+        block_in_place(|| server.stop(signal));
+        // Found out by the connections, not by calls.
+        let until = Instant::now() + PATIENCE;
+        while store.probe().await.reads || store.probe().await.writes {
+            assert!(Instant::now() < until, "the loss goes unnoticed");
+            time::sleep(Duration::from_millis(10)).await;
+        }
+        let begun = Instant::now();
+        for _ in 0..100 {
+            assert!(matches!(write(&store, create("bob")).await, Err(Error::Unavailable(_))));
+            let read = store.batch_get(&[crate::stores::id("ada")], Deadline::NONE).await;
+            assert!(matches!(read, Err(Error::Unavailable(_))));
+        }
+        assert!(begun.elapsed() < config.store_timeout, "calls wait for a database that is not there");
+        block_in_place(|| server.run());
+        recovered(&store, &format!("back-after-{}", signal.to_lowercase())).await;
+        stop.store(true, Ordering::Relaxed);
+        check(&store, creating).await;
+        assert!(get(&store, "ada").await.is_some());
+    }
+    store.close().await;
+}
