@@ -20,6 +20,7 @@ help: ## List the targets.
 
 .PHONY: run
 run: ## Serve on port 50051, on SQLite (user-service.db).
+	@tools/packages.sh build
 	cargo run --locked
 
 .PHONY: test
