@@ -140,7 +140,7 @@ def dependencies():
                 (f"user_service_store_writable{{{ON}}}", "{{instance}}"))
     yield lines("Writes in one commit", "How many writes share the cost of one commit: the mean, and p99.", "short",
                 (f"{rate(batch + '_sum')} / {rate(batch + '_count')}", "mean"), (quantile(0.99, batch), "p99"))
-    yield lines("Reads by the cache", "Reads of one user, by whether the cache had it.", "reqps",
+    yield lines("Reads by the cache", "Reads of one user, by whether the cache of SQLite had it.", "reqps",
                 (rate("user_service_store_cache_lookups_total", "result"), "{{result}}"), stacked=True)
     yield lines("Spans and log lines",
                 "Spans by what became of them, none where no collector is set; and log lines that nobody took in time.",
