@@ -31,7 +31,7 @@ const FREE: &[&str] = &["admin", "app", "cli", "lib", "main"];
 const MAX_LINES: usize = 400;
 
 /// Texts that belong to one machine or to how the code came about.
-const FOREIGN: &[&str] = &["/work/", "/home/", "/root/", "/Users/"];
+const FOREIGN: &[&str] = &["/home/", "/root/", "/Users/"];
 
 #[test]
 fn imports_run_down_the_way_and_never_back_up() {
