@@ -122,9 +122,7 @@ impl Database {
     }
 
     pub fn config(&self, user: &str, name: &str) -> Config {
-        let url = format!("postgres://{user}@127.0.0.1:{}/{name}?sslmode=disable", self.port);
-        let store_url = StoreUrl::Postgres(Box::new(PostgresUrl::parse(&url).unwrap()));
-        Config { store_url, ..Config::default() }
+        at(self.port, user, name)
     }
 
     /// A connection that is none of the store's.
@@ -148,4 +146,11 @@ pub fn name(config: &Config) -> String {
         StoreUrl::Postgres(url) => url.server.get_dbname().unwrap().into(),
         _ => panic!("no database"),
     }
+}
+
+/// The configuration of a store in this database.
+pub fn at(port: u16, user: &str, name: &str) -> Config {
+    let url = format!("postgres://{user}@127.0.0.1:{port}/{name}?sslmode=disable");
+    let store_url = StoreUrl::Postgres(Box::new(PostgresUrl::parse(&url).unwrap()));
+    Config { store_url, ..Config::default() }
 }

@@ -13,6 +13,7 @@ mod model;
 mod outages;
 mod pages;
 mod planted;
+mod proxy;
 mod queue;
 mod repeats;
 mod replicas;

@@ -14,12 +14,14 @@ use tokio::{
     time,
 };
 use user_service::{
+    config::Config,
     domain::{Deadline, Error, Store},
     store,
 };
 
 use crate::{
-    database::{Database, name, shared},
+    database::{self, Database, name, shared},
+    proxy::{Plan, Proxy},
     stores::{create, get, write},
     support::PATIENCE,
 };
@@ -152,5 +154,53 @@ async fn a_store_fails_at_once_while_its_database_is_down_and_comes_back_with_it
         check(&store, creating).await;
         assert!(get(&store, "ada").await.is_some());
     }
+    store.close().await;
+}
+
+/// A store whose way to its database can be told to fail.
+async fn proxied() -> (Proxy, Arc<dyn Store>) {
+    let server = block_in_place(shared);
+    let direct = server.fresh().await;
+    let proxy = Proxy::start(server.port).await;
+    let config =
+        Config { store_timeout: Duration::from_secs(1), ..database::at(proxy.port, "tests", &name(&direct)) };
+    (proxy, block_in_place(|| store::open(&config)).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_without_an_answer_is_looked_for() {
+    let (proxy, store) = proxied().await;
+    for round in 0..10 {
+        for (plan, applied) in [(Plan::CutAfterCommit, true), (Plan::CutBeforeCommit, false)] {
+            recovered(&store, &format!("before-{round}-{applied}")).await;
+            proxy.plan.send_replace(plan);
+            let name = format!("user-{round}-{applied}");
+            let answer = write(&store, create(&name)).await;
+            if applied {
+                assert_eq!(get(&store, &name).await, answer.unwrap().user);
+            } else {
+                assert!(matches!(answer, Err(Error::Unavailable(_))), "{answer:?}");
+                assert_eq!(get(&store, &name).await, None);
+            }
+        }
+    }
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_says_nothing_costs_no_call_more_than_the_time_limit() {
+    let (proxy, store) = proxied().await;
+    write(&store, create("ada")).await.unwrap();
+    proxy.plan.send_replace(Plan::Silence);
+    let answer = time::timeout(PATIENCE, write(&store, create("bob"))).await.expect("an answer in time");
+    assert!(matches!(answer, Err(Error::Unavailable(_))), "{answer:?}");
+    // Without a call to find it out.
+    let until = Instant::now() + PATIENCE;
+    while store.probe().await.reads {
+        assert!(Instant::now() < until, "the silence goes unnoticed");
+    }
+    proxy.plan.send_replace(Plan::Forward);
+    recovered(&store, "carol").await;
+    assert_eq!(get(&store, "bob").await, None, "what was said not to be applied is not");
     store.close().await;
 }

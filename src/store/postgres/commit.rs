@@ -86,7 +86,7 @@ pub(super) async fn commit(
     let prepared = match time::timeout(limit, prepare(session, requests, limit)).await {
         Ok(Ok(prepared)) => prepared,
         Ok(Err(failure)) => {
-            session.rollback().await;
+            session.rollback(limit).await;
             return Err(failure);
         }
         Err(_) => {
@@ -293,7 +293,7 @@ pub(super) async fn look(
         let (begun, locked) = future::join(session.begin(limit), session.rows(Sql::LockRevision, &[])).await;
         begun.and(locked.map(drop))?;
         let row = session.row(Sql::IsCommitted, &[&first.cast_signed(), &tag]).await;
-        session.rollback().await;
+        session.rollback(limit).await;
         row
     };
     match time::timeout(limit, work).await {

@@ -166,7 +166,8 @@ async fn keep(target: Arc<Target>, slot: Arc<RwLock<Option<Arc<Session>>>>) {
             .with(|session| {
                 connected = true;
                 set(&slot, Some(Arc::clone(&session)));
-                async move { session.abandoned().await }
+                let limit = target.limit;
+                async move { session.lost(limit).await }
             })
             .await;
         set(&slot, None);

@@ -19,11 +19,8 @@ pub(super) async fn bring_up_to_date(session: &Session, place: &str) -> Result<(
     if checked(version(session).await.map_err(failed)?, place)? == MIGRATIONS.len() {
         return Ok(());
     }
-    let migrated = migrate(session, place).await;
-    if migrated.is_err() {
-        session.rollback().await;
-    }
-    migrated
+    // The connection is not used again, so a failure rolls itself back.
+    migrate(session, place).await
 }
 
 async fn migrate(session: &Session, place: &str) -> Result<(), OpenError> {

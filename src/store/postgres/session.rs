@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time};
 use tokio_postgres::{
     Client, Error, Row, Statement,
     error::SqlState,
@@ -16,6 +16,10 @@ use tokio_postgres::{
 };
 
 use super::sql::Sql;
+
+/// How often a connection is asked whether it is still there: nobody else may ask,
+/// because a service without its store gets no calls.
+const PINGS: Duration = Duration::from_secs(1);
 
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 
@@ -69,26 +73,39 @@ impl Session {
         let limit = limit.as_millis();
         self.client
             .batch_execute(&format!(
-                "BEGIN; SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit}; \
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit}; \
                  SET LOCAL idle_in_transaction_session_timeout = {limit}"
             ))
             .await
     }
 
-    pub async fn rollback(&self) {
-        if self.client.batch_execute("ROLLBACK").await.is_err() {
+    pub async fn rollback(&self, limit: Duration) {
+        let rollback = self.client.batch_execute("ROLLBACK");
+        if !matches!(time::timeout(limit, rollback).await, Ok(Ok(()))) {
             self.abandon();
+        }
+    }
+
+    /// Until somebody asks for another connection, or this one is silent for `limit`.
+    pub async fn lost(&self, limit: Duration) {
+        let silent = async {
+            loop {
+                time::sleep(PINGS).await;
+                // Any answer is one.
+                if time::timeout(limit, self.client.check_connection()).await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.broken.notified() => {}
+            () = silent => {}
         }
     }
 
     /// Asks for another connection in place of this one.
     pub fn abandon(&self) {
         self.broken.notify_one();
-    }
-
-    /// Until somebody asks for another one.
-    pub async fn abandoned(&self) {
-        self.broken.notified().await;
     }
 
     pub fn forget_warnings(&self) {
@@ -100,11 +117,10 @@ impl Session {
     }
 }
 
-/// Whether an error says that this server will not do: it goes, or is a standby.
+/// Whether an error says that this connection will not do: it is broken, or its
+/// server goes or is a standby.
 fn ends_connection(error: &Error) -> bool {
-    error.is_closed()
-        || error.code().is_some_and(|code| {
-            *code == SqlState::READ_ONLY_SQL_TRANSACTION || code.code().starts_with("57P0")
-        })
-        || error.code().is_none()
+    error
+        .code()
+        .is_none_or(|code| *code == SqlState::READ_ONLY_SQL_TRANSACTION || code.code().starts_with("57P0"))
 }

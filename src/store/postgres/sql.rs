@@ -55,7 +55,7 @@ statements! {
     Page(TEXT, INT8) = concat!(
         "SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id > $1 ORDER BY id LIMIT $2"
     );
-    Revision() = "SELECT revision FROM user_service.meta";
+    Revision() = "SELECT (SELECT revision FROM user_service.meta)";
     /// Everyone whom a batch is about: by id, and by address.
     UsersOfBatch(TEXT_ARRAY, TEXT_ARRAY) = concat!(
         "SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id = ANY($1) UNION SELECT ",
@@ -72,7 +72,9 @@ statements! {
     /// Moves the counter on and keeps others from doing so until the commit.
     /// Gives where it was.
     TakeRevisions(INT8) =
-        "UPDATE user_service.meta SET revision = revision + $1 RETURNING revision - $1";
+        "WITH taken AS
+             (UPDATE user_service.meta SET revision = revision + $1 RETURNING revision - $1 AS base)
+         SELECT (SELECT base FROM taken)";
     SetRevision(INT8) = "UPDATE user_service.meta SET revision = $1";
     /// Whether anything of a batch is not as it was at revision `$1`.
     Conflict(INT8, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8, INT8) =
