@@ -3,7 +3,10 @@
 use std::{
     env, fs,
     net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{MetadataExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -22,12 +25,21 @@ use crate::support::PATIENCE;
 /// Whom root becomes, because the server refuses to run as root.
 const NOBODY: u32 = 65_534;
 
-/// Ends the server when whoever started it is gone, however that went.
-const KEEPER: &str = r#""$@" & pid=$!; trap 'kill -QUIT $pid; wait $pid' EXIT; read -r signal; kill -"$signal" $pid; wait $pid; trap - EXIT"#;
+/// Ends the server with the signal that it is told, or when whoever started it is
+/// gone, however that went; then nobody needs the data any more.
+const KEEPER: &str = r#"
+    dir=$1; shift; "$@" & pid=$!
+    if read -r signal; then
+        kill -"$signal" $pid; wait $pid
+    else
+        kill -QUIT $pid; wait $pid; cd /; rm -rf "$dir"
+    fi
+"#;
 
 pub struct Database {
     dir: TempDir,
     pub port: u16,
+    settings: Vec<String>,
     keeper: Option<Child>,
 }
 
@@ -48,16 +60,31 @@ fn binary(name: &str) -> PathBuf {
 fn command(program: &Path, dir: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(dir);
-    let root = fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
-    if root {
+    give(dir);
+    if is_root() {
         command.uid(NOBODY).gid(NOBODY);
-        chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
     }
     command
 }
 
+/// Makes a file the server's own.
+pub fn give(path: &Path) {
+    if is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
+}
+
 impl Database {
     pub fn start() -> Self {
+        Self::start_with(&[], |_| {})
+    }
+
+    /// The same with settings, and with what `prepare` changes in its directory.
+    pub fn start_with(settings: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir_in(env::temp_dir()).unwrap();
         let made = command(&binary("initdb"), dir.path())
             .args([
@@ -72,7 +99,9 @@ impl Database {
             .expect("initdb is there: tools/packages.sh installs it");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut database = Self { dir, port, keeper: None };
+        prepare(dir.path());
+        let settings = settings.iter().flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]).collect();
+        let mut database = Self { dir, port, settings, keeper: None };
         database.run();
         database
     }
@@ -82,8 +111,10 @@ impl Database {
         let log = fs::File::create(self.dir.path().join("log")).unwrap();
         let keeper = command(Path::new("sh"), self.dir.path())
             .args(["-c", KEEPER, "keeper"])
+            .arg(self.dir.path())
             .arg(binary("postgres"))
             .args(["-D", "data", "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+            .args(&self.settings)
             .args(["-c", "fsync=off", "-c", "max_connections=200", "-c", "shared_buffers=32MB", "-p"])
             .arg(self.port.to_string())
             .stdin(Stdio::piped())
@@ -119,6 +150,10 @@ impl Database {
         let name = format!("users{}", COUNT.fetch_add(1, Ordering::Relaxed));
         self.client("postgres").await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         self.config("tests", &name)
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub fn config(&self, user: &str, name: &str) -> Config {

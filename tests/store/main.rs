@@ -17,6 +17,7 @@ mod proxy;
 mod queue;
 mod repeats;
 mod replicas;
+mod secure;
 mod served;
 mod stores;
 mod strace;

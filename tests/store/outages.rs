@@ -158,18 +158,17 @@ async fn a_store_fails_at_once_while_its_database_is_down_and_comes_back_with_it
 }
 
 /// A store whose way to its database can be told to fail.
-async fn proxied() -> (Proxy, Arc<dyn Store>) {
+async fn proxied(store_timeout: Duration) -> (Proxy, Arc<dyn Store>) {
     let server = block_in_place(shared);
     let direct = server.fresh().await;
     let proxy = Proxy::start(server.port).await;
-    let config =
-        Config { store_timeout: Duration::from_secs(1), ..database::at(proxy.port, "tests", &name(&direct)) };
+    let config = Config { store_timeout, ..database::at(proxy.port, "tests", &name(&direct)) };
     (proxy, block_in_place(|| store::open(&config)).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_without_an_answer_is_looked_for() {
-    let (proxy, store) = proxied().await;
+    let (proxy, store) = proxied(PATIENCE).await;
     for round in 0..10 {
         for (plan, applied) in [(Plan::CutAfterCommit, true), (Plan::CutBeforeCommit, false)] {
             recovered(&store, &format!("before-{round}-{applied}")).await;
@@ -189,7 +188,7 @@ async fn a_commit_without_an_answer_is_looked_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_says_nothing_costs_no_call_more_than_the_time_limit() {
-    let (proxy, store) = proxied().await;
+    let (proxy, store) = proxied(Duration::from_secs(1)).await;
     write(&store, create("ada")).await.unwrap();
     proxy.plan.send_replace(Plan::Silence);
     let answer = time::timeout(PATIENCE, write(&store, create("bob"))).await.expect("an answer in time");

@@ -16,12 +16,19 @@ impl Fault {
         match self {
             Self::Password { .. } => false,
             Self::Silent => true,
-            // Starting, stopping, full, or not there at all.
-            Self::Sql(error) => error
-                .code()
-                .is_none_or(|code| code.code().starts_with("57P0") || code.code().starts_with("53")),
+            Self::Sql(error) => match (error.code(), io_error(error)) {
+                // Starting, stopping, full.
+                (Some(code), _) => code.code().starts_with("57P0") || code.code().starts_with("53"),
+                // Not there; but a certificate that is not good stays so.
+                (None, Some(fault)) => fault.kind() != io::ErrorKind::InvalidData,
+                (None, None) => error.is_closed(),
+            },
         }
     }
+}
+
+fn io_error(error: &tokio_postgres::Error) -> Option<&io::Error> {
+    error.source().and_then(|source| source.downcast_ref())
 }
 
 impl From<tokio_postgres::Error> for Fault {

@@ -213,8 +213,8 @@ impl Store for PostgresStore {
     async fn probe(&self) -> Probe {
         let read = self.readers.rows(Sql::Revision, &[], Deadline::NONE);
         let reads = matches!(time::timeout(PROBE_TIMEOUT, read).await, Ok(Ok(_)));
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let alive = writer.as_ref().is_some_and(|writer| !writer.is_finished());
+        let task = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = task.as_ref().is_some_and(|task| !task.is_finished());
         let writes = alive && self.writer_link.session().is_some();
         super::metrics::writable().set(if writes { 1.0 } else { 0.0 });
         Probe { reads, writes }
