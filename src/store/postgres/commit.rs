@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     batch::{Batch, Keys},
+    fault::Fault,
     rows,
     session::{Param, Session},
     sql::Sql,
@@ -73,7 +74,8 @@ pub(super) fn failed(error: tokio_postgres::Error) -> Error {
         code if code.starts_with("53") => {
             Error::Unavailable("the database is short of memory, disk or connections")
         }
-        _ => Error::Internal(error.into()),
+        // As a fault it says what the server said, less the values of rows.
+        _ => Error::Internal(Fault::from(error).into()),
     }
 }
 
