@@ -105,7 +105,7 @@ table::settings! {
         change_log_retention: Duration = Duration::from_hours(7 * 24), 1_000..=3_650 * DAY_MS;
     }
     "Logs" {
-        /// Which log lines are written: a level, or directives such as `info,user_service=debug`.
+        /// Which log lines are written: a level, or directives such as `info,user_service=debug`. Release builds have none below `info`.
         log_filter: String = "info".into();
         /// How log lines look; `auto` is text on a terminal and JSON elsewhere.
         log_format: LogFormat = LogFormat::Auto;
