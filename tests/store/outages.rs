@@ -83,11 +83,16 @@ async fn check(store: &Arc<dyn Store>, creating: JoinSet<BTreeMap<String, Outcom
     (created, failed)
 }
 
+/// Until writes work again, and reads, which have connections of their own.
 async fn recovered(store: &Arc<dyn Store>, name: &str) {
     let until = Instant::now() + PATIENCE;
     while let Err(error) = write(store, create(name)).await {
         assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
-        assert!(Instant::now() < until, "the store does not come back");
+        assert!(Instant::now() < until, "writes do not come back");
+        time::sleep(Duration::from_millis(20)).await;
+    }
+    while !store.probe().await.reads {
+        assert!(Instant::now() < until, "reads do not come back");
         time::sleep(Duration::from_millis(20)).await;
     }
 }
