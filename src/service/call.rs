@@ -1,11 +1,11 @@
 //! What the API services share: how a call reaches the store, and how a user
 //! looks on the wire.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tonic::{Extensions, Status};
 
-use super::{router::StoreSlot, status};
+use super::status;
 use crate::domain::{
     Caller, Change, Deadline, Error, Idempotency, RequestId, Store, Timestamp, User, Write, Written,
 };
@@ -34,6 +34,22 @@ impl Call {
     ) -> Option<Idempotency> {
         let request_id = request_id?;
         Some(Idempotency::new(&self.caller, method, request_id, &payload.encode_to_vec()))
+    }
+}
+
+/// Where the store will be: health is served before the store is open.
+#[derive(Clone, Default)]
+pub struct StoreSlot(Arc<OnceLock<Arc<dyn Store>>>);
+
+impl StoreSlot {
+    /// Puts the store in. Only the first one counts.
+    pub fn open(&self, store: Arc<dyn Store>) {
+        let _ = self.0.set(store);
+    }
+
+    /// The store, or UNAVAILABLE while there is none.
+    pub fn get(&self) -> Result<&Arc<dyn Store>, Status> {
+        self.0.get().ok_or_else(status::starting)
     }
 }
 

@@ -14,8 +14,9 @@ mod unary;
 mod user_v1;
 mod violations;
 
+pub use call::StoreSlot;
 pub use health::Health;
-pub use router::{Router, StoreSlot};
+pub use router::Router;
 
 #[cfg(test)]
 mod testing;

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     pin::{Pin, pin},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -11,16 +11,21 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
-use tonic::Status;
 use tower_service::Service;
 
 use super::{
-    article::Article, call::Users, health::Health, methods::Matched, reflection::Reflection, reply::Reply,
-    status, unary::answer, user_v1::UserV1,
+    article::Article,
+    call::{StoreSlot, Users},
+    health::Health,
+    methods::Matched,
+    reflection::Reflection,
+    reply::Reply,
+    status,
+    unary::answer,
+    user_v1::UserV1,
 };
 use crate::{
     config::Config,
-    domain::Store,
     proto::{
         article::user_service_server::UserService as _, health::health_server::Health as _,
         user::v1::user_service_server::UserService as _,
@@ -28,22 +33,6 @@ use crate::{
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Where the store will be: health is served before the store is open.
-#[derive(Clone, Default)]
-pub struct StoreSlot(Arc<OnceLock<Arc<dyn Store>>>);
-
-impl StoreSlot {
-    /// Puts the store in. Only the first one counts.
-    pub fn open(&self, store: Arc<dyn Store>) {
-        let _ = self.0.set(store);
-    }
-
-    /// The store, or UNAVAILABLE while there is none.
-    pub fn get(&self) -> Result<&Arc<dyn Store>, Status> {
-        self.0.get().ok_or_else(status::starting)
-    }
-}
 
 /// Every service, as one tower service. Reads [`Matched`] from the request's
 /// extensions, and never its path.
