@@ -120,7 +120,7 @@ CASES = [
         handled("OK"): f"0+0x{6 * HOUR}", handled("NotFound"): f"0+1x{6 * HOUR}",
         handled("ResourceExhausted"): f"0+0x{6 * HOUR}",
         handled("Unavailable"): f"0x{2 * HOUR} 0+1x8 9x{HOUR}",
-    }, 2 * HOUR + 20 * MINUTE, set()),
+    }, 2 * HOUR + 9 * MINUTE, set()),
     ("nobody can be scraped", {UP: f"0{ALWAYS}"}, 6 * MINUTE, {"UserServiceAbsent critical"}),
     ("nobody is there", {UP: "_"}, 6 * MINUTE, {"UserServiceAbsent critical"}),
     ("nobody could be scraped for four minutes", {UP: f"1x{HOUR} 0x7 1x{HOUR}"}, HOUR + 7, set()),
