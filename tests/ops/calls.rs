@@ -97,9 +97,11 @@ impl Open {
         status
     }
 
-    /// Gives the call up.
-    pub fn cancel(self) {
+    /// Gives the call up. What is returned is to be dropped when the server knows:
+    /// with it the request ends well, and may do so before it is given up.
+    pub fn cancel(self) -> impl Sized {
         self.answer.abort();
+        self.sender
     }
 }
 

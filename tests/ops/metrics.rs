@@ -63,8 +63,9 @@ async fn every_kind_of_end_is_counted_once() {
     for _ in 0..2 {
         assert_eq!(caller.call(GET_USER, &[]).await.code(), Code::Unavailable);
     }
-    held.cancel();
+    let cancelled = held.cancel();
     until(in_flight(0)).await;
+    drop(cancelled);
     // Two to nowhere.
     for path in ["/no.such.Service/Method", "/user.v1.UserService/NoSuchMethod"] {
         assert_eq!(caller.call(path, &[]).await.code(), Code::Unimplemented);
