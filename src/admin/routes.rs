@@ -90,6 +90,7 @@ impl Routes {
             "/livez" => self.named(LIVENESS),
             "/readyz" => self.named(READINESS),
             _ => {
+                self.health.record();
                 let mut response = text(StatusCode::OK, self.metrics.render());
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, kind);

@@ -22,7 +22,7 @@ pub use load::{Inputs, Loaded, Source};
 pub use postgres::{PostgresUrl, TlsMode};
 pub use problem::Problems;
 pub use table::Key;
-pub use value::{LogFormat, OptionalPath, StoreUrl};
+pub use value::{LogFormat, MetricNames, OptionalPath, StoreUrl};
 
 /// What the environment's names begin with. Not `USER_SERVICE_`: Kubernetes sets
 /// variables of that name in every pod beside a Service called `user-service`.
@@ -111,5 +111,9 @@ table::settings! {
         log_format: LogFormat = LogFormat::Auto;
         /// Whether a line is logged for each finished call.
         call_log: bool = true;
+    }
+    "Metrics" {
+        /// Whose names the metrics of calls have: those of go-grpc-prometheus, which the dashboard in `deploy/` needs, those of OpenTelemetry, or both.
+        metric_names: MetricNames = MetricNames::Both;
     }
 }

@@ -233,3 +233,40 @@ impl Value for LogFormat {
         .into()
     }
 }
+
+/// Whose names the metrics of calls have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricNames {
+    Both,
+    GrpcPrometheus,
+    OpenTelemetry,
+}
+
+impl MetricNames {
+    pub fn has_grpc_prometheus(self) -> bool {
+        self != Self::OpenTelemetry
+    }
+
+    pub fn has_opentelemetry(self) -> bool {
+        self != Self::GrpcPrometheus
+    }
+}
+
+impl Value for MetricNames {
+    const KIND: Kind = Kind::Text;
+    const FORM: &'static str = "both, grpc_prometheus or opentelemetry";
+    const PLACEHOLDER: &'static str = "both|grpc_prometheus|opentelemetry";
+
+    fn read(text: &str) -> Option<Self> {
+        [Self::Both, Self::GrpcPrometheus, Self::OpenTelemetry].into_iter().find(|names| names.show() == text)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Both => "both",
+            Self::GrpcPrometheus => "grpc_prometheus",
+            Self::OpenTelemetry => "opentelemetry",
+        }
+        .into()
+    }
+}

@@ -11,7 +11,6 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
-use metrics::Counter;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -19,7 +18,10 @@ use super::{
     messages::{Messages, TooLarge},
     metrics::Metrics,
 };
-use crate::service::{methods::Matched, status};
+use crate::service::{
+    methods::{Matched, Method},
+    status,
+};
 
 /// Reads the lengths of the messages that are received, and counts them.
 #[derive(Clone, Debug)]
@@ -49,13 +51,13 @@ where
 
     fn call(&mut self, request: Request<B>) -> S::Future {
         let method = request.extensions().get::<Matched>().and_then(|matched| matched.0);
-        let received = self.metrics.of(method).received.clone();
-        let limit = self.limit;
+        let (limit, metrics) = (self.limit, self.metrics.clone());
         self.inner.call(request.map(|inner| CappedBody {
             inner,
             messages: Messages::default(),
             limit,
-            received,
+            metrics,
+            method,
             lost: false,
         }))
     }
@@ -68,7 +70,8 @@ pin_project! {
         inner: B,
         messages: Messages,
         limit: usize,
-        received: Counter,
+        metrics: Arc<Metrics>,
+        method: Option<&'static Method>,
         lost: bool,
     }
 }
@@ -100,12 +103,9 @@ where
             }
         };
         if let Some(bytes) = frame.data_ref() {
-            match this.messages.read(bytes, *this.limit) {
-                Ok(0) => {}
-                Ok(ended) => this.received.increment(ended),
-                Err(TooLarge) => {
-                    return Poll::Ready(Some(Err(status::message_too_large(*this.limit).into())));
-                }
+            let metrics = this.metrics.of(*this.method);
+            if let Err(TooLarge) = this.messages.read(bytes, *this.limit, |len| metrics.received(len)) {
+                return Poll::Ready(Some(Err(status::message_too_large(*this.limit).into())));
             }
         }
         Poll::Ready(Some(Ok(frame)))
@@ -129,6 +129,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        config::MetricNames,
         layers::testing::{Script, Step, recorded},
         proto::user::v1::GetUserRequest,
     };
@@ -139,8 +140,8 @@ mod tests {
     const LARGE: &[u8] = &[0, 0, 0, 0, 64];
 
     fn capped(limit: usize, steps: &[Step]) -> CappedBody<Script> {
-        let received = metrics::counter!("received");
-        CappedBody { inner: Script::new(steps), messages: Messages::default(), limit, received, lost: false }
+        let (messages, metrics) = (Messages::default(), Arc::new(Metrics::new(MetricNames::Both)));
+        CappedBody { inner: Script::new(steps), messages, limit, metrics, method: None, lost: false }
     }
 
     #[tokio::test]
@@ -169,6 +170,11 @@ mod tests {
                 futures_util::FutureExt::now_or_never(body.frame()).unwrap().unwrap().unwrap();
             }
         });
-        assert_eq!(lines, ["received 2"]);
+        let unknown = "{grpc_type=\"unary\",grpc_service=\"unknown\",grpc_method=\"unknown\"}";
+        for line in ["msg_received_total", "msg_received_bytes_count"]
+            .map(|name| format!("grpc_server_{name}{unknown} 2"))
+        {
+            assert!(lines.contains(&line), "{line} in {lines:?}");
+        }
     }
 }

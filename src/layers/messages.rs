@@ -7,6 +7,8 @@ const PREFIX: u8 = 5;
 #[derive(Debug, Default)]
 pub struct Messages {
     prefix_read: u8,
+    /// Of the message that is read, once its prefix is.
+    len: u32,
     /// While the prefix is read: its number so far. Then: what is left to come.
     left: u32,
 }
@@ -16,12 +18,17 @@ pub struct Messages {
 pub struct TooLarge;
 
 impl Messages {
-    /// How many messages end in `bytes`, which follow the bytes given before.
+    /// Tells the length of each message that ends in `bytes`, which follow the bytes
+    /// given before.
     ///
     /// # Errors
     /// Of a message that is longer than `limit` as soon as its length is known.
-    pub fn read(&mut self, mut bytes: &[u8], limit: usize) -> Result<u64, TooLarge> {
-        let mut ended = 0;
+    pub fn read(
+        &mut self,
+        mut bytes: &[u8],
+        limit: usize,
+        mut ended: impl FnMut(u32),
+    ) -> Result<(), TooLarge> {
         while let Some((&first, rest)) = bytes.split_first() {
             if self.prefix_read < PREFIX {
                 bytes = rest;
@@ -34,16 +41,17 @@ impl Messages {
                 if self.len_left() > limit {
                     return Err(TooLarge);
                 }
+                self.len = self.left;
             }
             let taken = self.len_left().min(bytes.len());
             bytes = &bytes[taken..];
             self.left -= u32::try_from(taken).unwrap_or(self.left);
             if self.left == 0 {
                 self.prefix_read = 0;
-                ended += 1;
+                ended(self.len);
             }
         }
-        Ok(ended)
+        Ok(())
     }
 
     fn len_left(&self) -> usize {
@@ -65,24 +73,26 @@ mod tests {
     fn messages_are_counted_however_the_bytes_are_cut() {
         let body = [message(0), message(3), message(200), message(1), message(0)].concat();
         for size in 1..body.len() {
-            let mut messages = Messages::default();
-            let ended: u64 = body.chunks(size).map(|chunk| messages.read(chunk, 200).unwrap()).sum();
-            assert_eq!(ended, 5, "in chunks of {size}");
+            let (mut messages, mut ended) = (Messages::default(), Vec::new());
+            for chunk in body.chunks(size) {
+                messages.read(chunk, 200, |len| ended.push(len)).unwrap();
+            }
+            assert_eq!(ended, [0, 3, 200, 1, 0], "in chunks of {size}");
         }
     }
 
     #[test]
     fn a_message_that_has_not_ended_does_not_count() {
         let body = message(9);
-        assert_eq!(Messages::default().read(&body[..13], 9), Ok(0));
+        assert_eq!(Messages::default().read(&body[..13], 9, |_| panic!("it has ended")), Ok(()));
     }
 
     #[test]
     fn a_large_message_is_known_by_its_prefix_alone() {
         let mut messages = Messages::default();
-        assert_eq!(messages.read(&[0, 0, 1, 0], 65_535), Ok(0));
-        assert_eq!(messages.read(&[0], 65_535), Err(TooLarge));
+        assert_eq!(messages.read(&[0, 0, 1, 0], 65_535, |_| ()), Ok(()));
+        assert_eq!(messages.read(&[0], 65_535, |_| ()), Err(TooLarge));
         let mut messages = Messages::default();
-        assert_eq!(messages.read(&[1, 0xff, 0xff, 0xff, 0xff], 65_535), Err(TooLarge));
+        assert_eq!(messages.read(&[1, 0xff, 0xff, 0xff, 0xff], 65_535, |_| ()), Err(TooLarge));
     }
 }

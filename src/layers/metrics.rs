@@ -1,5 +1,5 @@
 //! What is counted of calls: under the names that go-grpc-prometheus gave and
-//! under OpenTelemetry's, from one recording point.
+//! under OpenTelemetry's, or one of the two, from one recording point.
 //!
 //! Every handle is resolved once, so that a call costs no lookup. Methods that do
 //! not exist share one set of series: no caller can mint another.
@@ -10,7 +10,10 @@ use metrics::{Counter, Gauge, Histogram, SharedString, counter, gauge, histogram
 use tonic::Code;
 
 use super::code::{self, CODES};
-use crate::service::methods::{Kind, METHODS, Method};
+use crate::{
+    config::MetricNames,
+    service::methods::{Kind, METHODS, Method},
+};
 
 /// The series of every method.
 #[derive(Debug)]
@@ -21,21 +24,15 @@ pub struct Metrics {
 
 impl Metrics {
     /// Resolves every handle; the recorder must be installed by then.
-    pub fn new() -> Self {
+    pub fn new(families: MetricNames) -> Self {
         Self {
-            methods: std::array::from_fn(|index| MethodMetrics::new(Names::of(&METHODS[index]))),
-            unknown: MethodMetrics::new(Names::UNKNOWN),
+            methods: std::array::from_fn(|index| MethodMetrics::new(Names::of(&METHODS[index]), families)),
+            unknown: MethodMetrics::new(Names::UNKNOWN, families),
         }
     }
 
     pub fn of(&self, method: Option<&Method>) -> &MethodMetrics {
         method.and_then(|method| self.methods.get(method.index)).unwrap_or(&self.unknown)
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -69,8 +66,9 @@ impl Names {
 #[derive(Debug)]
 pub struct MethodMetrics {
     names: Names,
-    pub received: Counter,
-    pub sent: Counter,
+    families: MetricNames,
+    received: Messages,
+    sent: Messages,
     started: Counter,
     in_flight: Gauge,
     handled: [Counter; CODES],
@@ -80,25 +78,34 @@ pub struct MethodMetrics {
 }
 
 impl MethodMetrics {
-    fn new(names: Names) -> Self {
+    fn new(names: Names, families: MetricNames) -> Self {
         let labels = names.labels();
+        let counter = |name, labels: &[(&'static str, &'static str)]| {
+            if families.has_grpc_prometheus() { counter!(name, labels) } else { Counter::noop() }
+        };
         let metrics = Self {
             names,
-            received: counter!("grpc_server_msg_received_total", &labels),
-            sent: counter!("grpc_server_msg_sent_total", &labels),
-            started: counter!("grpc_server_started_total", &labels),
+            families,
+            received: Messages::new(counter("grpc_server_msg_received_total", &labels)),
+            sent: Messages::new(counter("grpc_server_msg_sent_total", &labels)),
+            started: counter("grpc_server_started_total", &labels),
             in_flight: gauge!("grpc_server_calls_in_flight", &labels),
             handled: std::array::from_fn(|index| {
                 let code = code::prometheus_name(code::at(index));
                 let [kind, service, method] = labels;
-                counter!("grpc_server_handled_total", &[kind, service, method, ("grpc_code", code)])
+                counter("grpc_server_handled_total", &[kind, service, method, ("grpc_code", code)])
             }),
-            handling: histogram!("grpc_server_handling_seconds", &labels),
+            handling: if families.has_grpc_prometheus() {
+                histogram!("grpc_server_handling_seconds", &labels)
+            } else {
+                Histogram::noop()
+            },
             durations: std::array::from_fn(|_| OnceLock::new()),
         };
         // A series that appears with its first event has no increase for that event.
-        for counter in
-            [&metrics.received, &metrics.sent, &metrics.started].into_iter().chain(&metrics.handled)
+        for counter in [&metrics.received.count, &metrics.sent.count, &metrics.started]
+            .into_iter()
+            .chain(&metrics.handled)
         {
             counter.increment(0);
         }
@@ -108,6 +115,16 @@ impl MethodMetrics {
     pub fn started(&self) {
         self.started.increment(1);
         self.in_flight.increment(1.0);
+    }
+
+    /// A message of `len` bytes was read to its end.
+    pub fn received(&self, len: u32) {
+        self.received.passed(len, || histogram!("grpc_server_msg_received_bytes", &self.names.labels()));
+    }
+
+    /// A message of `len` bytes was sent.
+    pub fn sent(&self, len: u32) {
+        self.sent.passed(len, || histogram!("grpc_server_msg_sent_bytes", &self.names.labels()));
     }
 
     /// The one recording point of a call's end.
@@ -123,6 +140,9 @@ impl MethodMetrics {
     }
 
     fn duration(&self, code: Code) -> Histogram {
+        if !self.families.has_opentelemetry() {
+            return Histogram::noop();
+        }
         let code_name = code::otel_name(code);
         let mut labels = vec![
             ("rpc_system_name", SharedString::const_str("grpc")),
@@ -133,5 +153,24 @@ impl MethodMetrics {
             labels.push(("error_type", code_name.into()));
         }
         histogram!("rpc_server_call_duration_seconds", &labels)
+    }
+}
+
+/// Messages that went one way.
+#[derive(Debug)]
+struct Messages {
+    count: Counter,
+    /// Made with the first, so that a scrape is not full of methods that nobody calls.
+    bytes: OnceLock<Histogram>,
+}
+
+impl Messages {
+    fn new(count: Counter) -> Self {
+        Self { count, bytes: OnceLock::new() }
+    }
+
+    fn passed(&self, len: u32, bytes: impl FnOnce() -> Histogram) {
+        self.count.increment(1);
+        self.bytes.get_or_init(bytes).record(len);
     }
 }

@@ -55,7 +55,7 @@ where
     B: Body<Data = Bytes> + 'static,
     R: Body<Data = Bytes> + Default + Send + 'static,
 {
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::new(config.metric_names));
     let log = config.call_log.then(CallLog::new);
     let recorders = Arc::new(Recorders { metrics: metrics.clone(), log, sampler });
     let limits = Arc::new(Limits::new(config));

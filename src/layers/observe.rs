@@ -171,8 +171,9 @@ impl<B: Body<Data = Bytes>> Body for ObservedBody<B> {
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(bytes), Some(call)) = (frame.data_ref(), &this.call) {
-                    let sent = this.messages.read(bytes, usize::MAX).unwrap_or(0);
-                    call.recorders.metrics.of(call.method).sent.increment(sent);
+                    let metrics = call.recorders.metrics.of(call.method);
+                    // Without a limit there is nothing to refuse.
+                    let _ = this.messages.read(bytes, usize::MAX, |len| metrics.sent(len));
                 } else if let Some(trailers) = frame.trailers_ref() {
                     end(this.call, code::in_headers(trailers).unwrap_or(Code::Unknown));
                 }

@@ -1,6 +1,6 @@
 //! What is counted about connections.
 
-use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +74,11 @@ pub struct Meter {
     pub refused: Counter,
     pub accept_errors: Counter,
     pub calls_cut: Counter,
+    pub loop_lag: Histogram,
 }
 
 impl Meter {
     pub fn new(max_connections: usize) -> Self {
-        describe();
         gauge!("grpc_server_connections_limit")
             .set(f64::from(u32::try_from(max_connections).unwrap_or(u32::MAX)));
         Self {
@@ -90,6 +90,7 @@ impl Meter {
             refused: counter!("grpc_server_connections_refused_total"),
             accept_errors: counter!("grpc_server_accept_errors_total"),
             calls_cut: counter!("grpc_server_calls_cut_total"),
+            loop_lag: histogram!("user_service_event_loop_lag_seconds"),
         }
     }
 
@@ -104,17 +105,4 @@ impl Meter {
     pub fn closed(&self, reason: Reason) {
         self.closed[reason as usize].increment(1);
     }
-}
-
-fn describe() {
-    describe_gauge!("grpc_server_connections", "Connections that are open, by state.");
-    describe_gauge!("grpc_server_connections_limit", "The most connections that are held at once.");
-    describe_counter!("grpc_server_connections_accepted_total", "Connections accepted.");
-    describe_counter!("grpc_server_connections_refused_total", "Connections closed at once, over the limit.");
-    describe_counter!("grpc_server_connections_closed_total", "Connections ended, by reason.");
-    describe_counter!("grpc_server_accept_errors_total", "Connections that could not be accepted.");
-    describe_counter!(
-        "grpc_server_calls_cut_total",
-        "Calls cut with their connection, by its age or a drain."
-    );
 }

@@ -45,7 +45,7 @@ mod worker;
 
 pub use self::bind::{BindError, bind};
 
-/// Called once a second on each serving thread, with the thread's number.
+/// Called several times a second on each serving thread, with the thread's number.
 pub type Ticks = Arc<dyn Fn(usize) + Send + Sync>;
 
 /// How long the acceptor and the threads may take to end when told to.

@@ -19,14 +19,14 @@ use hyper::body::Incoming;
 use tokio::{
     runtime, select,
     sync::{OwnedSemaphorePermit, mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tower::Service;
 
 use super::{Phase, Ticks, calls::Load, connection::Host};
 
-/// How often a thread shows that it is alive.
-const TICK: Duration = Duration::from_secs(1);
+/// How often a thread shows that it is alive, and how late it is for that.
+const TICK: Duration = Duration::from_millis(200);
 
 /// A connection on its way to a thread, and what it holds while it lives.
 pub struct Accepted {
@@ -79,7 +79,12 @@ where
     let load = Arc::clone(&host.load);
     thread::Builder::new().name(format!("serve-{number}")).spawn(move || {
         let phase = host.phase.clone();
-        runtime.block_on(work(inbox, phase, || ticks(number), |accepted| spawn(&host, accepted)));
+        let lag = host.meter.loop_lag.clone();
+        let tick = |due: Instant| {
+            lag.record(due.elapsed());
+            ticks(number);
+        };
+        runtime.block_on(work(inbox, phase, tick, |accepted| spawn(&host, accepted)));
         // Not a plain drop, which would wait for whatever blocks.
         runtime.shutdown_background();
         drop(alive);
@@ -90,7 +95,7 @@ where
 async fn work(
     mut inbox: mpsc::UnboundedReceiver<Accepted>,
     mut phase: watch::Receiver<Phase>,
-    tick: impl Fn(),
+    tick: impl Fn(Instant),
     serve: impl Fn(Accepted),
 ) {
     let mut ticks = interval(TICK);
@@ -99,7 +104,7 @@ async fn work(
     loop {
         select! {
             Some(accepted) = inbox.recv() => serve(accepted),
-            _ = ticks.tick() => tick(),
+            due = ticks.tick() => tick(due),
             _ = over.as_mut() => break,
         }
     }

@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use metrics::gauge;
 use tokio::sync::watch;
 use tonic_health::pb::health_check_response::ServingStatus;
 
@@ -147,6 +148,17 @@ impl Health {
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         let article = self.0.article_api.then_some(ARTICLE);
         [LIVENESS, READINESS, USER_V1].into_iter().chain(article)
+    }
+
+    /// Brings the metrics of health up to date: to be called before they are read.
+    pub fn record(&self) {
+        for name in self.names() {
+            let label = if name == READINESS { "readiness" } else { name };
+            let serving = gauge!("user_service_health_serving", "name" => label);
+            serving.set(if self.is_serving(name) { 1.0 } else { 0.0 });
+        }
+        let draining = self.0.state.borrow().draining;
+        gauge!("user_service_draining").set(if draining { 1.0 } else { 0.0 });
     }
 
     /// Whether open streams are to end.

@@ -1,16 +1,8 @@
-//! What stores measure:
-//!
-//! | metric | kind | labels |
-//! |---|---|---|
-//! | `user_service_store_operation_duration_seconds` | histogram | `operation`: `get`, `batch_get`, `list`, `write` |
-//! | `user_service_store_queue_depth` | gauge: writes that wait for the writer | |
-//! | `user_service_store_queue_limit` | gauge: how many may wait before more are turned away | |
-//! | `user_service_store_batch_size` | histogram: writes in one commit | |
-//! | `user_service_store_writable` | gauge: 1 where writes work, 0 where they are off | |
+//! What stores measure, as src/telemetry/catalog.rs describes it.
 
 use std::time::Instant;
 
-use metrics::{Gauge, Histogram, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 pub const OPERATION_DURATION: &str = "user_service_store_operation_duration_seconds";
 pub const QUEUE_DEPTH: &str = "user_service_store_queue_depth";
@@ -29,7 +21,6 @@ pub(super) struct Durations {
 
 impl Durations {
     pub fn new() -> Self {
-        describe_histogram!(OPERATION_DURATION, "How long an operation of the store took, in seconds");
         Self {
             get: histogram!(OPERATION_DURATION, "operation" => "get"),
             batch_get: histogram!(OPERATION_DURATION, "operation" => "batch_get"),
@@ -48,17 +39,52 @@ pub(super) struct WriterMetrics {
 
 impl WriterMetrics {
     pub fn new(queue_limit: usize) -> Self {
-        describe_gauge!(QUEUE_DEPTH, "Writes that wait for the store's writer");
-        describe_gauge!(QUEUE_LIMIT, "How many writes may wait before more are turned away");
         gauge!(QUEUE_LIMIT).set(f64::from(u32::try_from(queue_limit).unwrap_or(u32::MAX)));
-        describe_histogram!(BATCH_SIZE, "Writes in one commit of the store");
         Self { queue_depth: gauge!(QUEUE_DEPTH), batch_size: histogram!(BATCH_SIZE) }
     }
 }
 
+/// How connections to a database do that are for one `use`.
+pub(super) struct LinkMetrics {
+    open: Gauge,
+    pub connected: Counter,
+    pub failed: Counter,
+}
+
+impl LinkMetrics {
+    pub fn new(purpose: &'static str) -> Self {
+        let connects = |outcome| counter!("user_service_store_connects_total", "outcome" => outcome);
+        // For each link there is to be one.
+        gauge!("user_service_store_connections_limit", "use" => purpose).increment(1.0);
+        Self {
+            open: gauge!("user_service_store_connections", "use" => purpose),
+            connected: connects("connected"),
+            failed: connects("failed"),
+        }
+    }
+
+    /// A connection is open, until this is dropped.
+    pub fn opened(&self) -> Opened {
+        self.open.increment(1.0);
+        Opened(self.open.clone())
+    }
+}
+
+pub(super) struct Opened(Gauge);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// How often an operation was made again.
+pub(super) fn retries(operation: &'static str) -> Counter {
+    counter!("user_service_store_retries_total", "operation" => operation)
+}
+
 /// Whether writes work.
 pub(super) fn writable() -> Gauge {
-    describe_gauge!(WRITABLE, "1 where the store takes writes, 0 where it does not");
     gauge!(WRITABLE)
 }
 

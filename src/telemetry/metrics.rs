@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::gauge;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::{
-    InitError,
+    InitError, catalog,
     lines::Lines,
     process::{self, Process},
 };
@@ -20,6 +20,9 @@ const DURATIONS: [f64; 17] = [
 
 /// How many of something went together.
 const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Messages, in bytes: most are small, and the largest is a page of users.
+const BYTES: [f64; 8] = [64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
 
 /// How often samples are sorted into their buckets. Until then every one is kept.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +41,7 @@ pub fn install(lines: Lines) -> Result<Metrics, InitError> {
     let recorder = builder()
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| InitError::Twice(error.to_string()))?;
-    describe();
+    catalog::describe();
     gauge!("user_service_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(Metrics { recorder, process: Process::start(), lines: Some(lines) })
 }
@@ -47,7 +50,8 @@ pub fn install(lines: Lines) -> Result<Metrics, InitError> {
 fn builder() -> Result<PrometheusBuilder, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &DURATIONS)?
-        .set_buckets_for_metric(Matcher::Suffix("_size".into()), &SIZES)
+        .set_buckets_for_metric(Matcher::Suffix("_size".into()), &SIZES)?
+        .set_buckets_for_metric(Matcher::Suffix("_bytes".into()), &BYTES)
 }
 
 impl Metrics {
@@ -63,8 +67,7 @@ impl Metrics {
         let mut text = self.recorder.render();
         self.process.render(&mut text);
         if let Some(lines) = &self.lines {
-            let help = "Log lines dropped because nobody read them in time.";
-            process::add(&mut text, "user_service_log_lines_dropped_total", "counter", help, lines.dropped());
+            process::add(&mut text, "user_service_log_lines_dropped_total", lines.dropped());
         }
         text
     }
@@ -77,23 +80,6 @@ impl Metrics {
             self.recorder.run_upkeep();
         }
     }
-}
-
-/// The help texts of what layers and telemetry record; other rooms describe their own.
-fn describe() {
-    describe_counter!("grpc_server_started_total", "Calls that have begun.");
-    describe_counter!("grpc_server_handled_total", "Calls that have ended, by code.");
-    describe_histogram!("grpc_server_handling_seconds", Unit::Seconds, "How long calls took that ended OK.");
-    describe_counter!("grpc_server_msg_received_total", "Messages received.");
-    describe_counter!("grpc_server_msg_sent_total", "Messages sent.");
-    describe_histogram!("rpc_server_call_duration_seconds", Unit::Seconds, "How long calls took, by code.");
-    describe_gauge!("grpc_server_calls_in_flight", "Calls that have begun and not ended.");
-    describe_gauge!("grpc_server_admission_limit", "How many calls may be in flight before calls are shed.");
-    describe_gauge!("grpc_server_admission_in_flight", "Calls in flight that count against the limit.");
-    describe_counter!("grpc_server_admission_shed_total", "Calls turned away because the limit was reached.");
-    describe_counter!("grpc_server_panics_total", "Calls that panicked and were answered with INTERNAL.");
-    describe_counter!("user_service_trace_spans_total", "Spans given to the collector, by outcome.");
-    describe_gauge!("user_service_build_info", "Always 1; says which version runs.");
 }
 
 #[cfg(test)]

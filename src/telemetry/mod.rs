@@ -1,9 +1,11 @@
 //! What the service says of itself: logs, metrics and spans.
 
+pub mod catalog;
 mod lines;
 mod logs;
 mod metrics;
 mod process;
+mod queue;
 mod sampler;
 mod traces;
 

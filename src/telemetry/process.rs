@@ -11,6 +11,8 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
+use super::catalog::{self, Metric};
+
 /// This process, since it has begun.
 #[derive(Clone, Copy, Debug)]
 pub struct Process {
@@ -30,21 +32,15 @@ impl Process {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         #[allow(clippy::cast_precision_loss, reason = "2^52 seconds are long enough")]
         let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-        add(text, "process_cpu_seconds_total", "counter", "CPU time spent.", cpu);
-        add(
-            text,
-            "process_start_time_seconds",
-            "gauge",
-            "When the process started, in Unix time.",
-            self.started,
-        );
+        add(text, "process_cpu_seconds_total", cpu);
+        add(text, "process_start_time_seconds", self.started);
         if let Some(limit) = getrlimit(Resource::Nofile).current {
-            add(text, "process_max_fds", "gauge", "How many file descriptors may be open.", limit);
+            add(text, "process_max_fds", limit);
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
             // One of them is the directory itself.
             let open = open.count().saturating_sub(1);
-            add(text, "process_open_fds", "gauge", "How many file descriptors are open.", open);
+            add(text, "process_open_fds", open);
         }
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let number = |key| {
@@ -52,19 +48,21 @@ impl Process {
         };
         let kib = |key| number(key).map(|kib: u64| kib * 1_024);
         if let Some(bytes) = kib("VmRSS:") {
-            add(text, "process_resident_memory_bytes", "gauge", "Memory that is resident.", bytes);
+            add(text, "process_resident_memory_bytes", bytes);
         }
         if let Some(bytes) = kib("VmSize:") {
-            add(text, "process_virtual_memory_bytes", "gauge", "Memory that is mapped.", bytes);
+            add(text, "process_virtual_memory_bytes", bytes);
         }
         if let Some(threads) = number("Threads:") {
-            add(text, "process_threads", "gauge", "Threads.", threads);
+            add(text, "process_threads", threads);
         }
     }
 }
 
-/// Appends a metric that is not in the recorder.
-pub fn add(text: &mut String, name: &str, kind: &str, help: &str, value: impl Display) {
+/// Appends a metric of the catalog that is not in the recorder.
+pub fn add(text: &mut String, name: &str, value: impl Display) {
+    let Some(Metric { kind, help, .. }) = catalog::find(name) else { return };
+    let kind = kind.name();
     // A string takes every write.
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
 }

@@ -6,16 +6,15 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, counter};
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
-    trace::{self as sdk, SdkTracerProvider, SpanData},
+    trace::{self as sdk, SdkTracerProvider},
 };
 
-use super::{InitError, Sampler};
+use super::{InitError, Sampler, queue::Bounded};
 
 /// Where spans go.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ impl Traces {
             .build()
             .map_err(|error| InitError::Traces(format!("the span exporter cannot be set up: {error}")))?;
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(Counted::new(exporter))
+            .with_span_processor(Bounded::new(exporter, &env))
             // Sampling was decided before a span is built.
             .with_sampler(sdk::Sampler::AlwaysOn)
             .with_resource(resource(&env))
@@ -108,46 +107,6 @@ fn resource(env: &dyn Fn(&str) -> Option<String>) -> Resource {
         resource = resource.with_service_name("user-service");
     }
     resource.build()
-}
-
-/// An exporter that counts what it sends and what it could not send.
-#[derive(Debug)]
-struct Counted {
-    exporter: SpanExporter,
-    sent: Counter,
-    failed: Counter,
-}
-
-impl Counted {
-    fn new(exporter: SpanExporter) -> Self {
-        let spans = |outcome| counter!("user_service_trace_spans_total", "outcome" => outcome);
-        let counted = Self { exporter, sent: spans("sent"), failed: spans("failed") };
-        counted.sent.increment(0);
-        counted.failed.increment(0);
-        counted
-    }
-}
-
-impl sdk::SpanExporter for Counted {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let spans = batch.len() as u64;
-        let result = sdk::SpanExporter::export(&self.exporter, batch).await;
-        let counter = if result.is_ok() { &self.sent } else { &self.failed };
-        counter.increment(spans);
-        result
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        sdk::SpanExporter::shutdown_with_timeout(&self.exporter, timeout)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        sdk::SpanExporter::force_flush(&self.exporter)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        sdk::SpanExporter::set_resource(&mut self.exporter, resource);
-    }
 }
 
 #[cfg(test)]

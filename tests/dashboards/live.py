@@ -33,6 +33,8 @@ MAY_BE_EMPTY = {
     "UserServiceAbsent": "up is there",
     "UserServiceInstanceDown": "the instance is up",
     "UserServiceRestarts": "it was started once",
+    "Connections to PostgreSQL": "the store is SQLite",
+    "Attempts on PostgreSQL": "the store is SQLite",
     "UserServicePanics": "nothing panics",
     "UserServiceStoreReadOnly": "the store takes writes",
     "UserServiceSlow": "calls are fast",
@@ -234,7 +236,7 @@ def empty(prometheus: Prometheus):
             continue
         if where not in MAY_BE_EMPTY:
             yield f"{where}: nothing is found by {expr}"
-        elif where != "UserServiceAbsent":
+        elif where.startswith("UserService") and where != "UserServiceAbsent":
             for side in operands(expr):
                 if not prometheus.ask(side):
                     yield f"{where}: nothing is found by {side}"

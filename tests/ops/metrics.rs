@@ -1,6 +1,6 @@
 //! The figures say what happened, no more and no less.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, process::Command};
 
 use tonic::Code;
 use user_service::proto::user::v1::{CreateUserRequest, User};
@@ -8,7 +8,8 @@ use user_service::proto::user::v1::{CreateUserRequest, User};
 use crate::{
     admin::ask,
     calls::{Caller, GET_USER, nobody, until},
-    support::Server,
+    collector::Collector,
+    support::{Server, documented},
 };
 
 /// One scrape.
@@ -123,4 +124,74 @@ fn counters_are_there_before_anything_has_happened() {
                 grpc_method=\"DeleteUser\",grpc_code=\"DataLoss\"} 0";
     assert!(scrape.0.lines().any(|line| line == zero), "{zero} is missing");
     assert!(!scrape.0.contains("grpc_server_handling_seconds_count{grpc_type=\"unary\"} "));
+}
+
+/// Makes every kind of call, so that every metric has been recorded.
+async fn use_everything(server: &Server) {
+    let caller = Caller::connect(server.grpc_addr).await;
+    let user = User { name: "Ada".into(), email: "ada@example.com".into(), ..User::default() };
+    let create = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };
+    caller.users().create_user(create).await.unwrap();
+    caller.call(GET_USER, &[]).await;
+    assert_eq!(caller.open(GET_USER, &[("grpc-timeout", "5m")]).wait().await.code(), Code::DeadlineExceeded);
+    let lag = "user_service_event_loop_lag_seconds_count";
+    let shown = || (Scrape::of(server.admin_addr).sum(lag, &[]) > 0.0).then_some(());
+    until(shown).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_is_documented_and_every_documented_metric_is_there() {
+    let (collector, dir) = (Collector::start(), tempfile::tempdir().unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+    command.env("USERSVC_STORE_URL", format!("sqlite:{}", dir.path().join("users.db").display()));
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+    let server = Server::spawn(command);
+    use_everything(&server).await;
+    let mut whom = documented::ALWAYS.to_vec();
+    whom.extend(["spans are sent", "SQLite", "SQLite, PostgreSQL"]);
+    documented::agrees(&Scrape::of(server.admin_addr).0, &whom);
+
+    // With less to show there is less, and that is documented too.
+    for (names, left_out) in [("grpc_prometheus", "opentelemetry"), ("opentelemetry", "grpc_prometheus")] {
+        let server = Server::start(&["--metric-names", names]);
+        use_everything(&server).await;
+        let left_out = format!("or `{left_out}`");
+        let whom: Vec<_> = documented::ALWAYS.into_iter().filter(|whom| !whom.ends_with(&left_out)).collect();
+        documented::agrees(&Scrape::of(server.admin_addr).0, &whom);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_are_measured_without_their_prefix() {
+    let server = Server::start(&[]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let name = "x".repeat(200);
+    let user = User { name, email: "ada@example.com".into(), ..User::default() };
+    let create = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };
+    let len = prost::Message::encoded_len(&create);
+    let created = caller.users().create_user(create).await.unwrap().into_inner();
+    let scrape = Scrape::of(server.admin_addr);
+    let of = ["grpc_method=\"CreateUser\"", V1];
+    assert!(scrape.is("grpc_server_msg_received_bytes_sum", &of, u32::try_from(len).unwrap()));
+    let len = u32::try_from(prost::Message::encoded_len(&created)).unwrap();
+    assert!(scrape.is("grpc_server_msg_sent_bytes_sum", &of, len));
+    let within = ["grpc_method=\"CreateUser\"", V1, "le=\"64\""];
+    assert!(scrape.is("grpc_server_msg_received_bytes_bucket", &within, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_a_drain_are_to_be_seen() {
+    let mut server = Server::start(&["--shutdown-delay-ms", "600000"]);
+    let health = |scrape: &Scrape| {
+        ["liveness", "readiness", "user.v1.UserService", "UserService"]
+            .map(|name| scrape.sum("user_service_health_serving", &[&format!("name=\"{name}\"")]) > 0.5)
+    };
+    let scrape = Scrape::of(server.admin_addr);
+    assert_eq!(health(&scrape), [true; 4]);
+    assert!(scrape.is("user_service_draining", &[], 0));
+    server.signal("TERM");
+    server.wait_for_line("\"draining\"");
+    let draining =
+        || Some(Scrape::of(server.admin_addr)).filter(|scrape| scrape.is("user_service_draining", &[], 1));
+    assert_eq!(health(&until(draining).await), [true, false, false, false]);
 }

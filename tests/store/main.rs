@@ -9,6 +9,7 @@ mod database;
 mod disk;
 mod file;
 mod history;
+mod links;
 mod model;
 mod outages;
 mod pages;

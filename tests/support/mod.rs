@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each tier uses its own part")]
 
+pub mod documented;
+
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,

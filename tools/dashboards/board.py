@@ -84,6 +84,11 @@ def streams():
                 (rate("grpc_server_msg_sent_total", METHOD, API), METHOD_LEGEND))
     yield lines("Streams open", "Streaming calls in flight: health watches and reflection.", "short",
                 (f"sum by ({METHOD}) (grpc_server_calls_in_flight{{{streaming}}})", METHOD_LEGEND))
+    for way in ["received", "sent"]:
+        size = f"grpc_server_msg_{way}_bytes"
+        yield lines(f"Size of messages {way}", "99% were no larger, by method; and the mean over all.", "bytes",
+                    (quantile(0.99, size, METHOD, API), METHOD_LEGEND + " p99"),
+                    (f"{rate(size + '_sum', where=API)} / {rate(size + '_count', where=API)}", "mean"), span=12)
     yield lines("Streams ended by code", "Streaming calls that ended.", "reqps",
                 (rate("grpc_server_handled_total", "grpc_code", streaming), "{{grpc_code}}"), span=12)
     yield lines("Calls that are not of the API", "Health, reflection, and paths that nothing is served under.", "reqps",
@@ -109,14 +114,17 @@ def saturation():
                     ("accept_errors", "errors")]))
     yield lines("Connections that went", "Why they ended.", "cps",
                 (rate(f"{connections}_closed_total", "reason"), "{{reason}}"), stacked=True)
+    lag = "user_service_event_loop_lag_seconds"
+    yield lines("Lag of serving threads", "How late they woke for a timer; some 1 ms is the timer's own.", "s",
+                (quantile(0.99, lag), "p99"), (f"{rate(lag + '_sum')} / {rate(lag + '_count')}", "mean"))
     yield lines("Writes that wait", "Writes in the queue of the store's writer, and how many may be.", "short",
                 (f"user_service_store_queue_depth{{{ON}}}", by_instance),
-                (f"user_service_store_queue_limit{{{ON}}}", by_instance + " limit"), span=6)
-    yield lines("CPU", "CPUs kept busy.", "short", (rate("process_cpu_seconds_total", "instance"), by_instance), span=6)
+                (f"user_service_store_queue_limit{{{ON}}}", by_instance + " limit"))
+    yield lines("CPU", "CPUs kept busy.", "short", (rate("process_cpu_seconds_total", "instance"), by_instance))
     yield lines("Memory", "Memory that is resident.", "bytes",
-                (f"process_resident_memory_bytes{{{ON}}}", by_instance), span=6)
+                (f"process_resident_memory_bytes{{{ON}}}", by_instance), span=12)
     yield lines("Files", "File descriptors that are open, and how many may be.", "short",
-                (f"process_open_fds{{{ON}}}", by_instance), (f"process_max_fds{{{ON}}}", by_instance + " limit"), span=6)
+                (f"process_open_fds{{{ON}}}", by_instance), (f"process_max_fds{{{ON}}}", by_instance + " limit"), span=12)
 
 
 def rollout():
@@ -124,10 +132,13 @@ def rollout():
                 (f"count by (version) (user_service_build_info{{{ON}}})", "{{version}}"), stacked=True)
     yield lines("Instances that answer", "1 where Prometheus could scrape the instance.", "short",
                 (f"up{{{ON}}}", "{{instance}}"))
+    yield lines("Health", "How many instances have each health name SERVING, and how many are draining.", "short",
+                (f"sum by (name) (user_service_health_serving{{{ON}}})", "{{name}}"),
+                (f"sum (user_service_draining{{{ON}}})", "draining"))
     yield lines("Uptime", "Since when each process runs.", "s",
-                (f"time() - process_start_time_seconds{{{ON}}}", "{{instance}}"), span=4)
+                (f"time() - process_start_time_seconds{{{ON}}}", "{{instance}}"), span=12)
     yield lines("Restarts", "How often each instance was restarted in the last hour.", "short",
-                (f"changes(process_start_time_seconds{{{ON}}}[1h])", "{{instance}}"), span=4)
+                (f"changes(process_start_time_seconds{{{ON}}}[1h])", "{{instance}}"), span=12)
 
 
 def dependencies():
@@ -140,12 +151,19 @@ def dependencies():
                 (f"user_service_store_writable{{{ON}}}", "{{instance}}"))
     yield lines("Writes in one commit", "How many writes share the cost of one commit: the mean, and p99.", "short",
                 (f"{rate(batch + '_sum')} / {rate(batch + '_count')}", "mean"), (quantile(0.99, batch), "p99"))
+    connections = "user_service_store_connections"
+    yield lines("Connections to PostgreSQL", "Open ones by use, and how many there are when all is well.", "short",
+                (f"sum by (use) ({connections}{{{ON}}})", "{{use}}"),
+                (f"sum by (use) ({connections}_limit{{{ON}}})", "{{use}} limit"))
+    yield lines("Attempts on PostgreSQL", "Attempts to connect, by outcome; and operations that were made again.", "ops",
+                (rate("user_service_store_connects_total", "outcome"), "connect {{outcome}}"),
+                (rate("user_service_store_retries_total", "operation"), "{{operation}} again"))
     yield lines("Reads by the cache", "Reads of one user, by whether the cache of SQLite had it.", "reqps",
-                (rate("user_service_store_cache_lookups_total", "result"), "{{result}}"), stacked=True)
+                (rate("user_service_store_cache_lookups_total", "result"), "{{result}}"), stacked=True, span=12)
     yield lines("Spans and log lines",
                 "Spans by what became of them, none where no collector is set; and log lines that nobody took in time.",
                 "short", (rate("user_service_trace_spans_total", "outcome"), "spans {{outcome}}"),
-                (rate("user_service_log_lines_dropped_total"), "log lines dropped"))
+                (rate("user_service_log_lines_dropped_total"), "log lines dropped"), span=12)
 
 
 ROWS = [

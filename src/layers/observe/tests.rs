@@ -13,7 +13,7 @@ use crate::layers::testing::{Script, Step, UNARY, recorded, request, response};
 const MESSAGE: &[u8] = &[0, 0, 0, 0, 1, 7];
 
 fn observe<S>(inner: S) -> Observe<S> {
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::new(crate::config::MetricNames::Both));
     Observe::new(inner, Arc::new(Recorders { metrics, log: None, sampler: None }))
 }
 

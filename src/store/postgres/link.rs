@@ -15,7 +15,7 @@ use tokio::{task::AbortHandle, time};
 use tokio_postgres::{AsyncMessage, Connection, NoTls, error::Severity, tls::TlsStream};
 
 use super::{fault::Fault, session::Session, tls};
-use crate::{config::Config, config::PostgresUrl, domain::Error};
+use crate::{config::Config, config::PostgresUrl, domain::Error, store::metrics::LinkMetrics};
 
 /// How long after a failure a connection is tried again: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -129,9 +129,10 @@ pub(super) struct Link {
 
 impl Link {
     /// Begins to keep a connection open. Belongs on the runtime that is to drive it.
-    pub fn keep(target: Arc<Target>) -> Self {
+    pub fn keep(target: Arc<Target>, purpose: &'static str) -> Self {
         let session = Arc::default();
-        let keeper = tokio::spawn(keep(target, Arc::clone(&session))).abort_handle();
+        let keeper =
+            tokio::spawn(keep(target, Arc::clone(&session), LinkMetrics::new(purpose))).abort_handle();
         Self { session, keeper }
     }
 
@@ -157,7 +158,7 @@ fn set(slot: &RwLock<Option<Arc<Session>>>, session: Option<Arc<Session>>) {
     *slot.write().unwrap_or_else(PoisonError::into_inner) = session;
 }
 
-async fn keep(target: Arc<Target>, slot: Arc<RwLock<Option<Arc<Session>>>>) {
+async fn keep(target: Arc<Target>, slot: Arc<RwLock<Option<Arc<Session>>>>, metrics: LinkMetrics) {
     let mut wait = BACKOFF.0;
     let mut said = false;
     loop {
@@ -165,15 +166,21 @@ async fn keep(target: Arc<Target>, slot: Arc<RwLock<Option<Arc<Session>>>>) {
         let ended = target
             .with(|session| {
                 connected = true;
+                metrics.connected.increment(1);
+                let open = metrics.opened();
                 set(&slot, Some(Arc::clone(&session)));
                 let limit = target.limit;
-                async move { session.lost(limit).await }
+                async move {
+                    let _open = open;
+                    session.lost(limit).await;
+                }
             })
             .await;
         set(&slot, None);
         if connected {
             (wait, said) = (BACKOFF.0, false);
         } else {
+            metrics.failed.increment(1);
             wait = (wait * 2).min(BACKOFF.1);
         }
         if let Err(fault) = ended

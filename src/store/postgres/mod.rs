@@ -42,7 +42,7 @@ use self::{
 };
 use super::{
     OpenError,
-    metrics::{Durations, Timer, WriterMetrics},
+    metrics::{Durations, Timer, WriterMetrics, retries},
 };
 use crate::{
     config::{Config, PostgresUrl},
@@ -118,11 +118,12 @@ impl PostgresStore {
         let queue_limit = config.store_queue.max(1);
         let (queue, requests) = mpsc::channel(queue_limit);
         let writer_metrics = WriterMetrics::new(queue_limit);
-        let writer_link = Arc::new(Link::keep(Arc::clone(&target)));
+        let writer_link = Arc::new(Link::keep(Arc::clone(&target), "write"));
         let writer = Writer {
             link: Arc::clone(&writer_link),
             queue: requests,
             metrics: writer_metrics.clone(),
+            retries: retries("write"),
             limit: target.limit,
             change_log_retention: config.change_log_retention,
         };

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use metrics::Counter;
 use tokio::{sync::Semaphore, time};
 use tokio_postgres::Row;
 
@@ -17,7 +18,10 @@ use super::{
     session::{Param, Session},
     sql::Sql,
 };
-use crate::domain::{Deadline, Error};
+use crate::{
+    domain::{Deadline, Error},
+    store::metrics::retries,
+};
 
 /// How many reads may be under way on one connection.
 const READS_EACH: usize = 32;
@@ -27,15 +31,17 @@ pub(super) struct Readers {
     next: AtomicUsize,
     room: Semaphore,
     limit: Duration,
+    retries: Counter,
 }
 
 impl Readers {
     pub fn new(target: &Arc<Target>, connections: usize) -> Self {
         Self {
-            links: (0..connections).map(|_| Link::keep(Arc::clone(target))).collect(),
+            links: (0..connections).map(|_| Link::keep(Arc::clone(target), "read")).collect(),
             next: AtomicUsize::new(0),
             room: Semaphore::new(connections * READS_EACH),
             limit: target.limit,
+            retries: retries("read"),
         }
     }
 
@@ -52,6 +58,7 @@ impl Readers {
                 Ok(rows) => Ok(rows),
                 // Cut in the middle: reading again does no harm.
                 Err(error) if error.is_closed() => {
+                    self.retries.increment(1);
                     let other = self.session().ok_or(DISCONNECTED)?;
                     other.rows(sql, params).await.map_err(failed)
                 }

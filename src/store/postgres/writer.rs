@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use metrics::Counter;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{self, Instant},
@@ -52,6 +53,7 @@ pub(super) struct Writer {
     pub link: Arc<Link>,
     pub queue: mpsc::Receiver<Request>,
     pub metrics: WriterMetrics,
+    pub retries: Counter,
     pub limit: Duration,
     pub change_log_retention: Duration,
 }
@@ -98,7 +100,7 @@ impl Writer {
             let Some(session) = self.link.session() else { return all(|| DISCONNECTED) };
             match commit::commit(&session, requests, self.limit).await {
                 Ok(answers) => return answers,
-                Err(Failure::Again) => {}
+                Err(Failure::Again) => self.retries.increment(1),
                 Err(Failure::Refused(Error::Internal(error))) => {
                     // One source and many answers: it is logged here, once.
                     tracing::error!(error = %error, "the database refused a batch of writes");

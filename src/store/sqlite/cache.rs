@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Gauge, counter, gauge};
 use quick_cache::{
     Weighter,
     sync::{self, GuardResult},
@@ -54,8 +54,6 @@ impl Cache {
     /// For `capacity` bytes; with 0 nothing is kept.
     pub fn new(capacity: usize) -> Self {
         let (lookups, bytes) = ("user_service_store_cache_lookups_total", "user_service_store_cache_bytes");
-        describe_counter!(lookups, "Reads of one user by id, by whether the cache had it");
-        describe_gauge!(bytes, "What the users in the cache weigh, in bytes");
         let users = capacity / (2 * OVERHEAD);
         Self {
             users: sync::Cache::with_weighter(users.max(1), capacity as u64, Bytes),

@@ -1,0 +1,226 @@
+//! Every metric that the process can show: the one place that knows their help
+//! texts, and what docs/METRICS.md is written from.
+
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+
+/// One metric.
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// The names of its labels, those of a histogram's buckets apart.
+    pub labels: &'static [&'static str],
+    pub shown: Shown,
+    /// A sentence or two, with the unit where the name has none.
+    pub help: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    /// As Prometheus calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Who has a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    Always,
+    /// Where `metric_names` has go-grpc-prometheus' names.
+    GrpcPrometheus,
+    /// Where `metric_names` has OpenTelemetry's names.
+    OpenTelemetry,
+    /// Where spans are sent.
+    Traces,
+    /// On a store that is not in memory.
+    Durable,
+    Sqlite,
+    Postgres,
+}
+
+/// Makes the table from rows of `name kind [labels] shown help`.
+macro_rules! metrics {
+    ($($name:literal $kind:ident [$($label:literal),*] $shown:ident $help:literal;)+) => {
+        /// Every metric, in the order of the documentation.
+        pub static METRICS: &[Metric] = &[$(Metric {
+            name: $name,
+            kind: Kind::$kind,
+            labels: &[$($label),*],
+            shown: Shown::$shown,
+            help: $help,
+        },)+];
+    };
+}
+
+metrics! {
+    "grpc_server_started_total" Counter ["grpc_type", "grpc_service", "grpc_method"] GrpcPrometheus
+        "Calls that have begun.";
+    "grpc_server_handled_total" Counter ["grpc_type", "grpc_service", "grpc_method", "grpc_code"] GrpcPrometheus
+        "Calls that have ended, by code.";
+    "grpc_server_handling_seconds" Histogram ["grpc_type", "grpc_service", "grpc_method"] GrpcPrometheus
+        "How long calls took that ended OK.";
+    "grpc_server_msg_received_total" Counter ["grpc_type", "grpc_service", "grpc_method"] GrpcPrometheus
+        "Messages received.";
+    "grpc_server_msg_sent_total" Counter ["grpc_type", "grpc_service", "grpc_method"] GrpcPrometheus
+        "Messages sent.";
+    "rpc_server_call_duration_seconds" Histogram
+        ["rpc_system_name", "rpc_method", "rpc_response_status_code", "error_type"] OpenTelemetry
+        "How long calls took, by code; `error_type` is there where the server failed.";
+    "grpc_server_msg_received_bytes" Histogram ["grpc_type", "grpc_service", "grpc_method"] Always
+        "How large received messages were, without their prefix; of a method that has had one.";
+    "grpc_server_msg_sent_bytes" Histogram ["grpc_type", "grpc_service", "grpc_method"] Always
+        "How large sent messages were, without their prefix; of a method that has had one.";
+    "grpc_server_calls_in_flight" Gauge ["grpc_type", "grpc_service", "grpc_method"] Always
+        "Calls that have begun and not ended; those of the streaming types are the active streams.";
+    "grpc_server_admission_limit" Gauge ["kind"] Always
+        "How many calls may be in flight before calls are shed.";
+    "grpc_server_admission_in_flight" Gauge ["kind"] Always
+        "Calls in flight that count against the limit.";
+    "grpc_server_admission_shed_total" Counter ["kind"] Always
+        "Calls turned away because the limit was reached.";
+    "grpc_server_panics_total" Counter [] Always
+        "Calls that panicked and were answered with INTERNAL.";
+    "grpc_server_connections" Gauge ["state"] Always
+        "Connections that are open, by state.";
+    "grpc_server_connections_limit" Gauge [] Always
+        "The most connections that are held at once.";
+    "grpc_server_connections_accepted_total" Counter [] Always
+        "Connections accepted.";
+    "grpc_server_connections_refused_total" Counter [] Always
+        "Connections closed at once, over the limit.";
+    "grpc_server_connections_closed_total" Counter ["reason"] Always
+        "Connections ended, by reason.";
+    "grpc_server_accept_errors_total" Counter [] Always
+        "Connections that could not be accepted.";
+    "grpc_server_calls_cut_total" Counter [] Always
+        "Calls cut with their connection, by its age or a drain.";
+    "user_service_event_loop_lag_seconds" Histogram [] Always
+        "How late serving threads woke for a timer of 200 ms, some 1 ms of which is the timer's own.";
+    "user_service_health_serving" Gauge ["name"] Always
+        "1 where a health name is SERVING, 0 where it is not; the empty name is called `readiness`.";
+    "user_service_draining" Gauge [] Always
+        "1 once the process was told to end, 0 before.";
+    "user_service_store_operation_duration_seconds" Histogram ["operation"] Always
+        "How long an operation of the store took, from the call to its answer; reads that the cache answers apart.";
+    "user_service_store_queue_depth" Gauge [] Durable
+        "Writes that wait for the store's writer.";
+    "user_service_store_queue_limit" Gauge [] Durable
+        "How many writes may wait before more are turned away.";
+    "user_service_store_batch_size" Histogram [] Durable
+        "Writes in one commit of the store.";
+    "user_service_store_writable" Gauge [] Always
+        "1 where the store takes writes, 0 where it does not.";
+    "user_service_store_cache_lookups_total" Counter ["result"] Sqlite
+        "Reads of one user by id, by whether the cache had it.";
+    "user_service_store_cache_bytes" Gauge [] Sqlite
+        "What the users in the cache weigh, in bytes.";
+    "user_service_store_connections" Gauge ["use"] Postgres
+        "Connections to the database that are open, by what they are for.";
+    "user_service_store_connections_limit" Gauge ["use"] Postgres
+        "How many connections to the database there are when all is well.";
+    "user_service_store_connects_total" Counter ["outcome"] Postgres
+        "Attempts to connect to the database: at the start, and whenever a connection is lost.";
+    "user_service_store_retries_total" Counter ["operation"] Postgres
+        "Reads and batches of writes that were made again, as their connection broke or others came first.";
+    "user_service_trace_spans_total" Counter ["outcome"] Traces
+        "Spans: `sent` and taken by the collector, `failed` to be sent, `dropped` because too many waited.";
+    "user_service_log_lines_dropped_total" Counter [] Always
+        "Log lines dropped because nobody read them in time.";
+    "user_service_build_info" Gauge ["version"] Always
+        "Always 1; says which version runs.";
+    "process_cpu_seconds_total" Counter [] Always
+        "CPU time spent.";
+    "process_start_time_seconds" Gauge [] Always
+        "When the process started, in Unix time.";
+    "process_max_fds" Gauge [] Always
+        "How many file descriptors may be open.";
+    "process_open_fds" Gauge [] Always
+        "How many file descriptors are open.";
+    "process_resident_memory_bytes" Gauge [] Always
+        "Memory that is resident.";
+    "process_virtual_memory_bytes" Gauge [] Always
+        "Memory that is mapped.";
+    "process_threads" Gauge [] Always
+        "Threads.";
+}
+
+/// Gives the recorder every help text.
+pub fn describe() {
+    for metric in METRICS {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+            Kind::Histogram => describe_histogram!(metric.name, metric.help),
+        }
+    }
+}
+
+/// What is known of the metric of this name.
+pub fn find(name: &str) -> Option<&'static Metric> {
+    METRICS.iter().find(|metric| metric.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fmt::Write, fs, path::Path};
+
+    use super::*;
+
+    const BEGIN: &str = "<!-- metrics: written by `BLESS=1 cargo test --lib documented_metrics` -->\n";
+    const END: &str = "<!-- metrics end -->\n";
+
+    fn shown(shown: Shown) -> &'static str {
+        match shown {
+            Shown::Always => "always",
+            Shown::GrpcPrometheus => "`metric_names` is `both` or `grpc_prometheus`",
+            Shown::OpenTelemetry => "`metric_names` is `both` or `opentelemetry`",
+            Shown::Traces => "spans are sent",
+            Shown::Durable => "SQLite, PostgreSQL",
+            Shown::Sqlite => "SQLite",
+            Shown::Postgres => "PostgreSQL",
+        }
+    }
+
+    fn table() -> String {
+        let mut table =
+            String::from("| metric | kind | labels | shown | what it is |\n|---|---|---|---|---|\n");
+        for metric in METRICS {
+            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let (labels, kind, shown) = (labels.join(", "), metric.kind.name(), shown(metric.shown));
+            writeln!(table, "| `{}` | {kind} | {labels} | {shown} | {} |", metric.name, metric.help).unwrap();
+        }
+        table
+    }
+
+    #[test]
+    fn the_documented_metrics_are_those_of_the_table() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/METRICS.md");
+        let page = fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).expect("the page says where the table begins");
+        let (documented, after) = rest.split_once(END).expect("the page says where the table ends");
+        if env::var_os("BLESS").is_some() {
+            fs::write(&path, [before, BEGIN, &table(), END, after].concat()).unwrap();
+        } else {
+            assert_eq!(documented, table(), "run `BLESS=1 cargo test --lib documented_metrics`");
+        }
+    }
+
+    #[test]
+    fn names_end_as_prometheus_advises() {
+        for metric in METRICS {
+            let (name, counts) = (metric.name, metric.kind == Kind::Counter);
+            assert_eq!(counts, name.ends_with("_total"), "{name}: counters end in _total, others do not");
+            assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{name}: {}", metric.help);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Spans on their way to the collector: how many may wait, and what became of each.
+//!
+//! The SDK drops what its queue cannot hold and says so in a log line. Here a span
+//! that is one too many is not given to it in the first place, which can be
+//! counted; and those that are being sent count as waiting, so the bound is one on
+//! memory.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use metrics::{Counter, counter};
+use opentelemetry::Context;
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    trace::{self as sdk, BatchSpanProcessor, Span, SpanData, SpanProcessor},
+};
+
+/// As the specification has it where `OTEL_BSP_MAX_QUEUE_SIZE` says nothing.
+const QUEUE: usize = 2_048;
+
+/// The SDK's batches behind a bound.
+#[derive(Debug)]
+pub struct Bounded {
+    batches: BatchSpanProcessor,
+    waiting: Arc<AtomicUsize>,
+    most: usize,
+    dropped: Counter,
+}
+
+impl Bounded {
+    pub fn new(exporter: SpanExporter, env: &dyn Fn(&str) -> Option<String>) -> Self {
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let most = env("OTEL_BSP_MAX_QUEUE_SIZE").and_then(|most| most.parse().ok()).unwrap_or(QUEUE);
+        let batches = BatchSpanProcessor::builder(Counted::new(exporter, waiting.clone())).build();
+        Self { batches, waiting, most, dropped: outcome("dropped") }
+    }
+}
+
+impl SpanProcessor for Bounded {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.batches.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if self.waiting.fetch_add(1, Relaxed) < self.most {
+            self.batches.on_end(span);
+        } else {
+            self.waiting.fetch_sub(1, Relaxed);
+            self.dropped.increment(1);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.batches.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.batches.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.batches.set_resource(resource);
+    }
+}
+
+/// An exporter that counts what it sends and what it could not send.
+#[derive(Debug)]
+struct Counted {
+    exporter: SpanExporter,
+    waiting: Arc<AtomicUsize>,
+    sent: Counter,
+    failed: Counter,
+}
+
+impl Counted {
+    fn new(exporter: SpanExporter, waiting: Arc<AtomicUsize>) -> Self {
+        Self { exporter, waiting, sent: outcome("sent"), failed: outcome("failed") }
+    }
+}
+
+impl sdk::SpanExporter for Counted {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let result = sdk::SpanExporter::export(&self.exporter, batch).await;
+        let counter = if result.is_ok() { &self.sent } else { &self.failed };
+        counter.increment(spans as u64);
+        self.waiting.fetch_sub(spans, Relaxed);
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        sdk::SpanExporter::shutdown_with_timeout(&self.exporter, timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        sdk::SpanExporter::force_flush(&self.exporter)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        sdk::SpanExporter::set_resource(&mut self.exporter, resource);
+    }
+}
+
+/// The counter of one outcome, which is there from the start.
+fn outcome(outcome: &'static str) -> Counter {
+    let spans = counter!("user_service_trace_spans_total", "outcome" => outcome);
+    spans.increment(0);
+    spans
+}
