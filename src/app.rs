@@ -98,7 +98,10 @@ impl App {
             _ = signals.next() => None,
         };
         let mut store = None;
-        if let Some(opened) = opened {
+        if let Some(mut opened) = opened {
+            if telemetry.sampler().is_some() {
+                opened = store::traced(opened, &config);
+            }
             slot.open(Arc::clone(&opened));
             health.set_store(probe(&*opened).await);
             health.set_started(true);

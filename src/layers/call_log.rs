@@ -8,11 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry::TraceId;
 use tonic::Code;
 use tracing::field::display;
 
-use super::code;
+use super::{code, trace::Trace};
 use crate::service::methods::Method;
 
 /// How many lines one second may have of calls that went well, and as many again
@@ -34,7 +33,7 @@ impl CallLog {
 
     /// Logs one call. Names of methods come from a fixed table and nothing else
     /// is of the caller's making, so no line holds personal data.
-    pub fn call(&self, method: Option<&'static Method>, code: Code, took: Duration, trace: Option<TraceId>) {
+    pub fn call(&self, method: Option<&'static Method>, code: Code, took: Duration, trace: &Trace) {
         let fault = code::is_server_fault(code);
         // Probes come every second and say nothing when all is well.
         if !fault && method.is_some_and(|method| method.api.is_infrastructure()) {
@@ -44,7 +43,7 @@ impl CallLog {
         let Some(unlogged) = allowance.take(self.started.elapsed().as_secs()) else { return };
         let unlogged = (unlogged > 0).then_some(unlogged);
         let method = method.map_or("_OTHER", Method::full_name);
-        let trace_id = trace.map(display);
+        let (trace_id, span_id) = (trace.id.map(display), trace.span_id.map(display));
         let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         macro_rules! log {
             ($level:ident) => {
@@ -54,6 +53,7 @@ impl CallLog {
                     code = code::otel_name(code),
                     duration_us,
                     trace_id,
+                    span_id,
                     unlogged,
                     "call"
                 )

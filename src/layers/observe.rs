@@ -102,7 +102,7 @@ impl Drop for Call {
         self.recorders.metrics.of(self.method).finished(code, took);
         self.trace.finish(code);
         if let Some(log) = &self.recorders.log {
-            log.call(self.method, code, took, self.trace.id);
+            log.call(self.method, code, took, &self.trace);
         }
     }
 }

@@ -23,6 +23,8 @@ use crate::{
 pub struct Trace {
     /// For the log, to find the trace by.
     pub id: Option<TraceId>,
+    /// Of the call's own span, which only a sampled call has.
+    pub span_id: Option<SpanId>,
     pub span: Option<Span>,
 }
 
@@ -34,7 +36,7 @@ impl Trace {
         let id = parent.as_ref().map(SpanContext::trace_id);
         let caller = parent.as_ref().map(|parent| (parent.trace_id(), parent.is_sampled()));
         if !sampler.is_some_and(|sampler| sampler.samples(caller)) {
-            return Self { id, span: None };
+            return Self { id, span_id: None, span: None };
         }
         let span = tracing::info_span!(
             target: SPAN_TARGET,
@@ -49,8 +51,8 @@ impl Trace {
             // Only a span that has begun refuses a parent.
             let _ = span.set_parent(Context::new().with_remote_span_context(parent));
         }
-        let id = span.context().span().span_context().trace_id();
-        Self { id: Some(id), span: Some(span) }
+        let made = span.context().span().span_context().clone();
+        Self { id: Some(made.trace_id()), span_id: Some(made.span_id()), span: Some(span) }
     }
 
     /// Ends the span, if any.

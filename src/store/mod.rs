@@ -9,6 +9,7 @@ mod memory;
 mod metrics;
 mod postgres;
 mod sqlite;
+mod traced;
 
 use std::sync::Arc;
 
@@ -32,6 +33,16 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
         StoreUrl::Postgres(url) => Ok(Arc::new(postgres::PostgresStore::open(url, config)?)),
         StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path, config)?)),
     }
+}
+
+/// The same store, whose operations are spans beneath those of traced calls.
+pub fn traced(store: Arc<dyn Store>, config: &Config) -> Arc<dyn Store> {
+    let system = match config.store_url {
+        StoreUrl::Memory => "memory",
+        StoreUrl::Postgres(_) => "postgresql",
+        StoreUrl::Sqlite(_) => "sqlite",
+    };
+    Arc::new(traced::Traced { store, system })
 }
 
 /// Makes the store that `config` names and brings its schema up to date, and

@@ -13,6 +13,7 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{self as sdk, SdkTracerProvider},
 };
+use uuid::Uuid;
 
 use super::{InitError, Sampler, queue::Bounded};
 
@@ -99,10 +100,14 @@ fn protocol(env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
 }
 
 fn resource(env: &dyn Fn(&str) -> Option<String>) -> Resource {
-    let named = env("OTEL_SERVICE_NAME").is_some()
-        || env("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|attributes| attributes.contains("service.name="));
+    let attributes = env("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    let named = env("OTEL_SERVICE_NAME").is_some() || attributes.contains("service.name=");
     let mut resource =
         Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    if !attributes.contains("service.instance.id=") {
+        // Kubernetes' pods are told theirs; elsewhere processes must still be told apart.
+        resource = resource.with_attribute(KeyValue::new("service.instance.id", Uuid::new_v4().to_string()));
+    }
     if !named {
         resource = resource.with_service_name("user-service");
     }

@@ -15,7 +15,8 @@ use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{KeyValue, any_value::Value},
-    trace::v1::Span,
+    resource::v1::Resource,
+    trace::v1::{Span, span::SpanKind},
 };
 use prost::Message;
 use tokio::net::TcpListener;
@@ -58,6 +59,17 @@ impl Collector {
         self.exports.recv_timeout(PATIENCE).expect("spans are sent in time")
     }
 
+    /// Waits for spans until there are `count`, and returns them with their resource.
+    pub fn spans(&self, count: usize) -> (Resource, Vec<Span>) {
+        let (mut resource, mut all) = (Resource::default(), Vec::new());
+        while all.len() < count {
+            let export = self.export();
+            resource = export.resource_spans[0].resource.clone().unwrap();
+            all.extend(spans(export));
+        }
+        (resource, all)
+    }
+
     /// Every span that has come and was not taken yet.
     pub fn rest(&self) -> Vec<Span> {
         self.exports.try_iter().flat_map(spans).collect()
@@ -79,6 +91,13 @@ async fn take(
 fn spans(export: ExportTraceServiceRequest) -> Vec<Span> {
     let scopes = export.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
     scopes.flat_map(|scope| scope.spans).collect()
+}
+
+/// The one span of this kind.
+pub fn of_kind(spans: &[Span], kind: SpanKind) -> &Span {
+    let of_kind: Vec<_> = spans.iter().filter(|span| span.kind() == kind).collect();
+    let [span] = of_kind[..] else { panic!("one {kind:?} in {spans:?}") };
+    span
 }
 
 /// The text that an attribute holds.

@@ -9,7 +9,7 @@ use crate::{
     admin::ask,
     calls::{Caller, GET_USER, until},
     cli::Cli,
-    collector::{Collector, attribute},
+    collector::{Collector, attribute, of_kind},
     support::Server,
 };
 
@@ -38,14 +38,13 @@ fn traceparent(sampled: bool) -> String {
 async fn a_sampled_call_has_a_span_beneath_its_callers() {
     let collector = Collector::start();
     let attributes = [("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=ns.pod.app,deployment=blue")];
-    let server = start(&collector, &[], &attributes);
+    let mut server = start(&collector, &[], &attributes);
     let caller = Caller::connect(server.grpc_addr).await;
     caller.call(GET_USER, &[("traceparent", &traceparent(true)), ("tracestate", "a=b")]).await;
-    let export = collector.export();
-    let resource = export.resource_spans[0].resource.clone().unwrap().attributes;
-    assert_eq!(attribute(&resource, "service.name"), Some("user-service"));
-    assert_eq!(attribute(&resource, "service.instance.id"), Some("ns.pod.app"));
-    let span = &export.resource_spans[0].scope_spans[0].spans[0];
+    let (resource, spans) = collector.spans(2);
+    assert_eq!(attribute(&resource.attributes, "service.name"), Some("user-service"));
+    assert_eq!(attribute(&resource.attributes, "service.instance.id"), Some("ns.pod.app"));
+    let span = of_kind(&spans, SpanKind::Server);
     assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (TRACE.into(), SPAN.into()));
     assert_eq!(span.name, "user.v1.UserService/GetUser");
     assert_eq!(span.kind(), SpanKind::Server);
@@ -56,6 +55,17 @@ async fn a_sampled_call_has_a_span_beneath_its_callers() {
     assert_eq!(attribute(&span.attributes, "error.type"), None);
     assert_ne!(span.status.clone().unwrap_or_default().code(), StatusCode::Error);
     assert_eq!(span.attributes.len(), 3, "nothing else: {:?}", span.attributes);
+
+    let store = of_kind(&spans, SpanKind::Client);
+    assert_eq!((&store.trace_id, &store.parent_span_id), (&span.trace_id, &span.span_id));
+    assert_eq!(store.name, "get users");
+    assert_eq!(attribute(&store.attributes, "db.system.name"), Some("memory"));
+    assert_eq!(attribute(&store.attributes, "db.operation.name"), Some("get"));
+    assert_eq!(attribute(&store.attributes, "db.collection.name"), Some("users"));
+    assert_eq!(store.attributes.len(), 3, "nothing else: {:?}", store.attributes);
+    // The log names the span too.
+    let line = server.wait_for_line("\"user_service::call\"");
+    assert!(line.contains(&format!("\"span_id\":\"{}\"", hex(&span.span_id))), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,10 +74,11 @@ async fn a_call_that_fails_on_this_side_has_a_failed_span() {
     let server = start(&collector, &[], &[("OTEL_SERVICE_NAME", "another-name")]);
     let caller = Caller::connect(server.grpc_addr).await;
     assert_eq!(caller.open(GET_USER, &[("grpc-timeout", "5m")]).wait().await.code(), Code::DeadlineExceeded);
-    let export = collector.export();
-    let resource = export.resource_spans[0].resource.clone().unwrap().attributes;
-    assert_eq!(attribute(&resource, "service.name"), Some("another-name"));
-    let span = &export.resource_spans[0].scope_spans[0].spans[0];
+    let (resource, spans) = collector.spans(1);
+    assert_eq!(attribute(&resource.attributes, "service.name"), Some("another-name"));
+    let instance = attribute(&resource.attributes, "service.instance.id").expect("processes are told apart");
+    assert_eq!(instance.len(), 36, "{instance}");
+    let span = of_kind(&spans, SpanKind::Server);
     assert_eq!(attribute(&span.attributes, "error.type"), Some("DEADLINE_EXCEEDED"));
     assert_eq!(span.status.clone().unwrap().code(), StatusCode::Error);
     assert!(span.parent_span_id.is_empty(), "it began here");
@@ -85,8 +96,8 @@ async fn what_the_caller_or_the_ratio_leaves_out_has_no_span() {
     server.signal("TERM");
     server.wait();
     let spans = collector.rest();
-    assert_eq!(spans.len(), 1, "{spans:?}");
-    assert_eq!(hex(&spans[0].trace_id), TRACE);
+    assert_eq!(hex(&of_kind(&spans, SpanKind::Server).trace_id), TRACE);
+    assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE), "{spans:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,8 +113,8 @@ async fn a_call_that_ends_in_the_drain_has_its_span_sent() {
     assert_eq!(open.finish().await.code(), Code::NotFound);
     assert!(server.wait().success());
     let spans = collector.rest();
-    assert_eq!(spans.len(), 1, "{spans:?}");
-    assert_eq!(hex(&spans[0].parent_span_id), SPAN);
+    assert_eq!(spans.len(), 2, "{spans:?}");
+    assert_eq!(hex(&of_kind(&spans, SpanKind::Server).parent_span_id), SPAN);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,96 @@
+//! A store whose operations are spans, beneath the calls that are traced.
+//!
+//! Attributes are those of OpenTelemetry's conventions for clients of databases,
+//! none of which says what was asked about whom.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use opentelemetry::trace::Status;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use crate::{
+    domain::{Deadline, Error, Page, PageSize, Probe, Store, User, UserId, UserKey, Write, Written},
+    telemetry::SPAN_TARGET,
+};
+
+/// The store behind it, and what `db.system.name` calls its kind.
+pub(super) struct Traced {
+    pub store: Arc<dyn Store>,
+    pub system: &'static str,
+}
+
+impl Traced {
+    /// Runs an operation, with a span where the call has one. `size` is that of a
+    /// batch.
+    async fn run<T>(
+        &self,
+        (operation, name): (&'static str, &'static str),
+        size: Option<usize>,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        // Without one it would be the beginning of a trace that nobody wanted.
+        if Span::current().is_none() {
+            return work.await;
+        }
+        let span = tracing::info_span!(
+            target: SPAN_TARGET,
+            "store",
+            otel.name = name,
+            otel.kind = "client",
+            db.system.name = self.system,
+            db.operation.name = operation,
+            db.collection.name = "users",
+        );
+        if let Some(size) = size.filter(|size| *size > 1) {
+            span.set_attribute("db.operation.batch.size", i64::try_from(size).unwrap_or(i64::MAX));
+        }
+        let done = work.await;
+        if let Some(fault) = done.as_ref().err().and_then(fault) {
+            span.set_attribute("error.type", fault);
+            span.set_status(Status::error(""));
+        }
+        done
+    }
+}
+
+/// What went wrong where the store itself is at fault; what the caller asked for
+/// amiss is an answer like any other.
+fn fault(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::DeadlineExceeded => Some("deadline_exceeded"),
+        Error::Overloaded => Some("overloaded"),
+        Error::Unavailable(_) => Some("unavailable"),
+        Error::OutcomeUnknown => Some("outcome_unknown"),
+        Error::Internal(_) => Some("internal"),
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl Store for Traced {
+    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
+        self.run(("get", "get users"), None, self.store.get(key, deadline)).await
+    }
+
+    async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
+        self.run(("batch_get", "batch_get users"), Some(ids.len()), self.store.batch_get(ids, deadline)).await
+    }
+
+    async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
+        self.run(("list", "list users"), None, self.store.list(after, size, deadline)).await
+    }
+
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
+        self.run(("write", "write users"), None, self.store.write(write, deadline)).await
+    }
+
+    async fn probe(&self) -> Probe {
+        self.store.probe().await
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
