@@ -6,10 +6,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{runtime, sync::oneshot, task, time};
 
 use crate::{
-    admin::Admin,
+    admin::{Admin, Local},
     config::Config,
     domain::{Probe, Store},
-    layers,
+    layers::{self, InFlight},
     listener::{BindError, Listener, Running, Ticks},
     service::{Health, Router, StoreSlot, health::Tick},
     shutdown::Signals,
@@ -85,9 +85,13 @@ impl App {
         // Health first: a probe gets an answer while the store opens or migrates.
         let (stop_admin, stopped) = oneshot::channel::<()>();
         let stopped = async { drop(stopped.await) };
-        let admin = tokio::spawn(admin.serve(telemetry.metrics().clone(), health.clone(), stopped));
+        let calls = InFlight::default();
+        let log_filter = telemetry.log_filter().clone();
+        let local = Local { calls: calls.clone(), connections: listener.census(), log_filter };
+        let admin = tokio::spawn(admin.serve(telemetry.metrics().clone(), health.clone(), local, stopped));
         let upkeep = tokio::spawn(telemetry.metrics().clone().keep_up());
-        let service = layers::stack(Router::new(&config, &slot, &health), &config, telemetry.sampler());
+        let router = Router::new(&config, &slot, &health);
+        let service = layers::stack(router, &config, telemetry.sampler(), calls);
         let ticks = ticks(&health, listener.threads());
         let running = listener.serve(&service, &ticks)?;
         tracing::info!(%grpc_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");

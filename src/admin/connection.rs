@@ -129,12 +129,12 @@ mod tests {
     use tonic::body::Body;
 
     use super::*;
-    use crate::{proto::health::health_client::HealthClient, service::Health, telemetry::Metrics};
+    use crate::proto::health::health_client::HealthClient;
 
     /// One end of a served connection, the task that serves it, and what stops it.
     fn connect() -> (tokio::io::DuplexStream, JoinHandle<()>, watch::Sender<()>) {
         let (client, server) = duplex(16 * 1_024);
-        let routes = Routes::new(Metrics::detached(), Health::new(true));
+        let routes = Routes::detached();
         let (stop, stopped) = watch::channel(());
         (client, tokio::spawn(serve(server, routes, stopped)), stop)
     }

@@ -1,4 +1,5 @@
-//! The port of those who run the service: metrics, and health for probes.
+//! The port of those who run the service: metrics, health for probes, and for those
+//! on the machine itself a look at what is under way.
 //!
 //! It is served on the control runtime, so that it answers when the serving
 //! threads do not, and until the very end of a drain. HTTP/1 and HTTP/2 come in
@@ -6,6 +7,7 @@
 //! places, and each is given back soon.
 
 mod connection;
+mod local;
 mod routes;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
@@ -17,6 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub use self::local::Local;
 use self::routes::Routes;
 use crate::{
     config::Config,
@@ -60,10 +63,11 @@ impl Admin {
         self,
         metrics: Metrics,
         health: Health,
+        local: Local,
         stop: impl Future<Output = ()> + Send,
     ) -> std::io::Result<()> {
         let socket = TcpListener::from_std(self.socket)?;
-        let routes = Routes::new(metrics, health);
+        let routes = Routes::new(metrics, health, local);
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         tokio::select! {
@@ -88,8 +92,8 @@ async fn accept(
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let stream = match socket.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match socket.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "the admin port cannot accept");
                 sleep(ACCEPT_PAUSE).await;
@@ -98,7 +102,7 @@ async fn accept(
         };
         // Ended ones are let go of here, so that the set stays as small as the number of places.
         while connections.try_join_next().is_some() {}
-        let connection = connection::serve(stream, routes.clone(), stopped.clone());
+        let connection = connection::serve(stream, routes.of(peer), stopped.clone());
         connections.spawn(async move {
             connection.await;
             drop(place);

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -13,14 +14,19 @@ use http::{
     header::{ALLOW, CONTENT_TYPE},
 };
 use http_body::{Frame, SizeHint};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio::time::timeout;
 use tonic::body::Body;
 use tower::ServiceExt;
 
-use super::connection::InUse;
+use super::{
+    connection::InUse,
+    local::{self, Local},
+};
+#[cfg(test)]
+use crate::{layers::InFlight, listener::Census, telemetry::LogFilter};
 use crate::{
     proto::health::health_server::HealthServer,
     service::{
@@ -34,6 +40,11 @@ use crate::{
 /// How long an answer may take to begin; what is slow is a client that sends.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+const LOG_FILTER: &str = "/log_filter";
+
+const NOT_FOUND: &str =
+    "not found: /metrics, /livez, /readyz are here, and /calls, /connections, /log_filter\n";
+
 const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
 
 /// Everything that is served.
@@ -42,11 +53,27 @@ pub struct Routes {
     metrics: Metrics,
     health: Health,
     health_server: HealthServer<Health>,
+    local: Local,
+    /// Whether the peer is on this machine.
+    is_local: bool,
 }
 
 impl Routes {
-    pub fn new(metrics: Metrics, health: Health) -> Self {
-        Self { metrics, health_server: health.server(), health }
+    pub fn new(metrics: Metrics, health: Health, local: Local) -> Self {
+        Self { metrics, health_server: health.server(), health, local, is_local: false }
+    }
+
+    /// The same for the connection of this peer.
+    pub fn of(&self, peer: SocketAddr) -> Self {
+        Self { is_local: local::is_local(peer), ..self.clone() }
+    }
+
+    /// Of no process: for tests of what serves them.
+    #[cfg(test)]
+    pub fn detached() -> Self {
+        let (calls, connections) = (InFlight::default(), Census::default());
+        let local = Local { calls, connections, log_filter: LogFilter::detached() };
+        Self::new(Metrics::detached(), Health::new(true), local)
     }
 
     /// Answers one request; `in_use` lasts as long as the answer does.
@@ -61,9 +88,14 @@ impl Routes {
                 let response = routes.grpc_health(request).await;
                 return Ok(response.map(|inner| AnswerBody { inner, in_use: Some(in_use) }));
             }
+            let is_change = request.method() == Method::PUT && request.uri().path() == LOG_FILTER;
+            let response = if is_change && routes.is_local {
+                routes.change_filter(request).await
+            } else {
+                routes.plain(&request)
+            };
             // Such a body is there at once: a client that does not read it is not in use of anything.
-            Ok(routes
-                .plain(&request)
+            Ok(response
                 .map(|text| AnswerBody { inner: Body::new(Full::new(Bytes::from(text))), in_use: None }))
         }
     }
@@ -76,15 +108,37 @@ impl Routes {
         }
     }
 
-    fn plain(&self, request: &Request<Incoming>) -> Response<String> {
-        let path = request.uri().path();
-        if !matches!(path, "/metrics" | "/livez" | "/readyz") {
-            return text(StatusCode::NOT_FOUND, "not found: /metrics, /livez and /readyz are here\n".into());
+    async fn change_filter(&self, request: Request<Incoming>) -> Response<String> {
+        let body = Limited::new(request.into_body(), local::MAX_FILTER).collect();
+        match timeout(REQUEST_TIMEOUT, body).await {
+            Ok(Ok(body)) => {
+                let (status, said) = self.local.filter(&body.to_bytes());
+                text(status, said)
+            }
+            Ok(Err(_)) => text(StatusCode::PAYLOAD_TOO_LARGE, "the filter is too long\n".into()),
+            Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the filter did not come\n".into()),
         }
+    }
+
+    fn plain<B>(&self, request: &Request<B>) -> Response<String> {
+        let path = request.uri().path();
+        let allow = match path {
+            "/metrics" | "/livez" | "/readyz" => "GET, HEAD",
+            "/calls" | "/connections" | LOG_FILTER if !self.is_local => {
+                let why = "only for this machine itself: kubectl port-forward leads there\n";
+                return text(StatusCode::FORBIDDEN, why.into());
+            }
+            "/calls" | "/connections" => "GET, HEAD",
+            LOG_FILTER => "GET, HEAD, PUT",
+            _ => return text(StatusCode::NOT_FOUND, NOT_FOUND.into()),
+        };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "ask with GET\n".into());
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("ask with {allow}\n"));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             return response;
+        }
+        if let Some(page) = self.local.page(path) {
+            return text(StatusCode::OK, page);
         }
         match path {
             "/livez" => self.named(LIVENESS),
@@ -141,5 +195,30 @@ impl http_body::Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_the_machine_itself_is_for_nobody_else() {
+        let routes = Routes::detached();
+        let ask = |routes: &Routes, method: Method, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(()).unwrap();
+            routes.plain(&request).status()
+        };
+        let here = routes.of("[::ffff:127.0.0.1]:1".parse().unwrap());
+        let there = routes.of("10.0.0.1:1".parse().unwrap());
+        for path in ["/calls", "/connections", "/log_filter"] {
+            assert_eq!(ask(&here, Method::GET, path), StatusCode::OK, "{path}");
+            assert_eq!(ask(&here, Method::DELETE, path), StatusCode::METHOD_NOT_ALLOWED, "{path}");
+            for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE] {
+                assert_eq!(ask(&there, method, path), StatusCode::FORBIDDEN, "{path}");
+            }
+        }
+        assert_eq!(ask(&there, Method::GET, "/livez"), StatusCode::OK);
+        assert_eq!(ask(&here, Method::GET, "/call"), StatusCode::NOT_FOUND);
     }
 }

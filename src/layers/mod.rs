@@ -4,6 +4,7 @@ mod admission;
 mod call_log;
 mod code;
 mod deadline;
+mod in_flight;
 mod message_cap;
 mod messages;
 mod metrics;
@@ -22,7 +23,6 @@ use http_body::Body;
 use tower::{ServiceBuilder, layer::layer_fn};
 use tower_service::Service;
 
-pub use self::message_cap::CappedBody;
 use self::{
     admission::{Admission, Limits},
     call_log::CallLog,
@@ -33,6 +33,7 @@ use self::{
     panic::CatchPanic,
     route::Route,
 };
+pub use self::{in_flight::InFlight, message_cap::CappedBody};
 use crate::{config::Config, telemetry::Sampler};
 
 /// Puts the layers around the service. Made once for the whole process: its
@@ -41,6 +42,7 @@ pub fn stack<S, B, R>(
     service: S,
     config: &Config,
     sampler: Option<Sampler>,
+    in_flight: InFlight,
 ) -> impl Service<
     Request<B>,
     Response = Response<impl Body<Data = Bytes, Error = R::Error> + Send + 'static>,
@@ -57,7 +59,7 @@ where
 {
     let metrics = Arc::new(Metrics::new(config.metric_names));
     let log = config.call_log.then(CallLog::new);
-    let recorders = Arc::new(Recorders { metrics: metrics.clone(), log, sampler });
+    let recorders = Arc::new(Recorders { metrics: metrics.clone(), log, sampler, in_flight });
     let limits = Arc::new(Limits::new(config));
     ServiceBuilder::new()
         // First, as every layer below goes by the method and none by the path.

@@ -16,7 +16,14 @@ use tonic::Code;
 use tower_service::Service;
 use tracing::span::Entered;
 
-use super::{call_log::CallLog, code, messages::Messages, metrics::Metrics, trace::Trace};
+use super::{
+    call_log::CallLog,
+    code,
+    in_flight::{InFlight, Place},
+    messages::Messages,
+    metrics::Metrics,
+    trace::Trace,
+};
 use crate::{
     service::methods::{Matched, Method},
     telemetry::Sampler,
@@ -30,6 +37,7 @@ pub struct Recorders {
     pub log: Option<CallLog>,
     /// `None`: there are no spans.
     pub sampler: Option<Sampler>,
+    pub in_flight: InFlight,
 }
 
 /// Records every call to the inner service.
@@ -71,6 +79,7 @@ where
 struct Call {
     method: Option<&'static Method>,
     started: Instant,
+    place: Place,
     trace: Trace,
     recorders: Arc<Recorders>,
     ended: Option<Code>,
@@ -82,7 +91,9 @@ impl Call {
         recorders.metrics.of(method).started();
         let name = method.map_or("_OTHER", Method::full_name);
         let trace = Trace::start(request.headers(), name, recorders.sampler.as_ref());
-        Self { method, started: Instant::now(), trace, recorders, ended: None }
+        let started = Instant::now();
+        let place = recorders.in_flight.enter(method, started);
+        Self { method, started, place, trace, recorders, ended: None }
     }
 
     /// Makes the call's span the one that spans of the store are children of.
@@ -99,6 +110,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let code = self.ended.unwrap_or(Code::Cancelled);
         let took = self.started.elapsed();
+        self.recorders.in_flight.leave(&self.place);
         self.recorders.metrics.of(self.method).finished(code, took);
         self.trace.finish(code);
         if let Some(log) = &self.recorders.log {

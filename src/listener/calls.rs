@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -19,18 +19,30 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt, util::Oneshot};
 
+use super::meter::State;
+
 /// What one serving thread carries.
 #[derive(Debug, Default)]
 pub struct Load {
+    thread: usize,
     pub connections: AtomicUsize,
     pub calls: AtomicUsize,
+}
+
+impl Load {
+    /// Of the thread of this number.
+    pub fn of(thread: usize) -> Self {
+        Self { thread, ..Self::default() }
+    }
 }
 
 /// The calls of one connection.
 #[derive(Debug)]
 pub struct Tally {
     load: Arc<Load>,
-    born: Instant,
+    pub born: Instant,
+    /// A [`State`].
+    state: AtomicU8,
     calls: AtomicUsize,
     /// When the last call ended, in milliseconds since `born`.
     idle_since_ms: AtomicU64,
@@ -38,7 +50,25 @@ pub struct Tally {
 
 impl Tally {
     pub fn new(load: Arc<Load>, born: Instant) -> Self {
-        Self { load, born, calls: AtomicUsize::new(0), idle_since_ms: AtomicU64::new(0) }
+        Self {
+            load,
+            born,
+            state: AtomicU8::new(State::Handshake as u8),
+            calls: AtomicUsize::new(0),
+            idle_since_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub fn thread(&self) -> usize {
+        self.load.thread
+    }
+
+    pub fn state(&self) -> State {
+        State::ALL[usize::from(self.state.load(Relaxed)) % State::ALL.len()]
+    }
+
+    pub fn enter(&self, state: State) {
+        self.state.store(state as u8, Relaxed);
     }
 
     pub fn calls(&self) -> usize {

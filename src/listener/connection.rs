@@ -23,6 +23,7 @@ use tower::Service;
 use super::{
     Phase,
     calls::{Counted, Load, Tally},
+    census::Census,
     handshake::Watched,
     life::{Life, Spans, Verdict},
     meter::{Meter, Reason, State},
@@ -68,6 +69,7 @@ pub struct Host<S> {
     pub meter: Arc<Meter>,
     pub load: Arc<Load>,
     pub phase: watch::Receiver<Phase>,
+    pub census: Census,
 }
 
 impl<S, B> Host<S>
@@ -79,14 +81,15 @@ where
 {
     /// Serves a connection to its end.
     pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(self, io: T) {
-        let Self { service, http2, spans, meter, load, mut phase } = self;
+        let Self { service, http2, spans, meter, load, mut phase, census } = self;
         let born = Instant::now();
         let tally = Arc::new(Tally::new(load, born));
+        let _listed = census.enter(Arc::clone(&tally));
         let (io, handshake_done) = Watched::new(io);
         let service = Counted::new(service, Arc::clone(&tally));
         let mut connection = pin!(http2.serve_connection(TokioIo::new(io), service));
         let mut life = Life::new(&spans, born);
-        let mut record = Record::new(meter);
+        let mut record = Record::new(meter, Arc::clone(&tally));
         let mut timer = pin!(sleep_until(born));
         loop {
             let progress = poll_fn(|cx| {
@@ -142,21 +145,23 @@ fn reason(end: &hyper::Result<()>) -> Reason {
 /// Keeps the figures right however a connection ends.
 struct Record {
     meter: Arc<Meter>,
+    tally: Arc<Tally>,
     state: State,
     /// Stays what it is at first only when the thread ends under the connection.
     reason: Reason,
 }
 
 impl Record {
-    fn new(meter: Arc<Meter>) -> Self {
+    fn new(meter: Arc<Meter>, tally: Arc<Tally>) -> Self {
         meter.entered(State::Handshake);
-        Self { meter, state: State::Handshake, reason: Reason::DrainCut }
+        Self { meter, tally, state: State::Handshake, reason: Reason::DrainCut }
     }
 
     fn enter(&mut self, state: State) {
         if state != self.state {
             self.meter.left(self.state);
             self.meter.entered(state);
+            self.tally.enter(state);
             self.state = state;
         }
     }

@@ -56,6 +56,16 @@ pub enum State {
 }
 
 impl State {
+    pub const ALL: [Self; 3] = [Self::Handshake, Self::Open, Self::Closing];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Open => "open",
+            Self::Closing => "closing",
+        }
+    }
+
     pub fn of(handshake_done: bool, ending: Option<Reason>) -> Self {
         match (handshake_done, ending) {
             (false, _) => Self::Handshake,
@@ -68,7 +78,7 @@ impl State {
 /// The handles of every metric of the listener.
 #[derive(Clone)]
 pub struct Meter {
-    states: [Gauge; 3],
+    states: [Gauge; State::ALL.len()],
     closed: [Counter; Reason::ALL.len()],
     pub accepted: Counter,
     pub refused: Counter,
@@ -82,8 +92,7 @@ impl Meter {
         gauge!("grpc_server_connections_limit")
             .set(f64::from(u32::try_from(max_connections).unwrap_or(u32::MAX)));
         Self {
-            states: ["handshake", "open", "closing"]
-                .map(|state| gauge!("grpc_server_connections", "state" => state)),
+            states: State::ALL.map(|state| gauge!("grpc_server_connections", "state" => state.name())),
             closed: Reason::ALL
                 .map(|reason| counter!("grpc_server_connections_closed_total", "reason" => reason.name())),
             accepted: counter!("grpc_server_connections_accepted_total"),

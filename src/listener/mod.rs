@@ -36,6 +36,7 @@ use crate::config::Config;
 mod acceptor;
 mod bind;
 mod calls;
+mod census;
 mod connection;
 mod handshake;
 mod life;
@@ -43,7 +44,10 @@ mod limits;
 mod meter;
 mod worker;
 
-pub use self::bind::{BindError, bind};
+pub use self::{
+    bind::{BindError, bind},
+    census::Census,
+};
 
 /// Called several times a second on each serving thread, with the thread's number.
 pub type Ticks = Arc<dyn Fn(usize) + Send + Sync>;
@@ -66,6 +70,7 @@ pub struct Listener {
     addr: SocketAddr,
     config: Config,
     max_connections: usize,
+    census: Census,
 }
 
 impl Listener {
@@ -75,11 +80,17 @@ impl Listener {
         // A port of 0 becomes the one that the system chose.
         let addr = socket.local_addr().unwrap_or(config.grpc_addr);
         let max_connections = limits::max_connections(config.max_connections).min(SEATS);
-        Ok(Self { socket, addr, config: config.clone(), max_connections })
+        let census = Census::default();
+        Ok(Self { socket, addr, config: config.clone(), max_connections, census })
     }
 
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The connections that are open.
+    pub fn census(&self) -> Census {
+        self.census.clone()
     }
 
     /// How many serving threads there will be.
@@ -109,8 +120,9 @@ impl Listener {
                 http2: connection::http2(&self.config),
                 spans: Spans::new(&self.config),
                 meter: Arc::clone(&meter),
-                load: Arc::default(),
+                load: Arc::new(Load::of(number)),
                 phase: watch,
+                census: self.census.clone(),
             };
             threads.push(Thread { phase, load: Arc::clone(&host.load) });
             inboxes.push(worker::start(number, host, Arc::clone(ticks), alive.clone())?);

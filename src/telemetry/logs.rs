@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal},
     panic,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use opentelemetry::trace::TracerProvider;
@@ -21,14 +22,20 @@ use tracing_subscriber::{
 use super::{InitError, SPAN_TARGET, traces::Traces};
 use crate::config::{Config, LogFormat};
 
-/// The log, whose filter can be changed.
-#[derive(Debug)]
-pub struct Logs {
-    filter: reload::Handle<EnvFilter, Registry>,
+/// Which lines are logged, as it is now. Clones are the same filter.
+#[derive(Clone, Debug)]
+pub struct LogFilter {
+    text: Arc<Mutex<String>>,
+    /// `None` in tests of what changes it.
+    handle: Option<reload::Handle<EnvFilter, Registry>>,
 }
 
 /// Installs the subscriber of the process: log lines, and spans where they go somewhere.
-pub fn install(config: &Config, writer: NonBlocking, traces: Option<&Traces>) -> Result<Logs, InitError> {
+pub fn install(
+    config: &Config,
+    writer: NonBlocking,
+    traces: Option<&Traces>,
+) -> Result<LogFilter, InitError> {
     let (filter, handle) = reload::Layer::new(parse(&config.log_filter)?);
     let lines = lines(config.log_format, writer).with_filter(filter.and(filter_fn(is_no_span)));
     Registry::default()
@@ -37,13 +44,31 @@ pub fn install(config: &Config, writer: NonBlocking, traces: Option<&Traces>) ->
         .try_init()
         .map_err(|error| InitError::Twice(error.to_string()))?;
     log_panics();
-    Ok(Logs { filter: handle })
+    Ok(LogFilter { text: Arc::new(Mutex::new(config.log_filter.clone())), handle: Some(handle) })
 }
 
-impl Logs {
-    pub fn set_filter(&self, filter: &str) -> Result<(), InitError> {
-        let filter = parse(filter)?;
-        self.filter.reload(filter).map_err(|error| InitError::Filter(error.to_string()))
+impl LogFilter {
+    /// Of no log: for tests of what changes it.
+    #[cfg(test)]
+    pub fn detached() -> Self {
+        Self { text: Arc::default(), handle: None }
+    }
+
+    /// As it was set.
+    pub fn current(&self) -> String {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another one in force, until the process ends.
+    pub fn set(&self, text: &str) -> Result<(), InitError> {
+        let filter = parse(text)?;
+        // Held until the filter is in force, so that what is shown is what is so.
+        let mut current = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = &self.handle {
+            handle.reload(filter).map_err(|error| InitError::Filter(error.to_string()))?;
+        }
+        text.clone_into(&mut current);
+        Ok(())
     }
 }
 

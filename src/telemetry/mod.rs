@@ -11,8 +11,8 @@ mod traces;
 
 use std::time::Duration;
 
-pub use self::{lines::Lines, metrics::Metrics, sampler::Sampler};
-use self::{logs::Logs, traces::Traces};
+use self::traces::Traces;
+pub use self::{lines::Lines, logs::LogFilter, metrics::Metrics, sampler::Sampler};
 use crate::config::Config;
 
 /// The target of spans that go to the collector. Nothing else goes there, so log
@@ -34,7 +34,7 @@ pub enum InitError {
 #[derive(Debug)]
 pub struct Telemetry {
     lines: Lines,
-    logs: Logs,
+    log_filter: LogFilter,
     metrics: Metrics,
     traces: Option<Traces>,
 }
@@ -44,8 +44,8 @@ pub fn init(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> Result<Tel
     let (writer, lines) = lines::start();
     let metrics = metrics::install(lines.clone())?;
     let traces = Traces::from_env(env)?;
-    let logs = logs::install(config, writer, traces.as_ref())?;
-    Ok(Telemetry { lines, logs, metrics, traces })
+    let log_filter = logs::install(config, writer, traces.as_ref())?;
+    Ok(Telemetry { lines, log_filter, metrics, traces })
 }
 
 impl Telemetry {
@@ -64,9 +64,9 @@ impl Telemetry {
         &self.lines
     }
 
-    /// Puts another log filter in force.
-    pub fn set_log_filter(&self, filter: &str) -> Result<(), InitError> {
-        self.logs.set_filter(filter)
+    /// The log's filter, which can be changed.
+    pub fn log_filter(&self) -> &LogFilter {
+        &self.log_filter
     }
 
     /// Sends what spans there are, for no longer than `timeout`, and then writes the

@@ -9,7 +9,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus}
 use user_service::proto::health::HealthListRequest;
 
 use crate::{
-    calls::{Caller, until},
+    calls::{Caller, GET_USER, until},
     support::{PATIENCE, Server},
 };
 
@@ -22,9 +22,13 @@ pub struct Page {
 
 /// Sends `METHOD PATH` and reads the answer to its end.
 pub fn ask(addr: SocketAddr, request: &str) -> Page {
+    answer(addr, &format!("{request} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n"))
+}
+
+fn answer(addr: SocketAddr, request: &str) -> Page {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "{request} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -62,6 +66,65 @@ fn what_is_not_there_is_404_and_what_cannot_be_done_is_405() {
     let page = ask(server.admin_addr, "POST /metrics");
     assert_eq!(page.status, 405);
     assert!(page.head.contains("allow: get, head"), "{}", page.head);
+}
+
+/// Sends a filter and reads the answer.
+fn put_filter(addr: SocketAddr, filter: &str) -> Page {
+    answer(
+        addr,
+        &format!(
+            "PUT /log_filter HTTP/1.1\r\nhost: admin\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{filter}",
+            filter.len()
+        ),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_filter_is_changed_while_the_server_runs() {
+    let mut server = Server::start(&["--log-filter", "info"]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let addr = server.admin_addr;
+    assert_eq!(ask(addr, "GET /log_filter").body, "info\n");
+    let quiet = put_filter(addr, "info,user_service::call=off");
+    assert_eq!((quiet.status, quiet.body.as_str()), (200, "info,user_service::call=off\n"));
+    caller.call("/not.logged/Call", &[]).await;
+    for bad in ["no=such=filter", "user_service=loud"] {
+        let refused = put_filter(addr, bad);
+        assert_eq!(refused.status, 400, "{bad}: {}", refused.body);
+    }
+    assert_eq!(put_filter(addr, &"x".repeat(5_000)).status, 413);
+    assert_eq!(
+        ask(addr, "GET /log_filter").body,
+        "info,user_service::call=off\n",
+        "the bad ones changed nothing"
+    );
+    assert_eq!(put_filter(addr, "info\n").status, 200);
+    caller.call(GET_USER, &[]).await;
+    let line = server.wait_for_line("\"user_service::call\"");
+    assert!(line.contains("user.v1.UserService/GetUser"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_and_connections_are_listed_while_they_last() {
+    let server = Server::start(&[]);
+    let addr = server.admin_addr;
+    let rows = |page: &str| ask(addr, page).body.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!((rows("GET /calls"), rows("GET /connections")), (vec![], vec![]));
+    let caller = Caller::connect(server.grpc_addr).await;
+    let held = caller.open(GET_USER, &[("x-secret", "marked")]);
+    let mut watching = caller.health();
+    let watched = watching.watch(HealthCheckRequest::default()).await.unwrap();
+    let calls = until(|| Some(rows("GET /calls")).filter(|rows| rows.len() == 2)).await;
+    let methods: Vec<_> = calls.iter().map(|row| row.split('\t').nth(1).unwrap()).collect();
+    assert!(methods.contains(&"user.v1.UserService/GetUser"), "{calls:?}");
+    assert!(methods.contains(&"grpc.health.v1.Health/Watch"), "{calls:?}");
+    let connections = rows("GET /connections");
+    let columns: Vec<_> = connections[0].split('\t').collect();
+    assert_eq!((connections.len(), columns[1], columns[3]), (1, "open", "2"), "{connections:?}");
+    assert_eq!(held.finish().await.code(), tonic::Code::NotFound);
+    drop(watched);
+    drop((watching, caller));
+    until(|| (rows("GET /calls").is_empty() && rows("GET /connections").is_empty()).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

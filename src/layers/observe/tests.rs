@@ -14,7 +14,10 @@ const MESSAGE: &[u8] = &[0, 0, 0, 0, 1, 7];
 
 fn observe<S>(inner: S) -> Observe<S> {
     let metrics = Arc::new(Metrics::new(crate::config::MetricNames::Both));
-    Observe::new(inner, Arc::new(Recorders { metrics, log: None, sampler: None }))
+    Observe::new(
+        inner,
+        Arc::new(Recorders { metrics, log: None, sampler: None, in_flight: InFlight::default() }),
+    )
 }
 
 /// The codes of the calls that ended while `f` called a service that answers so.

@@ -1,0 +1,84 @@
+//! Which calls are in flight, for whoever asks the admin port.
+//!
+//! A thread has a list of its own, so that calls do not wait for one another; its
+//! lock is taken by somebody else only while the list is read.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use slab::Slab;
+
+use crate::service::methods::Method;
+
+/// More threads than this share lists.
+const LISTS: usize = 64;
+
+thread_local! {
+    static LIST: usize = {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        THREADS.fetch_add(1, Relaxed) % LISTS
+    };
+}
+
+/// Every call in flight. Clones share it.
+#[derive(Clone, Debug)]
+pub struct InFlight(Arc<[Mutex<Slab<Entry>>; LISTS]>);
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    method: Option<&'static Method>,
+    since: Instant,
+}
+
+/// A call as it is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// `_OTHER` where nothing is served under its path.
+    pub method: &'static str,
+    pub age: Duration,
+}
+
+/// Where a call stands.
+#[derive(Debug)]
+pub struct Place {
+    list: usize,
+    key: usize,
+}
+
+impl Default for InFlight {
+    fn default() -> Self {
+        Self(Arc::new(std::array::from_fn(|_| Mutex::default())))
+    }
+}
+
+impl InFlight {
+    /// Lists a call until [`Self::leave`].
+    pub fn enter(&self, method: Option<&'static Method>, since: Instant) -> Place {
+        let list = LIST.with(|list| *list);
+        Place { list, key: self.list(list).insert(Entry { method, since }) }
+    }
+
+    pub fn leave(&self, place: &Place) {
+        self.list(place.list).try_remove(place.key);
+    }
+
+    /// The oldest calls first.
+    pub fn listed(&self) -> Vec<Listed> {
+        let mut entries = Vec::new();
+        for list in 0..LISTS {
+            entries.extend(self.list(list).iter().map(|(_, entry)| *entry));
+        }
+        entries.sort_by_key(|entry| entry.since);
+        let name = |entry: &Entry| entry.method.map_or("_OTHER", Method::full_name);
+        entries.iter().map(|entry| Listed { method: name(entry), age: entry.since.elapsed() }).collect()
+    }
+
+    fn list(&self, list: usize) -> MutexGuard<'_, Slab<Entry>> {
+        self.0[list].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
