@@ -95,7 +95,7 @@ bench-tools:
 	benches/build.sh
 
 .PHONY: tools
-tools: packages bin/.built .venv/.built $(CLIENTS)/node/node_modules/.package-lock.json target/clients/python/.built bin/go-client ## Install what the tests need: tools, foreign clients, their stubs.
+tools: packages bin/.built .venv/.built $(CLIENTS)/node/node_modules/.package-lock.json target/clients/python/.built bin/go-client bin/otelcol ## Install what the tests need: tools, foreign clients, their stubs.
 
 .PHONY: packages
 packages:
@@ -106,6 +106,9 @@ bin/.built: tools/go.mod tools/go.sum
 	mkdir -p bin
 	cd tools && $(GO_BUILD) -o ../bin/ tool
 	touch $@
+
+bin/otelcol: tools/otelcol/main.go tools/otelcol/go.mod tools/otelcol/go.sum
+	cd tools/otelcol && $(GO_BUILD) -o ../../$@ .
 
 .venv/.built: $(CLIENTS)/python/requirements.txt tools/chart/requirements.txt tools/dashboards/requirements.txt
 	python3 -m venv .venv

@@ -32,6 +32,8 @@ pub struct Caller {
 impl Caller {
     pub async fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).await.unwrap();
+        // Headers and message are two writes: the second must not wait for an acknowledgement.
+        stream.set_nodelay(true).unwrap();
         let (sender, connection) =
             http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         drop(tokio::spawn(connection));

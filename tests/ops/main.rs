@@ -14,5 +14,6 @@ mod collector;
 mod exit_codes;
 mod logs;
 mod metrics;
+mod real_collector;
 mod statuses;
 mod traces;

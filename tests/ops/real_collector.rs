@@ -1,0 +1,208 @@
+//! Spans through a real collector, and what becomes of calls when it fails them.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use tonic::Code;
+
+use crate::{
+    admin::ask,
+    calls::{Caller, GET_USER, until},
+    collector::{Collector, attribute},
+    support::{PATIENCE, Server},
+};
+
+/// The collector that `make tools` has built, with the configuration of deploy/. It
+/// sends on to a store of the test's own.
+struct Real {
+    process: Child,
+    addr: SocketAddr,
+}
+
+impl Real {
+    fn start(store: &Collector) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let program = root.join("bin/otelcol");
+        assert!(program.exists(), "bin/otelcol is not there: run `make tools` first");
+        // Free now, and nobody else's until it is asked for, as a rule.
+        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = Command::new(program);
+        command.arg("--config").arg(root.join("deploy/stack/otelcol.yaml"));
+        command.env("OTLP_LISTEN", addr.to_string()).env("TRACE_STORE", store.endpoint());
+        let process = command.spawn().unwrap();
+        let end = Instant::now() + PATIENCE;
+        while TcpStream::connect(addr).is_err() {
+            assert!(Instant::now() < end, "the collector does not listen");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Self { process, addr }
+    }
+
+    fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn serve(collector: SocketAddr, queue: &str) -> Server {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+    command.args(["--store-url", "memory:", "--flush-timeout-ms", "20000"]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"));
+    command.env("OTEL_BSP_SCHEDULE_DELAY", "20").env("OTEL_BSP_MAX_QUEUE_SIZE", queue);
+    Server::spawn(command)
+}
+
+/// The trace of the call of this number, and the span that its caller names.
+fn named(call: usize) -> (String, String) {
+    (format!("{:032x}", call + 1), format!("{:016x}", 1_000 + call))
+}
+
+fn traceparent(call: usize) -> String {
+    let (trace, span) = named(call);
+    format!("00-{trace}-{span}-01")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sampled_call_is_in_the_trace_store_and_so_is_one_of_the_drain() {
+    const CALLS: usize = 200;
+    let store = Collector::start();
+    let real = Real::start(&store);
+    let mut server = serve(real.addr, "2048");
+    let caller = Caller::connect(server.grpc_addr).await;
+    for call in 1..CALLS {
+        assert_eq!(
+            caller.call(GET_USER, &[("traceparent", &traceparent(call))]).await.code(),
+            Code::NotFound
+        );
+    }
+    let held = caller.open(GET_USER, &[("traceparent", &traceparent(0))]);
+    let begun = "grpc_server_admission_in_flight{kind=\"unary\"} 1";
+    until(|| ask(server.admin_addr, "GET /metrics").body.contains(begun).then_some(())).await;
+    server.signal("TERM");
+    server.wait_for_line("\"draining\"");
+    assert_eq!(held.finish().await.code(), Code::NotFound);
+    assert!(server.wait().success());
+
+    // A span for the call, and one for what it asked of the store.
+    let (_, spans) = store.spans(2 * CALLS);
+    let calls: BTreeMap<_, _> = spans
+        .iter()
+        .filter(|span| span.kind() == SpanKind::Server)
+        .map(|span| (hex(&span.trace_id), span))
+        .collect();
+    assert_eq!((calls.len(), spans.len()), (CALLS, 2 * CALLS));
+    for call in 0..CALLS {
+        let (trace, caller) = named(call);
+        let span = calls[&trace];
+        assert_eq!(hex(&span.parent_span_id), caller);
+        assert_eq!(attribute(&span.attributes, "rpc.method"), Some("user.v1.UserService/GetUser"));
+        assert_eq!(attribute(&span.attributes, "rpc.response.status_code"), Some("NOT_FOUND"));
+        let child =
+            spans.iter().find(|child| child.parent_span_id == span.span_id).expect("the store's span");
+        assert_eq!(child.trace_id, span.trace_id);
+        assert_eq!(attribute(&child.attributes, "db.operation.name"), Some("get"));
+    }
+}
+
+/// A collector that takes whatever it gets, and answers after this long.
+fn slow(answer_after: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let mut bytes = vec![0; 64 * 1_024];
+                while stream.read(&mut bytes).is_ok_and(|len| len > 0) {
+                    thread::sleep(answer_after);
+                    let _ = std::io::Write::write_all(
+                        &mut stream,
+                        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+                    );
+                }
+            });
+        }
+    });
+    addr
+}
+
+/// How the slowest of a hundred calls but one did, in each of `CALLS`.
+async fn p99(caller: &Caller) -> Duration {
+    let mut took = Vec::new();
+    for _ in 0..CALLS {
+        let begun = Instant::now();
+        assert_eq!(caller.call(GET_USER, &[]).await.code(), Code::NotFound);
+        took.push(begun.elapsed());
+    }
+    took.sort();
+    took[CALLS * 99 / 100]
+}
+
+const CALLS: usize = 1_000;
+const QUEUE: usize = 64;
+
+fn value(page: &str, series: &str) -> f64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{series} in {page}")).parse().unwrap()
+}
+
+/// What became of the spans, and how much memory is taken.
+fn spans(server: &Server) -> ([f64; 3], f64) {
+    let page = ask(server.admin_addr, "GET /metrics").body;
+    let outcome = |outcome| value(&page, &format!("user_service_trace_spans_total{{outcome=\"{outcome}\"}}"));
+    (["sent", "failed", "dropped"].map(outcome), value(&page, "process_resident_memory_bytes"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_fails_costs_calls_nothing_and_what_is_lost_is_counted() {
+    let store = Collector::start();
+    let mut real = Real::start(&store);
+    let server = serve(real.addr, "64");
+    let caller = Caller::connect(server.grpc_addr).await;
+    let usual = p99(&caller).await;
+    let ([sent, ..], _) = spans(&server);
+    assert!(sent > 0.0);
+
+    real.kill();
+    let mut slowest = vec![("killed", p99(&caller).await)];
+    until(|| (spans(&server).0[1] > 0.0).then_some(())).await;
+    drop(server);
+    // It takes connections into its backlog and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (what, addr) in [("silent", silent.local_addr().unwrap()), ("slow", slow(Duration::from_millis(500)))]
+    {
+        let server = serve(addr, "64");
+        let caller = Caller::connect(server.grpc_addr).await;
+        p99(&caller).await;
+        let (_, before) = spans(&server);
+        slowest.push((what, p99(&caller).await));
+        let (outcomes, after) = spans(&server);
+        let known: f64 = outcomes.iter().sum();
+        let made = f64::from(u32::try_from(4 * CALLS).unwrap());
+        let may_wait = f64::from(u32::try_from(QUEUE).unwrap());
+        assert!(known <= made && known + may_wait >= made, "{what}: {outcomes:?} of {made}");
+        assert!(outcomes[2] > 0.0, "{what}: {outcomes:?}");
+        assert!(after < before + 16.0 * 1_024.0 * 1_024.0, "{what}: from {before} to {after} bytes");
+    }
+    for (what, p99) in slowest {
+        assert!(p99 < 10 * usual + Duration::from_millis(50), "{what}: {p99:?}, and {usual:?} as a rule");
+    }
+}
