@@ -70,6 +70,22 @@ impl Caller {
         Open { sender, answer }
     }
 
+    /// A call to a path and with metadata that nobody else has, to the end of its head.
+    pub async fn made_up(&self, number: usize) {
+        let path = match number % 3 {
+            0 => format!("{}made-up.v{number}.Service/Method{number}", self.origin),
+            1 => format!("{}user.v1.UserService/GetUser{number}", self.origin),
+            _ => format!("{}{number}", self.origin),
+        };
+        let request = Request::post(path)
+            .header("content-type", "application/grpc")
+            .header(format!("x-made-up-{number}"), number)
+            .header("user-agent", format!("caller/{number}"))
+            .header("tracestate", format!("k{number}=v"));
+        let answer = self.service.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "12");
+    }
+
     /// The same with a message for a user who is not there, to its end.
     pub async fn call(&self, path: &'static str, metadata: &[(&'static str, &str)]) -> Status {
         let open = self.open(path, metadata);

@@ -7,6 +7,7 @@ mod support;
 
 mod admin;
 mod calls;
+mod canary;
 mod cli;
 mod cli_client;
 mod cli_smoke;

@@ -1,0 +1,149 @@
+//! Users whose names and addresses are marked: no mark is found in anything that
+//! the service says of itself. And callers who make things up leave no series.
+
+use std::{process::Command, time::Instant};
+
+use futures_util::future::join_all;
+use tonic::{Code, Status};
+use user_service::proto::user::v1::{
+    BatchGetUsersRequest, CreateUserRequest, DeleteUserRequest, GetUserRequest, ListUsersRequest,
+    UpdateUserRequest, User, get_user_request::Key,
+};
+
+use crate::{
+    admin::ask,
+    calls::{Caller, GET_USER, until},
+    collector::Collector,
+    support::Server,
+};
+
+/// In every name, address and made-up thing, in whatever case.
+const MARK: &str = "canary";
+
+fn user(email: &str) -> User {
+    User { name: "Canary Bird".into(), email: email.into(), age: 36, ..User::default() }
+}
+
+fn create(email: &str) -> CreateUserRequest {
+    CreateUserRequest { user: Some(user(email)), ..CreateUserRequest::default() }
+}
+
+/// Makes every call, well and badly, and returns the statuses of those that failed.
+async fn sing(caller: &Caller) -> Vec<Status> {
+    let mut users = caller.users();
+    let email = "canary@canary.example.com";
+    let made = users.create_user(create(email)).await.unwrap().into_inner().user.unwrap();
+    let by = |email: &str| GetUserRequest { key: Some(Key::Email(email.into())) };
+    users.get_user(by(email)).await.unwrap();
+    users.list_users(ListUsersRequest::default()).await.unwrap();
+    users
+        .batch_get_users(BatchGetUsersRequest { ids: vec![made.id.clone()], allow_missing: false })
+        .await
+        .unwrap();
+    let renamed = User { name: "Canary Two".into(), ..made.clone() };
+    users
+        .update_user(UpdateUserRequest { user: Some(renamed), ..UpdateUserRequest::default() })
+        .await
+        .unwrap();
+
+    let mut failed = vec![
+        users.create_user(create(email)).await.unwrap_err(),
+        users.create_user(create("canary at example.com")).await.unwrap_err(),
+        users.create_user(create(&format!("canary@{}.com", "x".repeat(400)))).await.unwrap_err(),
+        users.get_user(by("other.canary@example.com")).await.unwrap_err(),
+        users.get_user(by("canary")).await.unwrap_err(),
+        users
+            .update_user(UpdateUserRequest {
+                user: Some(User { id: "nobody".into(), etag: "canary".into(), ..user(email) }),
+                ..UpdateUserRequest::default()
+            })
+            .await
+            .unwrap_err(),
+        users
+            .list_users(ListUsersRequest { page_token: "canary".into(), ..ListUsersRequest::default() })
+            .await
+            .unwrap_err(),
+    ];
+    let metadata = [
+        ("x-user", "canary"),
+        ("user-agent", "canary"),
+        ("traceparent", "canary"),
+        ("tracestate", "canary=canary"),
+    ];
+    failed.push(caller.call("/canary@example.com/Canary", &metadata).await);
+    failed.push(caller.call(GET_USER, &[("grpc-timeout", "canary")]).await);
+    failed.push(caller.call(GET_USER, &[("grpc-encoding", "canary")]).await);
+    users.delete_user(DeleteUserRequest { id: made.id, ..DeleteUserRequest::default() }).await.unwrap();
+    failed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_mark_is_found_in_anything_that_the_service_says() {
+    let (collector, dir) = (Collector::start(), tempfile::tempdir().unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+    command.args(["--log-filter", "info,user_service=trace", "--store-url"]);
+    command.arg(format!("sqlite:{}", dir.path().join("users.db").display()));
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+    let mut server = Server::spawn(command);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let mut said: Vec<(&str, String)> = Vec::new();
+    for status in sing(&caller).await {
+        assert_ne!(status.code(), Code::Ok);
+        // Message, details and metadata.
+        let text = format!("{} {:?}", status.message(), status);
+        said.push(("an error", text));
+        said.push(("the details of an error", String::from_utf8_lossy(status.details()).into_owned()));
+    }
+    let held = caller.open("/canary.Service/Canary", &[("x-user", "canary")]);
+    let held_too = caller.open(GET_USER, &[("x-user", "canary")]);
+    until(|| (ask(server.admin_addr, "GET /calls").body.lines().count() > 1).then_some(())).await;
+    for page in ["/metrics", "/calls", "/connections", "/log_filter", "/canary"] {
+        said.push((page, ask(server.admin_addr, &format!("GET {page}")).body));
+    }
+    drop((held, held_too));
+    server.signal("TERM");
+    server.wait_for_line("\"ended\"");
+    assert!(server.wait().success());
+    let lines = server.log().to_vec();
+    assert!(lines.iter().any(|line| line.contains("user.v1.UserService/DeleteUser")), "calls are logged");
+    said.extend(lines.into_iter().map(|line| ("the log", line)));
+    let spans = collector.rest();
+    assert!(spans.iter().any(|span| span.name == "write users"), "calls are traced");
+    // All of it, trace states and attributes included.
+    said.extend(spans.iter().map(|span| ("a span", format!("{span:?}"))));
+    let marked: Vec<_> = said.iter().filter(|(_, text)| text.to_lowercase().contains(MARK)).collect();
+    assert!(marked.is_empty(), "{marked:#?}");
+}
+
+/// Every name of a series, and how many there are of it.
+fn series(server: &Server) -> usize {
+    let page = ask(server.admin_addr, "GET /metrics").body;
+    page.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_made_up_calls_make_no_series() {
+    const CALLS: usize = 100_000;
+    let server = Server::start(&["--call-log", "false"]);
+    let callers = join_all((0..4).map(|_| Caller::connect(server.grpc_addr))).await;
+    let begun = Instant::now();
+    let flood = |calls: std::ops::Range<usize>| {
+        join_all(callers.iter().enumerate().map(|(turn, caller)| {
+            let calls: Vec<_> = calls.clone().filter(|call| call % callers.len() == turn).collect();
+            async move {
+                for some in calls.chunks(90) {
+                    join_all(some.iter().map(|call| caller.made_up(*call))).await;
+                }
+            }
+        }))
+    };
+    // The first of them make the series that all of them share.
+    flood(0..100).await;
+    let before = series(&server);
+    flood(100..CALLS).await;
+    assert_eq!(series(&server), before, "after {:?}", begun.elapsed());
+    let page = ask(server.admin_addr, "GET /metrics").body;
+    let counted = "grpc_server_handled_total{grpc_type=\"unary\",grpc_service=\"unknown\",\
+                   grpc_method=\"unknown\",grpc_code=\"Unimplemented\"} 100000";
+    assert!(page.lines().any(|line| line == counted), "{counted} is missing");
+}
