@@ -55,6 +55,15 @@ dashboards-check: .venv/.built ## Check dashboard, rules and alerts: that they a
 	$(PYTHON) tests/dashboards/lint.py
 	$(PYTHON) tests/dashboards/alerts.py
 
+.PHONY: stack
+stack: ## The service with PostgreSQL, collector, trace store, Prometheus and Grafana, by Docker Compose.
+	docker compose --file deploy/stack/compose.yaml up --build
+
+.PHONY: stack-native
+stack-native: bin/otelcol $(BUILT)/release/user-service ## The same with servers installed here, without Grafana and the trace store.
+	@tools/packages.sh prometheus=prometheus
+	python3 deploy/stack/native.py $(BUILT)/release/user-service
+
 .PHONY: image
 image: IMAGE := target/image/$(ARCH)
 image: ## Make the container image of the Dockerfile without Docker or a registry, for ARCH=amd64 or arm64.

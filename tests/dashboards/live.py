@@ -1,40 +1,38 @@
-"""A real Prometheus scrapes the real service under a small load with faults:
-every query of the dashboard and of the rules finds what it asks for, and the
-counters say what the callers have counted. Usage: live.py USER-SERVICE"""
+"""The native stack of deploy/ under a small load with faults: every query of the
+dashboard and of the rules finds what it asks for, the counters say what the
+callers have counted, and alerts fire with their fault and not before. Usage:
+live.py USER-SERVICE"""
 
 import collections
 import contextlib
 import itertools
 import json
-import os
 import pathlib
 import re
-import socket
-import subprocess
+import signal
 import sys
 import tempfile
 import threading
 import time
 import urllib.parse
-import urllib.request
 
 import grpc
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "target" / "clients" / "python" / "ours"))
+sys.path[:0] = [str(ROOT / "target" / "clients" / "python" / "ours"), str(ROOT / "deploy" / "stack")]
 
+import native  # noqa: E402
+from native import PATIENCE, until  # noqa: E402
 from user.v1 import user_pb2, user_service_pb2, user_service_pb2_grpc  # noqa: E402
 
 DEPLOY = ROOT / "deploy"
-PATIENCE = 120
 # Right to be empty, or not a number, after a minute in which little went wrong.
 MAY_BE_EMPTY = {
     "UserServiceAbsent": "up is there",
     "UserServiceInstanceDown": "the instance is up",
     "UserServiceRestarts": "it was started once",
-    "Connections to PostgreSQL": "the store is SQLite",
-    "Attempts on PostgreSQL": "the store is SQLite",
+    "Reads by the cache": "the store is PostgreSQL",
     "UserServicePanics": "nothing panics",
     "UserServiceStoreReadOnly": "the store takes writes",
     "UserServiceSlow": "calls are fast",
@@ -44,6 +42,10 @@ MAY_BE_EMPTY = {
     "UserServiceConnectionsNearLimit": "few connections are open",
     "UserServiceFilesNearLimit": "few files are open",
 }
+
+
+# Each fires with a fault of its own.
+FAULTS = ["UserServiceShedding", "UserServiceSpansLost", "UserServiceStoreReadOnly", "UserServiceInstanceDown"]
 
 
 class Load:
@@ -94,25 +96,12 @@ def name(code: grpc.StatusCode) -> str:
 
 
 class Prometheus:
-    def __init__(self, stack: contextlib.ExitStack, folder: pathlib.Path, target: str):
-        self.url = f"http://127.0.0.1:{free_port()}"
-        for path in (DEPLOY / "prometheus").glob("*.yaml"):
-            # Somebody on call waits for half a minute; a test need not. What is asked stays the same.
-            text = path.read_text().replace("interval: 30s", "interval: 1s")
-            (folder / path.name).write_text(text)
-        config = folder / "prometheus.yml"
-        config.write_text(yaml.safe_dump({
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [f"{folder}/*.yaml"],
-            "scrape_configs": [{"job_name": "user-service", "static_configs": [{"targets": [target]}]}],
-        }))
-        run(stack, ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/data",
-                    f"--web.listen-address={self.url.removeprefix('http://')}", "--log.level=error"])
-        until("Prometheus is ready", lambda: fetch(f"{self.url}/-/ready"))
+    def __init__(self, url: str):
+        self.url = url
 
     def ask(self, query: str) -> list[dict]:
         """What a query finds now, but for what is not a number."""
-        text = fetch(f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": query}))
+        text = native.fetch(f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": query}))
         found = json.loads(text)["data"]["result"]
         return [sample for sample in found if sample["value"][1] != "NaN"]
 
@@ -120,50 +109,16 @@ class Prometheus:
         found = self.ask(query)
         return float(found[0]["value"][1]) if found else -1.0
 
+    def fires(self, alert: str) -> bool:
+        return bool(self.ask(f'ALERTS{{alertname="{alert}", alertstate="firing"}}'))
 
-def fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return answer.read().decode()
-
-
-def until(what: str, ready):
-    """Waits for a thing to be so, and returns what it says."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        with contextlib.suppress(OSError):
-            if said := ready():
-                return said
-        if time.monotonic() > end:
-            sys.exit(f"not within {PATIENCE} s: {what}")
-        time.sleep(0.1)
+    def must_fire(self, alert: str) -> None:
+        until(f"{alert} fires", lambda: self.fires(alert))
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def run(stack: contextlib.ExitStack, command: list[str], env: dict[str, str] | None = None, log=None):
-    process = subprocess.Popen(command, env={**os.environ, **(env or {})}, stderr=log)
-    stack.callback(process.wait, timeout=60)
-    stack.callback(process.terminate)
-    return process
-
-
-def serve(stack: contextlib.ExitStack, binary: str, folder: pathlib.Path) -> tuple[str, str]:
-    """Starts the service, and returns where it serves gRPC and metrics."""
-    log = folder / "log"
-    env = {
-        "USERSVC_GRPC_ADDR": "127.0.0.1:0", "USERSVC_ADMIN_ADDR": "127.0.0.1:0", "USERSVC_LOG_FORMAT": "json",
-        "USERSVC_STORE_URL": f"sqlite:{folder}/users.db", "USERSVC_MAX_UNARY_CALLS": "1",
-        # A collector that is not there: its spans are lost, and counted.
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "500",
-    }
-    run(stack, [binary], env, stack.enter_context(log.open("w")))
-    until("the service serves", lambda: '"serving"' in log.read_text())
-    listening = next(line for line in map(json.loads, log.read_text().splitlines()) if line["message"] == "listening")
-    return listening["grpc_addr"], listening["admin_addr"]
+def hurried(text: str) -> str:
+    """Somebody on call waits for minutes; a test need not. What is asked stays the same."""
+    return re.sub(r"\bfor: \d+[mh]", "for: 2s", re.sub(r"interval: \d+s", "interval: 1s", text))
 
 
 def panels() -> list[tuple[str, str]]:
@@ -193,22 +148,49 @@ def operands(expr: str) -> list[str]:
 def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        grpc_addr, admin_addr = serve(stack, sys.argv[1], folder)
-        prometheus = Prometheus(stack, folder, admin_addr)
+        store, database = native.postgres(stack, folder)
+        endpoint, collector = native.collector(stack)
+        env = {"USERSVC_STORE_URL": store, "USERSVC_MAX_UNARY_CALLS": "1",
+               "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "500"}
+        process, grpc_addr, admin_addr = native.service(stack, sys.argv[1], folder, env)
+        prometheus = Prometheus(native.prometheus(stack, folder, admin_addr, hurried))
         load = Load(grpc_addr)
         stack.callback(load.channel.close)
         # Rates need a scrape from before the load.
         until("a first scrape", lambda: prometheus.ask("user_service_build_info"))
-        started = time.monotonic()
-        numbers = itertools.count()
-        while time.monotonic() - started < 15:
-            load.round(next(numbers))
-            load.crowd()
-
-        failures = [*counts(prometheus, load), *empty(prometheus)]
+        failures = run(prometheus, load, collector, database, process)
         if failures:
             sys.exit("\n".join(failures))
         print(f"dashboards: {sum(load.seen.values())} calls, {len(panels())} queries and {len(rules())} rules agree")
+
+
+def run(prometheus: Prometheus, load: Load, collector, database, process) -> list[str]:
+    """The load and its faults, one after the other; what was wrong."""
+    numbers = itertools.count()
+    ends = time.monotonic() + 5
+    while time.monotonic() < ends:
+        load.round(next(numbers))
+    until("spans reach the trace store", lambda: native.Sink.exports > 0)
+    early = [f"{alert} fires without its fault" for alert in FAULTS if prometheus.fires(alert)]
+
+    ends = time.monotonic() + 10
+    while time.monotonic() < ends:
+        load.round(next(numbers))
+        load.crowd()
+    prometheus.must_fire("UserServiceShedding")
+    collector.kill()
+    load.round(next(numbers))
+    prometheus.must_fire("UserServiceSpansLost")
+    failures = [*early, *counts(prometheus, load), *empty(prometheus)]
+
+    # Sessions are cut, and new ones refused.
+    database.send_signal(signal.SIGINT)
+    prometheus.must_fire("UserServiceStoreReadOnly")
+    asked = user_service_pb2.ListUsersRequest()
+    until("calls fail without the store", lambda: load.call("ListUsers", asked) == "Unavailable")
+    process.terminate()
+    prometheus.must_fire("UserServiceInstanceDown")
+    return failures
 
 
 def counts(prometheus: Prometheus, load: Load):
@@ -227,10 +209,6 @@ def counts(prometheus: Prometheus, load: Load):
 
 def empty(prometheus: Prometheus):
     """The queries that find nothing."""
-    pending = 'ALERTS{alertname="UserServiceShedding", alertstate="pending"}'
-    until("the shed calls are noticed", lambda: prometheus.ask(pending))
-    # The collector is away, which is noticed with its first batch.
-    until("lost spans are counted", lambda: prometheus.ask('user_service_trace_spans_total{outcome="failed"} > 0'))
     for where, expr in [*panels(), *rules()]:
         if prometheus.ask(expr):
             continue
