@@ -148,6 +148,8 @@ CASES = [
     ("writes pile up", {QUEUE: f"60x{DAY}"}, 6 * MINUTE, {"UserServiceStoreQueueLong warning"}),
     ("writes pile up for a moment", {QUEUE: f"10x5 90x5 10x{DAY}"}, 12, set()),
     ("the collector is away", {SPANS: f"0+10x{DAY}"}, 20 * MINUTE, {"UserServiceSpansLost info"}),
+    ("the collector is too slow", {SPANS.replace("failed", "dropped"): f"0+10x{DAY}"}, 20 * MINUTE,
+     {"UserServiceSpansLost info"}),
     ("the collector was away for a while", {SPANS: f"0+10x10 100x{DAY}"}, HOUR, set()),
 ]
 

@@ -119,7 +119,7 @@ def symptom_alerts() -> list[dict]:
         ),
         alert(
             "UserServiceSpansLost",
-            f'sum {BY} (rate(user_service_trace_spans_total{{{WHERE}, outcome="failed"}}[10m])) > 0', "15m", "info",
+            f'sum {BY} (rate(user_service_trace_spans_total{{{WHERE}, outcome=~"failed|dropped"}}[10m])) > 0', "15m", "info",
             "Spans do not reach the collector",
             "No call is harmed; traces have holes.",
         ),
