@@ -99,9 +99,9 @@ class Prometheus:
     def __init__(self, url: str):
         self.url = url
 
-    def ask(self, query: str) -> list[dict]:
-        """What a query finds now, but for what is not a number."""
-        text = native.fetch(f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": query}))
+    def ask(self, query: str, at: float | None = None) -> list[dict]:
+        """What a query finds now or then, but for what is not a number."""
+        text = native.fetch(f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": query} | ({"time": at} if at else {})))
         found = json.loads(text)["data"]["result"]
         return [sample for sample in found if sample["value"][1] != "NaN"]
 
@@ -181,7 +181,7 @@ def run(prometheus: Prometheus, load: Load, collector, database, process) -> lis
     collector.kill()
     load.round(next(numbers))
     prometheus.must_fire("UserServiceSpansLost")
-    failures = [*early, *counts(prometheus, load), *empty(prometheus)]
+    failures = [*early, *counts(prometheus, load), *shown(prometheus, load), *empty(prometheus)]
 
     # Sessions are cut, and new ones refused.
     database.send_signal(signal.SIGINT)
@@ -205,6 +205,23 @@ def counts(prometheus: Prometheus, load: Load):
     shed = sum(count for (_, code), count in load.seen.items() if code == "Unavailable")
     if prometheus.number('grpc_server_admission_shed_total{kind="unary"}') != shed:
         yield f"{shed} calls were turned away, which the service counts differently"
+
+
+def shown(prometheus: Prometheus, load: Load):
+    """Where panels differ by more than 2% from what the callers have counted."""
+    # Nothing is extrapolated beyond the last scrape, and the whole load is in the panels' minute.
+    last = prometheus.number("max(timestamp(grpc_server_admission_limit))")
+    for title, label, part in [("Calls by method", "grpc_method", 0), ("Calls by code", "grpc_code", 1)]:
+        expr = next(expr for where, expr in panels() if where == title)
+        counted = collections.Counter()
+        for key, count in load.seen.items():
+            counted[key[part]] += count
+        said = collections.Counter()
+        for sample in prometheus.ask(expr, last):
+            said[sample["metric"][label]] += 60 * float(sample["value"][1])
+        for name, count in counted.items():
+            if abs(said[name] - count) > 0.02 * count:
+                yield f"{title}: {name} is {said[name]:.1f} a minute, and {count} by the callers"
 
 
 def empty(prometheus: Prometheus):
