@@ -3,12 +3,18 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{runtime, sync::oneshot, task, time};
+use tokio::{
+    runtime,
+    sync::oneshot,
+    task::{self, JoinHandle},
+    time,
+};
 
 use crate::{
     admin::{Admin, Local},
     config::Config,
     domain::{Probe, Store},
+    feed::Feed,
     layers::{self, InFlight},
     listener::{BindError, Listener, Running, Ticks},
     service::{Health, Router, StoreSlot, health::Tick},
@@ -106,20 +112,22 @@ impl App {
             if telemetry.sampler().is_some() {
                 opened = store::traced(opened, &config);
             }
-            slot.open(Arc::clone(&opened));
+            let feed = Feed::new(Arc::clone(&opened), config.watch_buffer_bytes);
+            slot.open(Arc::clone(&opened), feed.clone());
             health.set_store(probe(&*opened).await);
             health.set_started(true);
             tracing::info!("serving");
             let probing = tokio::spawn(keep_probing(Arc::clone(&opened), health.clone()));
-            store = Some((opened, probing));
+            let reading = tokio::spawn(feed.read());
+            store = Some((opened, [probing, reading]));
             signals.next().await;
         }
         let lines = telemetry.lines().clone();
         tokio::spawn(signals.exit_on_next(async move { lines.write_out().await }));
 
         let ended = drain(&config, &health, running).await;
-        if let Some((store, probing)) = store {
-            probing.abort();
+        if let Some((store, tasks)) = store {
+            tasks.iter().for_each(JoinHandle::abort);
             if time::timeout(STORE_PATIENCE, store.close()).await.is_err() {
                 tracing::warn!("the store did not close in time; what it acknowledged is safe");
             }

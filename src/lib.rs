@@ -5,6 +5,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod feed;
 pub mod layers;
 pub mod listener;
 pub mod proto;

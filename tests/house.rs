@@ -14,7 +14,8 @@ use std::{
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("listener", &["layers", "service", "domain", "shutdown", "config", "telemetry"]),
     ("layers", &["service", "domain", "config", "telemetry", "proto"]),
-    ("service", &["domain", "config", "telemetry", "proto"]),
+    ("service", &["feed", "domain", "config", "telemetry", "proto"]),
+    ("feed", &["domain"]),
     ("store", &["domain", "config", "telemetry"]),
     ("domain", &[]),
     // Beside the way: every room may ask them, and they ask nobody on it.

@@ -76,6 +76,12 @@ table::settings! {
         /// How large one request message may be, in bytes.
         max_request_bytes: usize = 64 * 1_024, 1_024..=64 * MIB;
     }
+    "Watches" {
+        /// How long a watch may be quiet before it is sent a heartbeat.
+        watch_heartbeat: Duration = Duration::from_secs(30), 100..=DAY_MS;
+        /// How much memory the latest changes may take up that watches are served from, in bytes. A watch that falls behind them is ended, and can be resumed.
+        watch_buffer_bytes: usize = 8 * 1_024 * 1_024, 64 * 1_024..=1_024 * MIB;
+    }
     "Shutdown" {
         /// How long new calls are still served after SIGTERM, while clients and proxies learn of it.
         shutdown_delay: Duration = Duration::ZERO, 0..=DAY_MS;
@@ -101,8 +107,10 @@ table::settings! {
         store_timeout: Duration = Duration::from_secs(5), 100..=DAY_MS;
         /// Whether statements are prepared once for each connection to PostgreSQL; false behind a pooler in transaction mode.
         store_prepared_statements: bool = true;
-        /// How long the change log keeps a change.
+        /// How long the change log keeps a change: the longest that a watch may be interrupted and still be resumed.
         change_log_retention: Duration = Duration::from_hours(7 * 24), 1_000..=3_650 * DAY_MS;
+        /// How many changes the change log keeps, whatever their age; in memory, 100,000 at most.
+        change_log_rows: usize = 10_000_000, 1_000..=1_000_000_000;
     }
     "Logs" {
         /// Which log lines are written: a level, or directives such as `info,user_service=debug`. Release builds have none below `info`.

@@ -32,6 +32,9 @@ pub enum Error {
     AlreadyExists(Resource),
     #[error("the user has changed since the etag was read")]
     EtagMismatch,
+    /// The change log does not go back that far, or is another one.
+    #[error("the change log does not hold what follows")]
+    ResumeTokenExpired,
     /// Nothing was begun in time, so nothing was applied.
     #[error("the deadline passed before the work began")]
     DeadlineExceeded,

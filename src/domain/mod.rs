@@ -10,7 +10,9 @@ mod change;
 mod decide;
 mod email;
 mod error;
+mod log;
 mod page;
+mod resume;
 mod store;
 mod user;
 
@@ -19,6 +21,8 @@ pub use change::{Change, Fields, Patch, Target, Write, Written};
 pub use decide::{Effect, decide};
 pub use email::Email;
 pub use error::{Error, Resource, Violation};
+pub use log::{Entry, Event, Point, Position, StoreId};
 pub use page::{MAX_PAGE_SIZE, PageSize, PageToken};
+pub use resume::{Progress, ResumeToken};
 pub use store::{Page, Probe, Store, UserKey};
 pub use user::{Age, Etag, Name, Revision, Timestamp, User, UserId};

@@ -14,6 +14,12 @@ const DEFAULT_PAGE_SIZE: usize = 50;
 pub struct PageSize(usize);
 
 impl PageSize {
+    /// A page size of our own.
+    pub const fn at_most(size: usize) -> Self {
+        assert!(0 < size && size <= MAX_PAGE_SIZE, "a page has at least one user and not too many");
+        Self(size)
+    }
+
     /// Reads a page size: 0 means the default, more than the maximum means the
     /// maximum.
     ///

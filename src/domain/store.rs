@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Deadline, Email, Error, PageSize, User, UserId, Write, Written};
+use super::{Deadline, Email, Entry, Error, PageSize, Position, Revision, User, UserId, Write, Written};
 
 /// What a user is looked up by.
 #[derive(Clone, Debug)]
@@ -58,6 +58,21 @@ pub trait Store: Send + Sync + 'static {
     /// before anything else. Only successes are recorded, and nothing with
     /// `validate_only`.
     async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error>;
+
+    /// How far the store has come; not less far than any read that was answered
+    /// before.
+    async fn position(&self, deadline: Deadline) -> Result<Position, Error>;
+
+    /// The first entries of the change log after a revision, in their order, at
+    /// most `limit` of them. Revisions have no gaps, and the log is cleared from its
+    /// beginning: where the first entry is not the next one, what is between was
+    /// cleared away.
+    async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error>;
+
+    /// Resolves when there may be an entry after a revision: at once where the
+    /// store knows of one, and where others write to it as well, a little later
+    /// in any case.
+    async fn changed(&self, after: Revision);
 
     /// What the store can do right now; found out afresh, within a second or so.
     async fn probe(&self) -> Probe;

@@ -159,7 +159,7 @@ impl Timestamp {
         Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 
-    pub fn from_micros(micros: i64) -> Self {
+    pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt, util::Oneshot};
 
 use super::meter::State;
+use crate::service::leaving::Farewells;
 
 /// What one serving thread carries.
 #[derive(Debug, Default)]
@@ -44,6 +45,8 @@ pub struct Tally {
     /// A [`State`].
     state: AtomicU8,
     calls: AtomicUsize,
+    /// Tells calls that the connection is to go away.
+    pub farewells: Farewells,
     /// When the last call ended, in milliseconds since `born`.
     idle_since_ms: AtomicU64,
 }
@@ -55,6 +58,7 @@ impl Tally {
             born,
             state: AtomicU8::new(State::Handshake as u8),
             calls: AtomicUsize::new(0),
+            farewells: Farewells::default(),
             idle_since_ms: AtomicU64::new(0),
         }
     }
@@ -127,7 +131,8 @@ where
     type Error = Infallible;
     type Future = CountedFuture<Oneshot<S, Request<Incoming>>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.tally.farewells.clone());
         let call = Call::begin(&self.tally);
         CountedFuture { inner: self.service.clone().oneshot(request), call: Some(call) }
     }

@@ -28,7 +28,7 @@ use super::{
     life::{Life, Spans, Verdict},
     meter::{Meter, Reason, State},
 };
-use crate::config::Config;
+use crate::{config::Config, service::leaving::Farewell};
 
 /// Unread bytes a client may send on one stream. It fits a message at its cap and
 /// a part of the next, so that no honest client waits for room.
@@ -106,6 +106,7 @@ where
                 _ = phase.changed(), if life.ending() != Some(Reason::Drain) => {
                     connection.as_mut().graceful_shutdown();
                     life.drain(Instant::now());
+                    tally.farewells.say(Farewell::Drain);
                 }
                 () = timer.as_mut() => {}
             }
@@ -115,6 +116,7 @@ where
                 Verdict::GoAway(reason) => {
                     connection.as_mut().graceful_shutdown();
                     timer.as_mut().reset(life.end(reason, now));
+                    tally.farewells.say(Farewell::Age);
                 }
                 Verdict::Cut(reason) => {
                     record.reason = reason;

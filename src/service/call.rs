@@ -6,8 +6,11 @@ use std::sync::{Arc, OnceLock};
 use tonic::{Extensions, Status};
 
 use super::status;
-use crate::domain::{
-    Caller, Change, Deadline, Error, Idempotency, RequestId, Store, Timestamp, User, Write, Written,
+use crate::{
+    domain::{
+        Caller, Change, Deadline, Error, Idempotency, RequestId, Store, Timestamp, User, Write, Written,
+    },
+    feed::Feed,
 };
 
 /// Who calls and until when, as the layers found out.
@@ -39,17 +42,22 @@ impl Call {
 
 /// Where the store will be: health is served before the store is open.
 #[derive(Clone, Default)]
-pub struct StoreSlot(Arc<OnceLock<Arc<dyn Store>>>);
+pub struct StoreSlot(Arc<OnceLock<(Arc<dyn Store>, Feed)>>);
 
 impl StoreSlot {
-    /// Puts the store in. Only the first one counts.
-    pub fn open(&self, store: Arc<dyn Store>) {
-        let _ = self.0.set(store);
+    /// Puts the store in, and the feed of its changes. Only the first ones count.
+    pub fn open(&self, store: Arc<dyn Store>, feed: Feed) {
+        let _ = self.0.set((store, feed));
     }
 
     /// The store, or UNAVAILABLE while there is none.
     pub fn get(&self) -> Result<&Arc<dyn Store>, Status> {
-        self.0.get().ok_or_else(status::starting)
+        self.0.get().map(|(store, _)| store).ok_or_else(status::starting)
+    }
+
+    /// The feed, or UNAVAILABLE while there is none.
+    pub fn feed(&self) -> Result<&Feed, Status> {
+        self.0.get().map(|(_, feed)| feed).ok_or_else(status::starting)
     }
 }
 
@@ -64,6 +72,10 @@ impl Users {
 
     pub fn store(&self) -> Result<&Arc<dyn Store>, Status> {
         self.0.get()
+    }
+
+    pub fn feed(&self) -> Result<&Feed, Status> {
+        self.0.feed()
     }
 
     /// Writes, and answers with the user that the write left, if it left one.

@@ -5,6 +5,7 @@ mod call;
 mod faults;
 pub mod headers;
 pub mod health;
+pub mod leaving;
 pub mod methods;
 mod reflection;
 mod reply;

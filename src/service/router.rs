@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
+use tonic::codec::CompressionEncoding;
 use tower_service::Service;
 
 use super::{
@@ -27,8 +28,9 @@ use super::{
 use crate::{
     config::Config,
     proto::{
-        article::user_service_server::UserService as _, health::health_server::Health as _,
-        user::v1::user_service_server::UserService as _,
+        article::user_service_server::UserService as _,
+        health::health_server::Health as _,
+        user::v1::user_service_server::{UserService as _, UserServiceServer},
     },
 };
 
@@ -50,6 +52,15 @@ struct Services {
     max_message_bytes: usize,
 }
 
+impl Services {
+    /// tonic's server of those methods that stream.
+    fn user_v1_streams(&self, max_message_bytes: usize) -> UserServiceServer<UserV1> {
+        UserServiceServer::new(self.user_v1.clone())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(max_message_bytes)
+    }
+}
+
 impl Router {
     /// # Panics
     /// If the descriptors that were compiled in cannot be read.
@@ -63,7 +74,7 @@ impl Router {
                 .expect("descriptors are compiled in and tested");
         Self(Arc::new(Services {
             article: config.article_api.then(|| Article(users.clone())),
-            user_v1: UserV1(users),
+            user_v1: UserV1::new(users, config),
             health: health.clone(),
             reflection_v1,
             reflection_v1alpha,
@@ -90,6 +101,9 @@ impl Router {
             "/user.v1.UserService/ListUsers" => unary!(services.user_v1, list_users),
             "/user.v1.UserService/UpdateUser" => unary!(services.user_v1, update_user),
             "/user.v1.UserService/DeleteUser" => unary!(services.user_v1, delete_user),
+            "/user.v1.UserService/WatchUsers" => {
+                Box::pin(streamed(services.user_v1_streams(limit).call(request), limit))
+            }
             "/UserService/GetUser" => {
                 let article = services.article.clone()?;
                 unary!(article, get_user)

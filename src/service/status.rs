@@ -69,6 +69,11 @@ pub fn about(error: Error, id: &str) -> Status {
             "ETAG_MISMATCH",
             "the user has changed since its etag was read: read it again, then repeat",
         ),
+        Error::ResumeTokenExpired => plain(
+            Code::OutOfRange,
+            "RESUME_TOKEN_EXPIRED",
+            "the change log does not hold what follows this token: begin anew, with initial_state",
+        ),
         Error::DeadlineExceeded => deadline_exceeded(),
         Error::Overloaded => overloaded(),
         Error::Unavailable(_) => retry(
@@ -106,6 +111,36 @@ pub fn overloaded() -> Status {
 /// The server is going away; another one may be asked at once.
 pub fn draining() -> Status {
     retry(Code::Unavailable, "DRAINING", "the server is shutting down", Duration::ZERO)
+}
+
+/// The connection of a stream has reached its age; another one may be opened at
+/// once.
+pub fn connection_aged() -> Status {
+    retry(
+        Code::Unavailable,
+        "CONNECTION_AGED",
+        "the connection is too old: go on over another one",
+        Duration::ZERO,
+    )
+}
+
+/// A watch has fallen further behind than anybody waits.
+pub fn watcher_too_slow() -> Status {
+    retry(
+        Code::Unavailable,
+        "WATCHER_TOO_SLOW",
+        "users change faster than this stream is read: resume it, and read faster",
+        Duration::ZERO,
+    )
+}
+
+/// The same end, and where to go on behind it.
+pub fn with_resume_token(status: &Status, token: String) -> Status {
+    let mut details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
+    details.set_error_info(reason, DOMAIN, HashMap::from([("resume_token".to_owned(), token)]));
+    let metadata = status.metadata().clone();
+    Status::with_error_details_and_metadata(status.code(), status.message(), details, metadata)
 }
 
 /// The store is not open yet.

@@ -16,9 +16,10 @@ use super::{Health, Router, StoreSlot, methods, methods::Matched};
 use crate::{
     config::Config,
     domain::{
-        Deadline, Effect, Email, Error, Page, PageSize, Probe, Store, Timestamp, User, UserId, UserKey,
-        Write, Written, decide,
+        Deadline, Effect, Email, Entry, Error, Page, PageSize, Point, Position, Probe, Revision, Store,
+        StoreId, Timestamp, User, UserId, UserKey, Write, Written, decide,
     },
+    feed::Feed,
 };
 
 pub type Transport = MapRequest<Router, fn(Request<Body>) -> Request<Body>>;
@@ -31,7 +32,7 @@ pub fn router() -> (Router, Arc<FakeStore>) {
 pub fn router_with(config: &Config) -> (Router, Arc<FakeStore>) {
     let store = Arc::new(FakeStore::default());
     let slot = StoreSlot::default();
-    slot.open(store.clone());
+    slot.open(store.clone(), Feed::new(store.clone(), 1));
     (Router::new(config, &slot, &Health::new(config.article_api)), store)
 }
 
@@ -175,6 +176,21 @@ impl Store for FakeStore {
             }
         }
         Ok(written)
+    }
+
+    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
+        let revision = self.begin(deadline)?.revision;
+        let newest = Point { revision, ..Point::BEGINNING };
+        Ok(Position { store: StoreId([1; 16]), newest })
+    }
+
+    /// Watches are tested on the real stores.
+    async fn changes(&self, _: Revision, _: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
+        self.begin(deadline).map(|_| Vec::new())
+    }
+
+    async fn changed(&self, _: Revision) {
+        std::future::pending::<()>().await;
     }
 
     async fn probe(&self) -> Probe {

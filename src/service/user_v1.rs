@@ -1,24 +1,39 @@
 //! `user.v1.UserService`: reads requests into the domain's words, and answers
 //! from what the store says.
 
+use std::time::Duration;
+
 use tonic::{Request, Response, Status};
 
 use super::{
     call::{Call, Users, timestamp},
+    leaving::Farewells,
     status,
 };
 use crate::{
+    config::Config,
     domain::{Error, PageToken, Resource, User, UserKey, Write},
+    feed::Watch,
     proto::user::v1 as pb,
 };
 
 mod request;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 /// The service's own contract.
 #[derive(Clone)]
-pub struct UserV1(pub Users);
+pub struct UserV1 {
+    users: Users,
+    heartbeat: Duration,
+}
+
+impl UserV1 {
+    pub fn new(users: Users, config: &Config) -> Self {
+        Self { users, heartbeat: config.watch_heartbeat }
+    }
+}
 
 #[tonic::async_trait]
 impl pb::user_service_server::UserService for UserV1 {
@@ -32,7 +47,7 @@ impl pb::user_service_server::UserService for UserV1 {
         request.request_id.clear();
         let idempotency = call.idempotency("user.v1.UserService/CreateUser", request_id, &request);
         let write = Write { change, idempotency, validate_only: request.validate_only };
-        let user = self.0.save(write, &request.user_id, call.deadline).await?;
+        let user = self.users.save(write, &request.user_id, call.deadline).await?;
         Ok(Response::new(pb::CreateUserResponse { user: Some(message(&user)) }))
     }
 
@@ -42,7 +57,7 @@ impl pb::user_service_server::UserService for UserV1 {
     ) -> Result<Response<pb::GetUserResponse>, Status> {
         let call = Call::of(request.extensions());
         let key = request::key(request.get_ref()).map_err(status::status)?;
-        let user = self.0.store()?.get(&key, call.deadline).await.map_err(status::status)?;
+        let user = self.users.store()?.get(&key, call.deadline).await.map_err(status::status)?;
         match user {
             Some(user) => Ok(Response::new(pb::GetUserResponse { user: Some(message(&user)) })),
             None => Err(match key {
@@ -59,7 +74,7 @@ impl pb::user_service_server::UserService for UserV1 {
         let call = Call::of(request.extensions());
         let request = request.into_inner();
         let ids = request::ids(&request).map_err(status::status)?;
-        let found = self.0.store()?.batch_get(&ids, call.deadline).await.map_err(status::status)?;
+        let found = self.users.store()?.batch_get(&ids, call.deadline).await.map_err(status::status)?;
         let mut response = pb::BatchGetUsersResponse::default();
         for (id, user) in ids.iter().zip(&found) {
             match user {
@@ -78,7 +93,7 @@ impl pb::user_service_server::UserService for UserV1 {
         let call = Call::of(request.extensions());
         let (size, token) = request::page(request.get_ref()).map_err(status::status)?;
         let after = token.as_ref().map(PageToken::id);
-        let page = self.0.store()?.list(after, size, call.deadline).await.map_err(status::status)?;
+        let page = self.users.store()?.list(after, size, call.deadline).await.map_err(status::status)?;
         let next = page.users.last().filter(|_| page.more).map(|last| PageToken::after(last.id.clone()));
         Ok(Response::new(pb::ListUsersResponse {
             users: page.users.iter().map(message).collect(),
@@ -97,7 +112,7 @@ impl pb::user_service_server::UserService for UserV1 {
         let idempotency = call.idempotency("user.v1.UserService/UpdateUser", request_id, &request);
         let write = Write { change, idempotency, validate_only: request.validate_only };
         let id = request.user.map(|user| user.id).unwrap_or_default();
-        let user = self.0.save(write, &id, call.deadline).await?;
+        let user = self.users.save(write, &id, call.deadline).await?;
         Ok(Response::new(pb::UpdateUserResponse { user: Some(message(&user)) }))
     }
 
@@ -111,8 +126,26 @@ impl pb::user_service_server::UserService for UserV1 {
         request.request_id.clear();
         let idempotency = call.idempotency("user.v1.UserService/DeleteUser", request_id, &request);
         let write = Write { change, idempotency, validate_only: false };
-        self.0.write(write, &request.id, call.deadline).await?;
+        self.users.write(write, &request.id, call.deadline).await?;
         Ok(Response::new(pb::DeleteUserResponse {}))
+    }
+
+    type WatchUsersStream = watch::Messages;
+
+    async fn watch_users(
+        &self,
+        request: Request<pb::WatchUsersRequest>,
+    ) -> Result<Response<watch::Messages>, Status> {
+        let call = Call::of(request.extensions());
+        // There is none where no listener is in front, as in tests.
+        let farewells = request.extensions().get::<Farewells>().cloned().unwrap_or_default();
+        let token = request::resume_token(request.get_ref()).map_err(status::status)?;
+        let initial_state = request.get_ref().initial_state;
+        let begun = Watch::begin(self.users.feed()?, initial_state, token, call.deadline).await;
+        let watch = begun.map_err(status::status)?;
+        Ok(Response::new(
+            watch::Telling { watch, heartbeat: self.heartbeat, leaving: farewells.hear() }.messages(),
+        ))
     }
 }
 

@@ -1,8 +1,8 @@
 //! One write, the same way in every store that works in transactions.
 
 use crate::domain::{
-    Change, Effect, Email, Error, Idempotency, Revision, Target, Timestamp, User, UserId, Write, Written,
-    decide,
+    Change, Effect, Email, Error, Event, Idempotency, Revision, Target, Timestamp, User, UserId, Write,
+    Written, decide,
 };
 
 /// What a store must be able to do inside one transaction. Nothing of it shows
@@ -49,6 +49,17 @@ pub(super) enum Kind {
     Created = 1,
     Updated = 2,
     Deleted = 3,
+}
+
+/// What a row of the change log says: its kind, the user's id, and the user as it
+/// was left, if it was. `None` where the parts do not go together.
+pub(super) fn event(kind: i32, id: UserId, user: Option<User>) -> Option<Event> {
+    match (kind, user) {
+        (1, Some(user)) => Some(Event::Created(user)),
+        (2, Some(user)) => Some(Event::Updated(user)),
+        (3, None) => Some(Event::Deleted(id)),
+        _ => None,
+    }
 }
 
 /// Does what `write` asks for, or says why not and leaves everything as it was.

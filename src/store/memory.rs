@@ -9,14 +9,17 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::{
     apply::{Kind, Recorded, Transaction, apply},
     metrics::{Durations, Timer},
 };
+use crate::config::Config;
 use crate::domain::{
-    Deadline, Email, Error, Idempotency, Page, PageSize, Probe, Revision, Store, Timestamp, User, UserId,
-    UserKey, Write, Written,
+    Deadline, Email, Entry, Error, Event, Idempotency, Page, PageSize, Point, Position, Probe, Revision,
+    Store, StoreId, Timestamp, User, UserId, UserKey, Write, Written,
 };
 
 /// The change log and the request ids are bounded in rows as well as in time:
@@ -29,9 +32,18 @@ const MAX_REQUEST_IDS: usize = 100_000;
 const BITE: usize = 4;
 
 pub(super) struct MemoryStore {
+    id: StoreId,
     state: RwLock<State>,
-    retention: Duration,
+    /// The last revision.
+    newest: watch::Sender<Revision>,
+    retention: Retention,
     durations: Durations,
+}
+
+/// What the change log keeps.
+struct Retention {
+    age: Duration,
+    rows: usize,
 }
 
 #[derive(Default)]
@@ -39,8 +51,7 @@ struct State {
     users: BTreeMap<UserId, User>,
     ids_by_email: HashMap<Email, UserId>,
     revision: Revision,
-    /// The user as each write left it; `None` where it left none.
-    changes: BTreeMap<Revision, (Timestamp, Option<User>)>,
+    changes: BTreeMap<Revision, Entry>,
     recorded: HashMap<[u8; 32], (Timestamp, Recorded)>,
     /// The keys of `recorded` with when they were put there, oldest first.
     recorded_at: VecDeque<(Timestamp, [u8; 32])>,
@@ -51,9 +62,18 @@ const NO_PANIC: &str = "no thread panics while it holds the lock";
 const CLOSED: Error = Error::Unavailable("the store is closed");
 
 impl MemoryStore {
-    pub fn new(retention: Duration) -> Self {
+    pub fn new(config: &Config) -> Self {
         super::metrics::writable().set(1.0);
-        Self { state: RwLock::default(), retention, durations: Durations::new() }
+        Self {
+            id: StoreId(Uuid::new_v4().into_bytes()),
+            state: RwLock::default(),
+            newest: watch::Sender::new(0),
+            retention: Retention {
+                age: config.change_log_retention,
+                rows: config.change_log_rows.min(MAX_CHANGES),
+            },
+            durations: Durations::new(),
+        }
     }
 
     fn read(&self, deadline: Deadline) -> Result<RwLockReadGuard<'_, State>, Error> {
@@ -104,8 +124,28 @@ impl Store for MemoryStore {
         let _timer = Timer::start(&self.durations.write);
         let mut state = self.write(deadline)?;
         let now = Timestamp::now();
-        state.expire(now, self.retention);
-        apply(&mut *state, &write, now)
+        state.expire(now, &self.retention);
+        let written = apply(&mut *state, &write, now);
+        let revision = state.revision;
+        self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
+        written
+    }
+
+    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
+        let state = self.read(deadline)?;
+        let newest = state.changes.last_key_value().map_or(Point::BEGINNING, |(_, entry)| entry.point);
+        Ok(Position { store: self.id, newest })
+    }
+
+    async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
+        let _timer = Timer::start(&self.durations.changes);
+        let state = self.read(deadline)?;
+        Ok(state.changes.range(after + 1..).take(limit).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    async fn changed(&self, after: Revision) {
+        // The sender lives as long as the store.
+        let _ = self.newest.subscribe().wait_for(|newest| *newest > after).await;
     }
 
     async fn probe(&self) -> Probe {
@@ -123,18 +163,21 @@ impl State {
         self.ids_by_email.get(email).and_then(|id| self.users.get(id))
     }
 
-    fn log(&mut self, now: Timestamp, user: Option<User>) {
+    fn log(&mut self, time: Timestamp, event: Event) {
         self.revision += 1;
-        self.changes.insert(self.revision, (now, user));
+        let point = Point { revision: self.revision, time };
+        self.changes.insert(self.revision, Entry { point, event });
     }
 
-    fn expire(&mut self, now: Timestamp, retention: Duration) {
+    fn expire(&mut self, now: Timestamp, kept: &Retention) {
         let before = |retention: Duration| {
             now.as_micros().saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX))
         };
         for _ in 0..BITE {
-            let Some((_, (time, _))) = self.changes.first_key_value() else { break };
-            if time.as_micros() >= before(retention) && self.changes.len() <= MAX_CHANGES {
+            let Some((_, entry)) = self.changes.first_key_value() else { break };
+            let is_young = entry.point.time.as_micros() >= before(kept.age);
+            // The last one stays: it is where those who watch have got to.
+            if (is_young && self.changes.len() <= kept.rows) || self.changes.len() == 1 {
                 break;
             }
             self.changes.pop_first();
@@ -174,19 +217,20 @@ impl Transaction for State {
     }
 
     fn user_at(&mut self, revision: Revision) -> Result<Option<User>, Error> {
-        Ok(self.changes.get(&revision).and_then(|(_, user)| user.clone()))
+        Ok(self.changes.get(&revision).and_then(|entry| entry.event.user().cloned()))
     }
 
     fn next_revision(&self) -> Revision {
         self.revision + 1
     }
 
-    fn put(&mut self, _kind: Kind, user: &User, now: Timestamp) -> Result<(), Error> {
+    fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Error> {
         if let Some(before) = self.users.insert(user.id.clone(), user.clone()) {
             self.ids_by_email.remove(&before.email);
         }
         self.ids_by_email.insert(user.email.clone(), user.id.clone());
-        self.log(now, Some(user.clone()));
+        let event = if kind == Kind::Created { Event::Created } else { Event::Updated };
+        self.log(now, event(user.clone()));
         Ok(())
     }
 
@@ -194,7 +238,7 @@ impl Transaction for State {
         if let Some(user) = self.users.remove(id) {
             self.ids_by_email.remove(&user.email);
         }
-        self.log(now, None);
+        self.log(now, Event::Deleted(id.clone()));
         Ok(())
     }
 
@@ -221,6 +265,7 @@ mod tests {
         let mut state = State::default();
         let now = Timestamp::now();
         let id = UserId::parse("ada").unwrap();
+        let kept = Retention { age: Duration::MAX, rows: MAX_CHANGES };
         let over = u64::try_from(MAX_CHANGES.max(MAX_REQUEST_IDS)).unwrap() + 10;
         let key = |number: u64| {
             let mut key = [0; 32];
@@ -228,12 +273,12 @@ mod tests {
             key
         };
         for number in 1..=over {
-            state.expire(now, Duration::MAX);
-            state.log(now, None);
+            state.expire(now, &kept);
+            state.log(now, Event::Deleted(id.clone()));
             let idempotency = Idempotency { key: key(number), payload: [0; 32] };
             state.record(&idempotency, &id, number, now).unwrap();
         }
-        state.expire(now, Duration::MAX);
+        state.expire(now, &kept);
         assert_eq!((state.changes.len(), state.recorded.len()), (MAX_CHANGES, MAX_REQUEST_IDS));
         assert_eq!(state.recorded_at.len(), MAX_REQUEST_IDS);
         assert!(state.recorded(&key(1), now).unwrap().is_none());

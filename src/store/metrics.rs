@@ -16,6 +16,7 @@ pub(super) struct Durations {
     pub get: Histogram,
     pub batch_get: Histogram,
     pub list: Histogram,
+    pub changes: Histogram,
     pub write: Histogram,
 }
 
@@ -25,6 +26,7 @@ impl Durations {
             get: histogram!(OPERATION_DURATION, "operation" => "get"),
             batch_get: histogram!(OPERATION_DURATION, "operation" => "batch_get"),
             list: histogram!(OPERATION_DURATION, "operation" => "list"),
+            changes: histogram!(OPERATION_DURATION, "operation" => "changes"),
             write: histogram!(OPERATION_DURATION, "operation" => "write"),
         }
     }

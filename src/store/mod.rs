@@ -28,7 +28,7 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
     match &config.store_url {
         StoreUrl::Memory => {
             tracing::warn!("the store is in memory: every user is gone when the process ends");
-            Ok(Arc::new(memory::MemoryStore::new(config.change_log_retention)))
+            Ok(Arc::new(memory::MemoryStore::new(config)))
         }
         StoreUrl::Postgres(url) => Ok(Arc::new(postgres::PostgresStore::open(url, config)?)),
         StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path, config)?)),

@@ -11,7 +11,10 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
-    domain::{Deadline, Error, Page, PageSize, Probe, Store, User, UserId, UserKey, Write, Written},
+    domain::{
+        Deadline, Entry, Error, Page, PageSize, Position, Probe, Revision, Store, User, UserId, UserKey,
+        Write, Written,
+    },
     telemetry::SPAN_TARGET,
 };
 
@@ -84,6 +87,18 @@ impl Store for Traced {
 
     async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
         self.run(("write", "write users"), None, self.store.write(write, deadline)).await
+    }
+
+    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
+        self.store.position(deadline).await
+    }
+
+    async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
+        self.run(("changes", "changes users"), None, self.store.changes(after, limit, deadline)).await
+    }
+
+    async fn changed(&self, after: Revision) {
+        self.store.changed(after).await;
     }
 
     async fn probe(&self) -> Probe {

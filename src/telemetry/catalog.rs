@@ -132,6 +132,18 @@ metrics! {
         "Attempts to connect to the database: at the start, and whenever a connection is lost.";
     "user_service_store_retries_total" Counter ["operation"] Postgres
         "Reads and batches of writes that were made again, as their connection broke or others came first.";
+    "user_service_watches" Gauge [] Always
+        "Watches that are open.";
+    "user_service_watches_cut_total" Counter ["reason"] Always
+        "Watches that were ended for a reason of their own: `too_slow`, `expired` (what comes next was cleared away), or `store` (which is away).";
+    "user_service_feed_delay_seconds" Histogram [] Always
+        "How old a change was when it was read for those who watch.";
+    "user_service_feed_lag_changes" Gauge [] Always
+        "How many changes the slowest of the watches is behind that are served from the buffer.";
+    "user_service_feed_buffer_bytes" Gauge [] Always
+        "What the latest changes weigh that watches are served from, in bytes.";
+    "user_service_feed_buffer_limit_bytes" Gauge [] Always
+        "What they may weigh; a watch that falls behind them is ended.";
     "user_service_trace_spans_total" Counter ["outcome"] Traces
         "Spans: `sent` and taken by the collector, `failed` to be sent, `dropped` because too many waited.";
     "user_service_log_lines_dropped_total" Counter [] Always

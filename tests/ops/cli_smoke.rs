@@ -18,6 +18,7 @@ use tower::ServiceExt;
 use user_service::{
     config::{Config, StoreUrl},
     domain::Probe,
+    feed::Feed,
     proto::user::v1::{ListUsersRequest, User, user_service_client::UserServiceClient},
     service::{Health, Router, StoreSlot, methods},
     store,
@@ -55,7 +56,8 @@ fn faulty(method: &'static str, fault: Fault) -> SocketAddr {
         block_on(async move {
             let config = Config { store_url: StoreUrl::Memory, ..Config::default() };
             let (slot, health) = (StoreSlot::default(), Health::new(true));
-            slot.open(store::open(&config).unwrap());
+            let store = store::open(&config).unwrap();
+            slot.open(store.clone(), Feed::new(store, config.watch_buffer_bytes));
             health.set_store(Probe { reads: true, writes: true });
             health.set_started(true);
             let router = Router::new(&config, &slot, &health);

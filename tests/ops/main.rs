@@ -18,3 +18,4 @@ mod metrics;
 mod real_collector;
 mod statuses;
 mod traces;
+mod watches;

@@ -24,6 +24,7 @@ mod stores;
 mod strace;
 #[path = "../support/mod.rs"]
 mod support;
+mod watches;
 mod writes;
 
 /// Runs every rule on every store.
@@ -78,6 +79,12 @@ suite! {
     batches:
         a_batch_is_answered_position_by_position,
         a_batch_is_one_snapshot;
+    watches:
+        what_is_told_adds_up_to_the_table,
+        a_watch_without_initial_state_tells_what_comes,
+        a_watch_resumed_anywhere_neither_skips_nor_repeats,
+        a_token_of_another_history_is_refused,
+        a_watch_that_falls_behind_is_cut_and_can_be_resumed;
     history:
         concurrent_histories_are_linearizable;
 }

@@ -8,7 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use user_service::domain::{
-    Change, Deadline, Error, Page, PageSize, Patch, Probe, Store, User, UserId, UserKey, Write, Written,
+    Change, Deadline, Entry, Error, Page, PageSize, Patch, Position, Probe, Revision, Store, User, UserId,
+    UserKey, Write, Written,
 };
 
 /// How long a bug keeps its window open.
@@ -93,6 +94,18 @@ impl Store for Broken {
             }
             _ => self.inner.write(write, deadline).await,
         }
+    }
+
+    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
+        self.inner.position(deadline).await
+    }
+
+    async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
+        self.inner.changes(after, limit, deadline).await
+    }
+
+    async fn changed(&self, after: Revision) {
+        self.inner.changed(after).await;
     }
 
     async fn probe(&self) -> Probe {

@@ -10,8 +10,8 @@ use tokio::task::{JoinSet, block_in_place, spawn_blocking};
 use user_service::{
     config::Config,
     domain::{
-        Change, Deadline, Error, Page, PageSize, Probe, Resource, Store, User, UserId, UserKey, Write,
-        Written,
+        Change, Deadline, Entry, Error, Page, PageSize, Position, Probe, Resource, Revision, Store, User,
+        UserId, UserKey, Write, Written,
     },
     store::{self, OpenError},
 };
@@ -50,6 +50,18 @@ impl Store for Spread {
 
     async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
         self.store().write(write, deadline).await
+    }
+
+    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
+        self.store().position(deadline).await
+    }
+
+    async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
+        self.store().changes(after, limit, deadline).await
+    }
+
+    async fn changed(&self, after: Revision) {
+        self.store().changed(after).await;
     }
 
     async fn probe(&self) -> Probe {

@@ -7,6 +7,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::{
     domain::MAX_PAGE_SIZE,
+    feed::Feed,
     proto::user::v1::{
         BatchGetUsersRequest, CreateUserRequest, ListUsersRequest, user_service_client::UserServiceClient,
     },
@@ -143,6 +144,6 @@ async fn calls_wait_for_the_store_and_health_does_not() {
     assert!(!checked.headers().contains_key("grpc-status"), "an answer, not an error");
 
     let (_, store) = router_with(&config);
-    slot.open(store);
+    slot.open(store.clone(), Feed::new(store, 1));
     client.list_users(ListUsersRequest::default()).await.unwrap();
 }

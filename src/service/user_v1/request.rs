@@ -2,8 +2,8 @@
 
 use crate::{
     domain::{
-        Age, Change, Email, Error, Etag, MAX_PAGE_SIZE, Name, PageSize, PageToken, Patch, RequestId, UserId,
-        UserKey,
+        Age, Change, Email, Error, Etag, MAX_PAGE_SIZE, Name, PageSize, PageToken, Patch, RequestId,
+        ResumeToken, UserId, UserKey,
     },
     proto::user::v1 as pb,
     service::violations::Violations,
@@ -87,6 +87,12 @@ pub fn delete(request: &pb::DeleteUserRequest) -> Result<(Change, Option<Request
         }
         _ => Err(violations.into_error()),
     }
+}
+
+pub fn resume_token(request: &pb::WatchUsersRequest) -> Result<Option<ResumeToken>, Error> {
+    let mut violations = Violations::default();
+    let token = violations.optional("resume_token", &request.resume_token, ResumeToken::parse);
+    if violations.is_empty() { Ok(token) } else { Err(violations.into_error()) }
 }
 
 /// The most paths in a mask: more than a user has fields, and few enough to hold

@@ -27,10 +27,11 @@ use std::{
 use async_trait::async_trait;
 use tokio::{
     runtime::{self, Handle},
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time,
 };
+use uuid::Uuid;
 
 pub use fault::Fault;
 
@@ -46,11 +47,19 @@ use super::{
 };
 use crate::{
     config::{Config, PostgresUrl},
-    domain::{Deadline, Error, Page, PageSize, Probe, Store, User, UserId, UserKey, Write, Written},
+    domain::{
+        Deadline, Entry, Error, Page, PageSize, Point, Position, Probe, Revision, Store, StoreId, Timestamp,
+        User, UserId, UserKey, Write, Written,
+    },
 };
 
 /// How long the first connection is tried for: a database may come up beside us.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often is looked for what other replicas have written, by those who want to
+/// know. A notification by the database would make commits wait for each other,
+/// and does not get through a pooler.
+const POLLS: Duration = Duration::from_millis(50);
 
 /// A read that takes longer than this counts as one that fails.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -60,6 +69,8 @@ const CLOSED: Error = Error::Unavailable("the store is closed");
 pub(super) struct PostgresStore {
     readers: Readers,
     writer_link: Arc<Link>,
+    /// The last revision that this replica wrote.
+    newest: Arc<watch::Sender<Revision>>,
     /// `None` once closed.
     queue: RwLock<Option<mpsc::Sender<Request>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -119,17 +130,21 @@ impl PostgresStore {
         let (queue, requests) = mpsc::channel(queue_limit);
         let writer_metrics = WriterMetrics::new(queue_limit);
         let writer_link = Arc::new(Link::keep(Arc::clone(&target), "write"));
+        let newest = Arc::new(watch::Sender::new(0));
         let writer = Writer {
             link: Arc::clone(&writer_link),
             queue: requests,
+            newest: Arc::clone(&newest),
             metrics: writer_metrics.clone(),
             retries: retries("write"),
             limit: target.limit,
             change_log_retention: config.change_log_retention,
+            change_log_rows: i64::try_from(config.change_log_rows).unwrap_or(i64::MAX),
         };
         let store = Self {
             readers: Readers::new(&target, config.store_connections),
             writer_link,
+            newest,
             queue: RwLock::new(Some(queue)),
             writer: Mutex::new(Some(tokio::spawn(writer.run()))),
             writer_metrics,
@@ -209,6 +224,26 @@ impl Store for PostgresStore {
             return Err(Error::DeadlineExceeded);
         }
         self.enqueue(write, deadline)?.await.unwrap_or(Err(Error::OutcomeUnknown))
+    }
+
+    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
+        let row = self.readers.rows(Sql::Position, &[], deadline).await?.swap_remove(0);
+        let store = rows::get::<Uuid>(&row, 0)?.into_bytes();
+        let time = rows::get::<Option<i64>>(&row, 2)?;
+        let time = time.map_or(Point::BEGINNING.time, Timestamp::from_micros);
+        Ok(Position { store: StoreId(store), newest: Point { revision: rows::revision(&row, 1)?, time } })
+    }
+
+    async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
+        let _timer = Timer::start(&self.durations.changes);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.readers.rows(Sql::Changes, &[&after.cast_signed(), &limit], deadline).await?;
+        rows.iter().map(rows::entry).collect()
+    }
+
+    async fn changed(&self, after: Revision) {
+        let mut newest = self.newest.subscribe();
+        let _ = time::timeout(POLLS, newest.wait_for(|newest| *newest > after)).await;
     }
 
     async fn probe(&self) -> Probe {

@@ -2,7 +2,10 @@
 
 use tokio_postgres::Row;
 
-use crate::domain::{Age, Email, Error, Name, Revision, Timestamp, User, UserId};
+use crate::{
+    domain::{Age, Email, Entry, Error, Name, Point, Revision, Timestamp, User, UserId},
+    store::apply::event,
+};
 
 /// The user in the columns from `at` on, in the order of the statements.
 pub(super) fn user(row: &Row, at: usize) -> Result<User, Error> {
@@ -27,6 +30,19 @@ pub(super) fn maybe_user(row: &Row, at: usize) -> Result<Option<User>, Error> {
 
 pub(super) fn users(rows: &[Row]) -> Result<Vec<User>, Error> {
     rows.iter().map(|row| user(row, 0)).collect()
+}
+
+/// An entry of the change log: the user, the time and the kind. Where the user is
+/// gone, only the id and the revision are there.
+pub(super) fn entry(row: &Row) -> Result<Entry, Error> {
+    let point = Point { revision: revision(row, 4)?, time: Timestamp::from_micros(get(row, 7)?) };
+    let id = good(UserId::parse(get(row, 0)?))?;
+    let user = match get::<Option<&str>>(row, 2)? {
+        Some(_) => Some(user(row, 0)?),
+        None => None,
+    };
+    let event = event(get(row, 8)?, id, user).ok_or("must be a kind of change");
+    Ok(Entry { point, event: good(event)? })
 }
 
 pub(super) fn revision(row: &Row, column: usize) -> Result<Revision, Error> {

@@ -56,6 +56,14 @@ statements! {
         "SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id > $1 ORDER BY id LIMIT $2"
     );
     Revision() = "SELECT (SELECT revision FROM user_service.meta)";
+    /// The store's id, the last revision, and when it was made.
+    Position() =
+        "SELECT m.store_id, m.revision, c.time FROM user_service.meta m
+         LEFT JOIN user_service.changes c ON c.revision = m.revision";
+    Changes(INT8, INT8) = concat!(
+        "SELECT ", user_columns!("c"), ", c.time, c.kind FROM user_service.changes c
+         WHERE c.revision > $1 ORDER BY c.revision LIMIT $2"
+    );
     /// Everyone whom a batch is about: by id, and by address.
     UsersOfBatch(TEXT_ARRAY, TEXT_ARRAY) = concat!(
         "SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id = ANY($1) UNION SELECT ",
@@ -108,9 +116,11 @@ statements! {
              (SELECT key FROM user_service.idempotency WHERE time < $1 ORDER BY time LIMIT $2)
          AND (SELECT pg_try_advisory_xact_lock($3)) RETURNING 1";
     /// By revision: whoever reads the log must find its end, never a hole in it.
-    ClearLog(INT8, INT8, INT8) =
-        "DELETE FROM user_service.changes WHERE revision <= (SELECT max(revision) FROM
+    /// The last one stays: it is where those who watch have got to.
+    ClearLog(INT8, INT8, INT8, INT8) =
+        "DELETE FROM user_service.changes WHERE revision < (SELECT revision FROM user_service.meta)
+         AND revision <= (SELECT max(revision) FROM
              (SELECT revision, time FROM user_service.changes ORDER BY revision LIMIT $2) old
-             WHERE time < $1)
+             WHERE time < $1 OR revision <= (SELECT revision FROM user_service.meta) - $4)
          AND (SELECT pg_try_advisory_xact_lock($3)) RETURNING 1";
 }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use metrics::Counter;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{self, Instant},
 };
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use super::{
     commit::{self, Failure},
     fault::Fault,
     link::{DISCONNECTED, Link},
+    session::Param,
     sql::Sql,
 };
 use crate::{
@@ -52,10 +53,13 @@ pub(super) type Answer = Result<Written, Error>;
 pub(super) struct Writer {
     pub link: Arc<Link>,
     pub queue: mpsc::Receiver<Request>,
+    /// Where it says how far it has come.
+    pub newest: Arc<watch::Sender<Revision>>,
     pub metrics: WriterMetrics,
     pub retries: Counter,
     pub limit: Duration,
     pub change_log_retention: Duration,
+    pub change_log_rows: i64,
 }
 
 impl Writer {
@@ -88,6 +92,12 @@ impl Writer {
         self.metrics.batch_size.record(size);
 
         let answers = self.answers(&requests).await;
+        let revision = answers.iter().flatten().map(|written| written.revision).max().unwrap_or(0);
+        self.newest.send_if_modified(|newest| {
+            let news = revision > *newest;
+            *newest = revision.max(*newest);
+            news
+        });
         for (request, answer) in requests.into_iter().zip(answers) {
             // Whoever asked may be gone by now.
             let _ = request.answer.send(answer);
@@ -149,8 +159,10 @@ impl Writer {
         };
         let (recorded, changes) = (before(Idempotency::RETENTION), before(self.change_log_retention));
         let mut more = false;
-        for (sql, before) in [(Sql::ClearRecorded, recorded), (Sql::ClearLog, changes)] {
-            match session.rows(sql, &[&before, &BITE, &CLEARING_LOCK]).await {
+        let of_requests: [Param; 3] = [&recorded, &BITE, &CLEARING_LOCK];
+        let of_changes: [Param; 4] = [&changes, &BITE, &CLEARING_LOCK, &self.change_log_rows];
+        for (sql, params) in [(Sql::ClearRecorded, &of_requests[..]), (Sql::ClearLog, &of_changes[..])] {
+            match session.rows(sql, params).await {
                 Ok(cleared) => more |= cleared.len().cast_signed() as i64 == BITE,
                 Err(error) => tracing::warn!(error = %Fault::from(error), "old rows were not cleared away"),
             }

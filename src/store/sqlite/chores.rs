@@ -9,7 +9,10 @@ use super::{
     gate::{Gate, Writes},
     schema,
 };
-use crate::domain::{Idempotency, Timestamp};
+use crate::{
+    config::Config,
+    domain::{Idempotency, Timestamp},
+};
 
 /// Pages in the log from which on it is moved into the file (4 MiB).
 const CHECKPOINT_PAGES: i64 = 1_000;
@@ -26,14 +29,16 @@ const PROBING: Duration = Duration::from_secs(1);
 
 pub(super) struct Chores {
     change_log_retention: Duration,
+    change_log_rows: usize,
     clear_at: Instant,
     probe_at: Instant,
 }
 
 impl Chores {
-    pub fn new(change_log_retention: Duration) -> Self {
+    pub fn new(config: &Config) -> Self {
         let now = Instant::now();
-        Self { change_log_retention, clear_at: now, probe_at: now + PROBING }
+        let Config { change_log_retention, change_log_rows, .. } = *config;
+        Self { change_log_retention, change_log_rows, clear_at: now, probe_at: now + PROBING }
     }
 
     /// When [`Self::run`] has something to do at the latest.
@@ -56,7 +61,7 @@ impl Chores {
         }
         if now >= self.clear_at {
             self.clear_at = now + CLEARING;
-            if !clear(connection, self.change_log_retention)? {
+            if !self.clear(connection)? {
                 self.clear_at = now;
             }
         }
@@ -70,32 +75,38 @@ impl Chores {
         }
         Ok(())
     }
+
+    /// Takes one bite of each kind of old row; whether that was all of them.
+    fn clear(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let before = |retention: Duration| {
+            let retention = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
+            Timestamp::now().as_micros().saturating_sub(retention)
+        };
+        let requests = connection
+            .prepare_cached(
+                "DELETE FROM idempotency WHERE key IN
+                     (SELECT key FROM idempotency WHERE time < ?1 ORDER BY time LIMIT ?2)",
+            )?
+            .execute((before(Idempotency::RETENTION), BITE.cast_signed()))?;
+        // By revision: whoever reads the log must find its end, never a hole in it. The
+        // last one stays: it is where those who watch have got to.
+        let changes = connection
+            .prepare_cached(
+                "DELETE FROM changes WHERE revision < (SELECT revision FROM meta) AND revision <=
+                     (SELECT max(revision) FROM (SELECT revision, time FROM changes ORDER BY revision LIMIT ?2)
+                      WHERE time < ?1 OR revision <= (SELECT revision FROM meta) - ?3)",
+            )?
+            .execute((
+                before(self.change_log_retention),
+                BITE.cast_signed(),
+                self.change_log_rows.cast_signed(),
+            ))?;
+        Ok(requests < BITE && changes < BITE)
+    }
 }
 
 /// A small durable write. It has to change something: what is overwritten with the
 /// same never gets to the disk.
 fn probe(connection: &Connection) -> rusqlite::Result<()> {
     connection.prepare_cached("UPDATE meta SET probes = probes + 1")?.execute(()).map(drop)
-}
-
-/// Takes one bite of each kind of old row; whether that was all of them.
-fn clear(connection: &Connection, change_log_retention: Duration) -> rusqlite::Result<bool> {
-    let before = |retention: Duration| {
-        let retention = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
-        Timestamp::now().as_micros().saturating_sub(retention)
-    };
-    let requests = connection
-        .prepare_cached(
-            "DELETE FROM idempotency WHERE key IN
-                 (SELECT key FROM idempotency WHERE time < ?1 ORDER BY time LIMIT ?2)",
-        )?
-        .execute((before(Idempotency::RETENTION), BITE.cast_signed()))?;
-    // By revision: whoever reads the log must find its end, never a hole in it.
-    let changes = connection
-        .prepare_cached(
-            "DELETE FROM changes WHERE revision <= (SELECT max(revision) FROM
-                 (SELECT revision, time FROM changes ORDER BY revision LIMIT ?2) WHERE time < ?1)",
-        )?
-        .execute((before(change_log_retention), BITE.cast_signed()))?;
-    Ok(requests < BITE && changes < BITE)
 }

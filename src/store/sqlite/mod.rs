@@ -6,6 +6,7 @@
 mod cache;
 mod chores;
 mod gate;
+mod log;
 mod readers;
 mod rows;
 mod schema;
@@ -24,7 +25,10 @@ use std::{
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use tokio::{sync::oneshot, task};
+use tokio::{
+    sync::{oneshot, watch},
+    task,
+};
 
 use self::{
     cache::Cache,
@@ -39,7 +43,10 @@ use super::{
 };
 use crate::{
     config::Config,
-    domain::{Deadline, Error, Page, PageSize, Probe, Store, User, UserId, UserKey, Write, Written},
+    domain::{
+        Deadline, Entry, Error, Page, PageSize, Position, Probe, Revision, Store, User, UserId, UserKey,
+        Write, Written,
+    },
 };
 
 /// Up to this many users a page is read where it is asked for; to hand such a
@@ -59,6 +66,8 @@ struct Inner {
     readers: Readers,
     gate: Arc<Gate>,
     cache: Arc<Cache>,
+    /// The last revision that is durable.
+    newest: Arc<watch::Sender<Revision>>,
     /// `None` once closed.
     queue: RwLock<Option<SyncSender<Request>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -82,13 +91,17 @@ impl SqliteStore {
         let gate = Arc::new(Gate::new());
         let cache = Arc::new(Cache::new(config.store_cache_bytes));
         let writer_metrics = WriterMetrics::new(queue_limit);
+        let newest = rows::revision_now(&connection)
+            .map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
+        let newest = Arc::new(watch::Sender::new(newest));
         let writer = Writer {
             connection,
             queue: requests,
             gate: gate.clone(),
             cache: cache.clone(),
+            newest: newest.clone(),
             metrics: writer_metrics.clone(),
-            chores: Chores::new(config.change_log_retention),
+            chores: Chores::new(config),
             lock,
         };
         let writer = thread::Builder::new()
@@ -100,6 +113,7 @@ impl SqliteStore {
                 readers: Readers::new(path),
                 gate,
                 cache,
+                newest,
                 queue: RwLock::new(Some(queue)),
                 writer: Mutex::new(Some(writer)),
                 writer_metrics,
@@ -173,6 +187,21 @@ impl Store for SqliteStore {
         let _timer = Timer::start(&self.inner.durations.write);
         check(deadline)?;
         self.inner.enqueue(write, deadline)?.await.unwrap_or(Err(Error::OutcomeUnknown))
+    }
+
+    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
+        check(deadline)?;
+        self.inner.readers.with(log::position)
+    }
+
+    async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
+        let _timer = Timer::start(&self.inner.durations.changes);
+        self.big_read(deadline, move |connection| log::entries(connection, after, limit)).await
+    }
+
+    async fn changed(&self, after: Revision) {
+        // The sender lives as long as the store.
+        let _ = self.inner.newest.subscribe().wait_for(|newest| *newest > after).await;
     }
 
     async fn probe(&self) -> Probe {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     cache::Cache,
@@ -23,7 +23,7 @@ use super::{
     transaction::{Failure, SqlTransaction},
 };
 use crate::{
-    domain::{Deadline, Error, Timestamp, Write, Written},
+    domain::{Deadline, Error, Revision, Timestamp, Write, Written},
     store::{apply::apply, metrics::WriterMetrics},
 };
 
@@ -44,6 +44,8 @@ pub(super) struct Writer {
     pub queue: Receiver<Request>,
     pub gate: Arc<Gate>,
     pub cache: Arc<Cache>,
+    /// Where it says how far it has come.
+    pub newest: Arc<watch::Sender<Revision>>,
     pub metrics: WriterMetrics,
     pub chores: Chores,
     /// Held until the connection is closed.
@@ -112,9 +114,11 @@ impl Writer {
         };
         let (transaction, answers) = work().map_err(|error| Fault { error, in_commit: false })?;
         self.cache.begin(&transaction.changed);
+        let revision = transaction.revision;
         let committed = transaction.run("COMMIT");
         self.cache.end(if committed.is_ok() { transaction.changed } else { Vec::new() });
         committed.map_err(|error| Fault { error, in_commit: true })?;
+        self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
         Ok(answers)
     }
 

@@ -1,0 +1,131 @@
+//! Where a watch goes on.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
+
+use super::{Point, StoreId, Timestamp, UserId};
+
+/// Where a watch goes on: behind the message that it came with. Opaque to callers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResumeToken {
+    pub store: StoreId,
+    pub at: Progress,
+}
+
+/// How far a watch has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// In the initial state as of `began`, behind this user, if behind any.
+    Scan { began: Point, last: Option<UserId> },
+    /// In the change log, behind this entry.
+    Changes { after: Point },
+}
+
+/// What a token begins with, so that a later form can be told apart.
+const VERSION: u8 = 1;
+/// What follows: version, kind, store id, revision and time.
+const HEAD: usize = 1 + 1 + 16 + 8 + 8;
+/// Bytes of the hash at the end. They keep mistakes out, not forgers: a made-up
+/// token shows nothing that its maker may not see anyway.
+const CHECK: usize = 4;
+
+impl ResumeToken {
+    /// Reads a token that a caller sent back.
+    ///
+    /// # Errors
+    /// A text that says where tokens come from.
+    pub fn parse(token: &str) -> Result<Self, &'static str> {
+        const EXPECTED: &str = "must be a resume_token as this service returned it";
+        if token.len() > (HEAD + UserId::MAX_BYTES + CHECK).div_ceil(3) * 4 {
+            return Err(EXPECTED);
+        }
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| EXPECTED)?;
+        read(&bytes).ok_or(EXPECTED)
+    }
+
+    pub fn encode(&self) -> String {
+        let (kind, point, last) = match &self.at {
+            Progress::Changes { after } => (0, after, None),
+            Progress::Scan { began, last } => (1, began, last.as_ref()),
+        };
+        let mut bytes = Vec::with_capacity(HEAD + UserId::MAX_BYTES + CHECK);
+        bytes.extend([VERSION, kind]);
+        bytes.extend(self.store.0);
+        bytes.extend(point.revision.to_be_bytes());
+        bytes.extend(point.time.as_micros().to_be_bytes());
+        bytes.extend(last.map_or("", UserId::as_str).as_bytes());
+        let check = check(&bytes);
+        bytes.extend(check);
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    }
+}
+
+fn read(bytes: &[u8]) -> Option<ResumeToken> {
+    let (said, checked) = bytes.split_last_chunk::<CHECK>()?;
+    if check(said) != *checked {
+        return None;
+    }
+    let (&[version, kind], rest) = said.split_first_chunk()?;
+    let (store, rest) = rest.split_first_chunk()?;
+    let (revision, rest) = rest.split_first_chunk()?;
+    let (time, last) = rest.split_first_chunk()?;
+    let point = Point {
+        revision: u64::from_be_bytes(*revision),
+        time: Timestamp::from_micros(i64::from_be_bytes(*time)),
+    };
+    let last = match last {
+        [] => None,
+        last => Some(UserId::parse(str::from_utf8(last).ok()?).ok()?),
+    };
+    let at = match (version, kind, last) {
+        (VERSION, 0, None) => Progress::Changes { after: point },
+        (VERSION, 1, last) => Progress::Scan { began: point, last },
+        _ => return None,
+    };
+    Some(ResumeToken { store: StoreId(*store), at })
+}
+
+fn check(bytes: &[u8]) -> [u8; CHECK] {
+    let hash: [u8; 32] = Sha256::digest(bytes).into();
+    std::array::from_fn(|i| hash[i])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens() -> [ResumeToken; 3] {
+        let store = StoreId([7; 16]);
+        let point = Point { revision: 12_345, time: Timestamp::from_micros(-1) };
+        let id = UserId::parse(&"a".repeat(UserId::MAX_BYTES)).unwrap();
+        [
+            Progress::Changes { after: point },
+            Progress::Scan { began: Point::BEGINNING, last: None },
+            Progress::Scan { began: point, last: Some(id) },
+        ]
+        .map(|at| ResumeToken { store, at })
+    }
+
+    #[test]
+    fn a_token_says_what_was_put_into_it() {
+        for token in tokens() {
+            assert_eq!(ResumeToken::parse(&token.encode()), Ok(token));
+        }
+    }
+
+    #[test]
+    fn a_token_with_any_mistake_is_refused() {
+        for token in tokens() {
+            let text = token.encode();
+            for at in 0..text.len() {
+                let (before, after) = text.split_at(at);
+                let other = if after.starts_with('A') { "B" } else { "A" };
+                let changed = format!("{before}{other}{}", &after[1..]);
+                assert!(ResumeToken::parse(&changed).is_err(), "{changed} in place of {text}");
+                assert!(ResumeToken::parse(before).is_err(), "{before} alone");
+            }
+            assert!(ResumeToken::parse(&format!("{text}AAAA")).is_err());
+        }
+        assert!(ResumeToken::parse(&"A".repeat(1_000_000)).is_err());
+    }
+}

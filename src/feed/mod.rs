@@ -1,0 +1,182 @@
+//! The change log, read once for everybody who watches.
+//!
+//! One task reads it, and only while somebody watches; it keeps the latest
+//! entries in a buffer bounded in bytes ([`ring`]), which every watch is served
+//! from. What is older, a watch that is resumed reads from the store by itself
+//! ([`watch`]), until it has caught up. From then on it must keep up: the buffer
+//! waits for nobody.
+
+mod meter;
+mod ring;
+mod watch;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Notify, watch as news},
+    time,
+};
+
+pub use self::watch::{End, Item, Watch};
+use self::{
+    meter::Meter,
+    ring::{Look, Next, Ring},
+};
+use crate::domain::{Deadline, Entry, Error, Revision, Store};
+
+/// Entries in one read of the log.
+const PAGE: usize = 256;
+
+/// How long the log may be out of reach before watches end. Their callers then
+/// look for a replica that has its store.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// When a read that failed is made again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How often the metrics are brought up to date while nothing happens.
+const MEASURING: Duration = Duration::from_secs(1);
+
+/// The feed of one store. Clones share it.
+#[derive(Clone)]
+pub struct Feed(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    ring: Mutex<Ring>,
+    /// Changes whenever the ring does.
+    news: news::Sender<()>,
+    joined: Notify,
+    meter: Meter,
+}
+
+impl Feed {
+    /// A feed of this store, whose buffer may take up so many bytes. Nothing is
+    /// read before [`Self::read`] runs.
+    pub fn new(store: Arc<dyn Store>, buffer_bytes: usize) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            ring: Mutex::new(Ring::new(buffer_bytes)),
+            news: news::Sender::new(()),
+            joined: Notify::new(),
+            meter: Meter::new(buffer_bytes),
+        }))
+    }
+
+    /// Reads the log for as long as somebody watches, again and again; never ends.
+    pub async fn read(self) {
+        let mut failing_since = None;
+        loop {
+            let next = self.ring().next();
+            let done = match next {
+                Next::Rest => {
+                    self.0.joined.notified().await;
+                    Ok(())
+                }
+                Next::Begin => self.begin().await,
+                Next::Follow(after) => self.follow(after).await,
+            };
+            if next != Next::Rest {
+                self.ring().measure(&self.0.meter);
+            }
+            match done {
+                Ok(()) => failing_since = None,
+                Err(_) if failing_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {
+                    time::sleep(RETRY).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the change log cannot be read: watches end");
+                    self.give_up();
+                    failing_since = None;
+                }
+            }
+        }
+    }
+
+    async fn begin(&self) -> Result<(), Error> {
+        let newest = self.0.store.position(in_time()).await?.newest.revision;
+        self.ring().begin(newest);
+        // What was written before is told from the store.
+        self.0.news.send_replace(());
+        Ok(())
+    }
+
+    async fn follow(&self, after: Revision) -> Result<(), Error> {
+        if time::timeout(MEASURING, self.0.store.changed(after)).await.is_err() {
+            return Ok(());
+        }
+        let entries = self.0.store.changes(after, PAGE, in_time()).await?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        if !follows(&entries, after) {
+            tracing::warn!("the change log is not the one that it was: watches end");
+            self.give_up();
+            return Ok(());
+        }
+        self.0.meter.read(&entries);
+        self.ring().push(after, entries);
+        self.0.news.send_replace(());
+        Ok(())
+    }
+
+    /// Ends every watch there is.
+    fn give_up(&self) {
+        self.ring().give_up();
+        self.0.news.send_replace(());
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self) -> Seat {
+        let (number, epoch) = self.ring().join();
+        self.0.joined.notify_one();
+        self.0.meter.watches.increment(1.0);
+        Seat { feed: self.clone(), number, epoch, news: self.0.news.subscribe() }
+    }
+}
+
+fn in_time() -> Deadline {
+    Deadline::at(Instant::now() + PATIENCE)
+}
+
+/// Whether entries are those that come next, none of them cleared away.
+fn follows(entries: &[Entry], after: Revision) -> bool {
+    entries.first().is_some_and(|first| first.point.revision == after + 1)
+}
+
+/// A place among those who watch, until it is dropped.
+struct Seat {
+    feed: Feed,
+    number: usize,
+    /// Which of the ring's lives this watch belongs to.
+    epoch: u64,
+    news: news::Receiver<()>,
+}
+
+impl Seat {
+    /// What the ring has after a revision, as soon as there is anything to say.
+    async fn look(&mut self, after: Revision) -> Look {
+        loop {
+            self.news.borrow_and_update();
+            let look = self.feed.ring().look(self.number, self.epoch, after);
+            if !matches!(look, Look::Nothing) {
+                return look;
+            }
+            // The sender lives as long as the feed.
+            let _ = self.news.changed().await;
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.feed.ring().leave(self.number);
+        self.feed.0.meter.watches.decrement(1.0);
+    }
+}

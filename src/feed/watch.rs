@@ -1,0 +1,199 @@
+//! One watch: the initial state, what has changed meanwhile, and then the feed.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{Feed, Seat, follows, meter::cut, ring::Look};
+use crate::domain::{
+    Deadline, Entry, Error, PageSize, Point, Progress, ResumeToken, Revision, StoreId, User, UserId,
+};
+
+/// Users, or entries, in one read: few enough for many watches at once, and for a
+/// read that nobody notices.
+const PAGE: PageSize = PageSize::at_most(100);
+
+/// What a watch says next.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A user that was there when the watch began.
+    Existing(User),
+    Happened(Arc<Entry>),
+    /// Everything up to here was told: what was told is the state of the store at
+    /// one moment.
+    CaughtUp,
+}
+
+/// Why a watch ends by itself. All but an expired one can be resumed.
+#[derive(Debug)]
+pub enum End {
+    TooSlow,
+    Failed(Error),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A watch. Bounded in memory, however slowly it is asked.
+pub struct Watch {
+    seat: Seat,
+    store: StoreId,
+    stage: Stage,
+    /// How far what was said goes.
+    progress: Progress,
+    /// What was read and not said yet.
+    ready: VecDeque<Item>,
+}
+
+/// Where the next items come from.
+enum Stage {
+    /// Users behind this one, as they were when the watch began.
+    Scan {
+        began: Point,
+        cursor: Option<UserId>,
+    },
+    Scanned {
+        began: Point,
+    },
+    /// The log in the store, at least up to this revision.
+    CatchUp {
+        until: Revision,
+    },
+    /// The ring.
+    Live,
+}
+
+impl Watch {
+    /// Begins a watch, or goes on with the one that the token came from.
+    pub async fn begin(
+        feed: &Feed,
+        initial_state: bool,
+        token: Option<ResumeToken>,
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
+        let seat = feed.join();
+        let position = feed.0.store.position(deadline).await?;
+        let progress = match token {
+            Some(ResumeToken { store, .. }) if store != position.store => {
+                return Err(Error::ResumeTokenExpired);
+            }
+            Some(token) => token.at,
+            None if initial_state => Progress::Scan { began: position.newest, last: None },
+            None => Progress::Changes { after: position.newest },
+        };
+        let stage = match &progress {
+            Progress::Scan { began, last } => Stage::Scan { began: *began, cursor: last.clone() },
+            Progress::Changes { .. } => Stage::CatchUp { until: position.newest.revision },
+        };
+        let watch = Self { seat, store: position.store, stage, progress, ready: VecDeque::new() };
+        let point = watch.point();
+        if point != position.newest && !watch.is_in_log(point, deadline).await? {
+            return Err(Error::ResumeTokenExpired);
+        }
+        Ok(watch)
+    }
+
+    /// What is to be said next. Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Result<Item, End> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                match &item {
+                    Item::Existing(user) => self.scanned_to(Some(user.id.clone())),
+                    Item::Happened(entry) => self.progress = Progress::Changes { after: entry.point },
+                    Item::CaughtUp => {}
+                }
+                return Ok(item);
+            }
+            self.fetch().await.inspect_err(|end| {
+                cut(match end {
+                    End::TooSlow => "too_slow",
+                    End::Failed(Error::ResumeTokenExpired) => "expired",
+                    End::Failed(_) => "store",
+                })
+                .increment(1);
+            })?;
+        }
+    }
+
+    /// Where to go on behind what was said.
+    pub fn token(&self) -> ResumeToken {
+        ResumeToken { store: self.store, at: self.progress.clone() }
+    }
+
+    /// Reads on, once nothing is ready.
+    async fn fetch(&mut self) -> Result<(), End> {
+        let after = self.point().revision;
+        match &self.stage {
+            Stage::Scan { began, cursor } => {
+                let (began, cursor) = (*began, cursor.clone());
+                self.scan(began, cursor).await?;
+            }
+            Stage::Scanned { began } => {
+                let began = *began;
+                let until = self.seat.feed.0.store.position(Deadline::NONE).await?.newest.revision;
+                self.progress = Progress::Changes { after: began };
+                self.stage = Stage::CatchUp { until };
+            }
+            Stage::CatchUp { until } if after >= *until => {
+                self.ready.push_back(Item::CaughtUp);
+                self.stage = Stage::Live;
+            }
+            Stage::CatchUp { .. } => self.read_log(after).await?,
+            Stage::Live => match self.seat.look(after).await {
+                Look::Entries(entries) => self.ready.extend(entries.into_iter().map(Item::Happened)),
+                Look::Elsewhere => self.read_log(after).await?,
+                Look::TooSlow => return Err(End::TooSlow),
+                Look::GivenUp => return Err(Error::Unavailable("the change log cannot be read").into()),
+                Look::Nothing => {}
+            },
+        }
+        Ok(())
+    }
+
+    /// Reads a page of users. Who was written since the watch began is left out,
+    /// and comes with the changes.
+    async fn scan(&mut self, began: Point, cursor: Option<UserId>) -> Result<(), Error> {
+        let page = self.seat.feed.0.store.list(cursor.as_ref(), PAGE, Deadline::NONE).await?;
+        let last = page.users.last().map(|user| user.id.clone()).or(cursor);
+        let old = page.users.into_iter().filter(|user| user.revision <= began.revision);
+        self.ready.extend(old.map(Item::Existing));
+        if self.ready.is_empty() {
+            self.scanned_to(last.clone());
+        }
+        self.stage = if page.more { Stage::Scan { began, cursor: last } } else { Stage::Scanned { began } };
+        Ok(())
+    }
+
+    fn scanned_to(&mut self, id: Option<UserId>) {
+        if let Progress::Scan { last, .. } = &mut self.progress {
+            *last = id;
+        }
+    }
+
+    /// Reads entries that the store has for sure, unless they were cleared away.
+    async fn read_log(&mut self, after: Revision) -> Result<(), Error> {
+        let entries = self.seat.feed.0.store.changes(after, PAGE.get(), Deadline::NONE).await?;
+        if !follows(&entries, after) {
+            return Err(Error::ResumeTokenExpired);
+        }
+        self.ready.extend(entries.into_iter().map(|entry| Item::Happened(Arc::new(entry))));
+        Ok(())
+    }
+
+    /// The point that changes are still to be told from.
+    fn point(&self) -> Point {
+        match self.progress {
+            Progress::Scan { began, .. } => began,
+            Progress::Changes { after } => after,
+        }
+    }
+
+    /// Whether this history has such a point, and the log what follows it.
+    async fn is_in_log(&self, point: Point, deadline: Deadline) -> Result<bool, Error> {
+        let before = point.revision.saturating_sub(1);
+        let entries = self.seat.feed.0.store.changes(before, 1, deadline).await?;
+        let is_first = point == Point::BEGINNING && follows(&entries, 0);
+        Ok(is_first || entries.first().is_some_and(|entry| entry.point == point))
+    }
+}

@@ -1,0 +1,472 @@
+//! What those who watch a store are told: every change once and in order, however
+//! often and wherever they go on.
+
+use std::{
+    collections::BTreeMap,
+    env, fs, slice,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::task::{JoinHandle, JoinSet, block_in_place, spawn_blocking};
+use user_service::{
+    config::{Config, StoreUrl},
+    domain::{
+        Age, Change, Deadline, Entry, Error, Event, PageSize, Patch, Point, Progress, ResumeToken, Store,
+        StoreId, Timestamp, User, UserId,
+    },
+    feed::{End, Feed, Item, Watch},
+    store,
+};
+
+use crate::{
+    database::{name, shared},
+    stores::{at, create, delete, fields, id, stored, write},
+    support::PATIENCE,
+};
+
+/// Much more than a test's changes weigh.
+const ROOMY: usize = 64 << 20;
+
+/// A feed that is read for as long as this lives.
+pub struct Running {
+    pub feed: Feed,
+    reading: JoinHandle<()>,
+}
+
+impl Running {
+    pub fn start(store: &Arc<dyn Store>, buffer_bytes: usize) -> Self {
+        let feed = Feed::new(store.clone(), buffer_bytes);
+        Self { reading: tokio::spawn(feed.clone().read()), feed }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+async fn begin(feed: &Feed, token: Option<ResumeToken>) -> Result<Watch, Error> {
+    // As a caller has it.
+    let token = token.map(|token| ResumeToken::parse(&token.encode()).unwrap());
+    Watch::begin(feed, true, token, Deadline::NONE).await
+}
+
+async fn next(watch: &mut Watch) -> Result<Item, End> {
+    tokio::time::timeout(PATIENCE, watch.next()).await.expect("a watch goes on")
+}
+
+/// What a caller makes of what it is told, checking all that it may expect.
+#[derive(Default)]
+pub struct Folded {
+    users: BTreeMap<UserId, User>,
+    scanned: Option<UserId>,
+    /// The last revision that was told of.
+    revision: Option<u64>,
+    caught_up: usize,
+    /// What was told in all.
+    items: usize,
+}
+
+impl Folded {
+    fn take(&mut self, item: Item) {
+        self.items += 1;
+        match item {
+            Item::Existing(user) => {
+                assert!(self.revision.is_none(), "the initial state comes first");
+                assert!(self.scanned.as_ref() < Some(&user.id), "{:?} is not in order", user.id);
+                self.scanned = Some(user.id.clone());
+                self.users.insert(user.id.clone(), user);
+            }
+            Item::Happened(entry) => self.happened(&entry),
+            Item::CaughtUp => self.caught_up += 1,
+        }
+    }
+
+    fn happened(&mut self, entry: &Entry) {
+        let revision = entry.point.revision;
+        assert!(
+            self.revision.is_none_or(|last| revision == last + 1),
+            "{revision} after {:?}",
+            self.revision
+        );
+        self.revision = Some(revision);
+        match &entry.event {
+            Event::Created(user) => {
+                assert!(self.users.insert(user.id.clone(), user.clone()).is_none(), "it was created anew");
+            }
+            // One that was changed before the initial state came to it is not known yet.
+            Event::Updated(user) => drop(self.users.insert(user.id.clone(), user.clone())),
+            Event::Deleted(id) => drop(self.users.remove(id)),
+        }
+    }
+
+    /// Goes on until this revision was told of.
+    async fn follow(&mut self, watch: &mut Watch, revision: u64) {
+        while self.revision.is_none_or(|last| last < revision) {
+            self.take(next(watch).await.unwrap());
+        }
+    }
+}
+
+/// Everything that the store has.
+async fn table(store: &Arc<dyn Store>) -> BTreeMap<UserId, User> {
+    let (mut users, mut last, size) = (BTreeMap::new(), None, PageSize::parse(1_000).unwrap());
+    loop {
+        let page = store.list(last.as_ref(), size, Deadline::NONE).await.unwrap();
+        last = page.users.last().map(|user| user.id.clone());
+        users.extend(page.users.into_iter().map(|user| (user.id.clone(), user)));
+        if !page.more {
+            return users;
+        }
+    }
+}
+
+/// The state that the log leads to at a revision.
+async fn state_at(store: &Arc<dyn Store>, revision: u64) -> BTreeMap<UserId, User> {
+    let entries = store.changes(0, usize::try_from(revision).unwrap(), Deadline::NONE).await.unwrap();
+    let mut users = BTreeMap::new();
+    for entry in entries {
+        match entry.event {
+            Event::Created(user) | Event::Updated(user) => drop(users.insert(user.id.clone(), user)),
+            Event::Deleted(id) => drop(users.remove(&id)),
+        }
+    }
+    users
+}
+
+/// Creates, updates and deletes at random on a few users each; ends with the
+/// last revision.
+fn busy(stores: &[Arc<dyn Store>], changes: usize) -> JoinHandle<u64> {
+    const WRITERS: usize = 8;
+    let stores = stores.to_vec();
+    tokio::spawn(async move {
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            let store = stores[writer % stores.len()].clone();
+            writers.spawn(async move {
+                let mut random = Random(writer as u64 + 1);
+                let mut newest = 0;
+                for _ in 0..changes / WRITERS {
+                    let name = format!("user-{}-{writer}", random.below(30));
+                    let age = Age::parse(random.below(100).try_into().unwrap()).unwrap();
+                    let patch = Patch { age: Some(age), ..Patch::default() };
+                    let change = match random.below(4) {
+                        0 => delete(&name),
+                        1 => create(&name),
+                        _ => Change::Update { id: id(&name), patch, etag: None },
+                    };
+                    // A store in memory would let nobody else do anything meanwhile.
+                    tokio::task::yield_now().await;
+                    match write(&store, change).await {
+                        Ok(written) => newest = written.revision,
+                        Err(Error::NotFound(_) | Error::AlreadyExists(_)) => {
+                            newest = stored(&store, put(&name)).await.revision;
+                        }
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+                newest
+            });
+        }
+        writers.join_all().await.into_iter().max().unwrap()
+    })
+}
+
+fn put(name: &str) -> Change {
+    Change::Put { id: Some(id(name)), new_id: id("new"), fields: fields("Ada", name) }
+}
+
+/// A generator that gives the same for the same seed (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
+
+async fn users(store: &Arc<dyn Store>, count: usize) {
+    let mut writes = JoinSet::new();
+    for n in 0..count {
+        let store = store.clone();
+        writes.spawn(async move { stored(&store, create(&format!("old-{n}"))).await });
+    }
+    writes.join_all().await;
+}
+
+pub async fn what_is_told_adds_up_to_the_table(store: Arc<dyn Store>) {
+    users(&store, 500).await;
+    let running = Running::start(&store, ROOMY);
+    let writing = busy(slice::from_ref(&store), 1_600);
+    // Begun at different moments of the writing, each in the midst of it.
+    let mut watching = JoinSet::new();
+    for part in 0..4 {
+        while store.position(Deadline::NONE).await.unwrap().newest.revision < 500 + part * 200 {
+            tokio::task::yield_now().await;
+        }
+        let (feed, store) = (running.feed.clone(), store.clone());
+        watching.spawn(async move {
+            let mut watch = begin(&feed, None).await.unwrap();
+            let mut folded = Folded::default();
+            while folded.caught_up == 0 {
+                folded.take(next(&mut watch).await.unwrap());
+            }
+            let Progress::Changes { after } = watch.token().at else { panic!("it is behind the scan") };
+            assert!(folded.users == state_at(&store, after.revision).await, "the marker's state is exact");
+            (watch, folded)
+        });
+    }
+    writing.await.unwrap();
+    let newest = stored(&store, create("last")).await.revision;
+    let table = table(&store).await;
+    while let Some(watched) = watching.join_next().await {
+        let (mut watch, mut folded) = watched.unwrap();
+        folded.follow(&mut watch, newest).await;
+        assert!(folded.users == table, "what was told is the table");
+        assert_eq!(folded.caught_up, 1);
+    }
+}
+
+pub async fn a_watch_without_initial_state_tells_what_comes(store: Arc<dyn Store>) {
+    users(&store, 10).await;
+    let running = Running::start(&store, ROOMY);
+    let mut watch = Watch::begin(&running.feed, false, None, Deadline::NONE).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Ok(Item::CaughtUp)));
+    let ada = stored(&store, create("ada")).await;
+    write(&store, delete("ada")).await.unwrap();
+    let Ok(Item::Happened(created)) = next(&mut watch).await else { panic!("nothing was told") };
+    assert_eq!(created.event, Event::Created(ada));
+    let Ok(Item::Happened(deleted)) = next(&mut watch).await else { panic!("nothing was told") };
+    assert_eq!(deleted.event, Event::Deleted(id("ada")));
+}
+
+pub async fn a_watch_resumed_anywhere_neither_skips_nor_repeats(store: Arc<dyn Store>) {
+    resume_at_random(&[store], 1_600).await;
+}
+
+/// Ends a watch after a random number of messages and goes on with its token on a
+/// random replica, while users change on all of them.
+pub async fn resume_at_random(stores: &[Arc<dyn Store>], changes: usize) {
+    users(&stores[0], 300).await;
+    let feeds: Vec<_> = stores.iter().map(|store| Running::start(store, ROOMY)).collect();
+    let writing = busy(stores, changes);
+    let mut random = Random(42);
+    let mut folded = Folded::default();
+    let (mut token, mut resumed) = (None, 0);
+    let mut newest = None;
+    while newest.is_none_or(|newest| folded.revision != Some(newest)) {
+        if newest.is_none() && writing.is_finished() {
+            newest = Some(stores[0].position(Deadline::NONE).await.unwrap().newest.revision);
+            continue;
+        }
+        let feed = &feeds[usize::try_from(random.below(feeds.len() as u64)).unwrap()].feed;
+        let mut watch = begin(feed, token).await.unwrap();
+        for _ in 0..random.below(60) {
+            // Nothing may come any more, once all was told.
+            let Ok(item) = tokio::time::timeout(Duration::from_millis(20), watch.next()).await else { break };
+            folded.take(item.unwrap());
+        }
+        token = Some(watch.token());
+        resumed += 1;
+    }
+    assert_eq!(writing.await.unwrap(), newest.unwrap());
+    assert!(folded.users == table(&stores[0]).await, "what was told is the table");
+    assert!(resumed > folded.items / 60, "it was resumed {resumed} times");
+}
+
+pub async fn a_token_of_another_history_is_refused(store: Arc<dyn Store>) {
+    users(&store, 5).await;
+    let running = Running::start(&store, ROOMY);
+    let token = begin(&running.feed, None).await.unwrap().token();
+    users_named(&store, "more", 5).await;
+    begin(&running.feed, Some(token.clone())).await.expect("it is good");
+    let Progress::Scan { began, last } = token.at.clone() else { panic!("it is in the scan") };
+    let later = Timestamp::from_micros(began.time.as_micros() + 1);
+    let scan = |began| Progress::Scan { began, last: last.clone() };
+    for (store, at) in [
+        (StoreId([0; 16]), token.at.clone()),
+        (token.store, scan(Point { revision: 11, ..began })),
+        (token.store, scan(Point { time: later, ..began })),
+        (token.store, Progress::Changes { after: Point { time: later, ..began } }),
+        (token.store, Progress::Changes { after: Point { revision: u64::MAX, ..began } }),
+    ] {
+        let refused = begin(&running.feed, Some(ResumeToken { store, at: at.clone() })).await.err();
+        assert!(matches!(refused, Some(Error::ResumeTokenExpired)), "{at:?}: {refused:?}");
+    }
+}
+
+async fn users_named(store: &Arc<dyn Store>, name: &str, count: usize) {
+    for n in 0..count {
+        stored(store, create(&format!("{name}-{n}"))).await;
+    }
+}
+
+pub async fn a_watch_that_falls_behind_is_cut_and_can_be_resumed(store: Arc<dyn Store>) {
+    // Room for a few hundred changes.
+    let running = Running::start(&store, 64 << 10);
+    let mut slow = Watch::begin(&running.feed, false, None, Deadline::NONE).await.unwrap();
+    let mut folded = Folded::default();
+    folded.take(next(&mut slow).await.unwrap());
+    stored(&store, create("first")).await;
+    folded.follow(&mut slow, 1).await;
+    // The buffer is there by now, and what comes while it waits comes from there.
+    let (item, _) = tokio::join!(next(&mut slow), stored(&store, create("second")));
+    folded.take(item.unwrap());
+    let mut quick = Watch::begin(&running.feed, false, None, Deadline::NONE).await.unwrap();
+    let mut other = Folded { revision: Some(2), ..Folded::default() };
+    let newest = busy(slice::from_ref(&store), 1_600).await.unwrap();
+    // It was not asked meanwhile, and what is older than the buffer is gone.
+    let end = loop {
+        match next(&mut slow).await {
+            Ok(item) => folded.take(item),
+            Err(end) => break end,
+        }
+    };
+    assert!(matches!(end, End::TooSlow), "{end:?}");
+    assert!(folded.revision.unwrap() < newest / 2);
+    let mut resumed = begin(&running.feed, Some(slow.token())).await.unwrap();
+    folded.follow(&mut resumed, newest).await;
+    assert!(folded.users == table(&store).await, "what was told is the table");
+    // One that had not begun to be served from the buffer is not too slow for it.
+    other.follow(&mut quick, newest).await;
+}
+
+/// `WATCH_CHANGES` says how many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_resumed_on_any_replica_neither_skips_nor_repeats() {
+    let changes = env::var("WATCH_CHANGES").map_or(1_600, |changes| changes.parse().expect("a number"));
+    let config = block_in_place(shared).fresh().await;
+    let stores = open_all(&[&config, &config, &config]).await;
+    resume_at_random(&stores, changes).await;
+    for store in stores {
+        store.close().await;
+    }
+}
+
+async fn open_all(configs: &[&Config]) -> Vec<Arc<dyn Store>> {
+    let mut opened = Vec::new();
+    for config in configs {
+        let config = (*config).clone();
+        opened.push(spawn_blocking(move || store::open(&config).unwrap()).await.unwrap());
+    }
+    opened
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_on_all_replicas_are_told_the_same_in_the_same_order() {
+    let config = block_in_place(shared).fresh().await;
+    let stores = open_all(&[&config, &config, &config]).await;
+    let feeds: Vec<_> = stores.iter().map(|store| Running::start(store, ROOMY)).collect();
+    let mut watches = Vec::new();
+    for running in &feeds {
+        watches.push(Watch::begin(&running.feed, false, None, Deadline::NONE).await.unwrap());
+    }
+    let writing = busy(&stores, 800);
+    let mut told = Vec::new();
+    for mut watch in watches {
+        let mut entries = Vec::new();
+        while entries.len() < 800 {
+            if let Item::Happened(entry) = next(&mut watch).await.unwrap() {
+                entries.push(entry);
+            }
+        }
+        told.push(entries);
+    }
+    assert_eq!(writing.await.unwrap(), 800);
+    assert!(told.iter().all(|entries| *entries == told[0]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_a_file_that_was_restored_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, backup) = (dir.path().join("users.db"), dir.path().join("backup.db"));
+    let store = store::open(&at(&path)).unwrap();
+    users_named(&store, "old", 5).await;
+    store.close().await;
+    fs::copy(&path, &backup).unwrap();
+    let store = store::open(&at(&path)).unwrap();
+    let lost = told_of_new(&store).await;
+    store.close().await;
+    fs::copy(&backup, &path).unwrap();
+    refused_after_restore(&store::open(&at(&path)).unwrap(), lost).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_a_database_that_was_restored_is_refused() {
+    let server = block_in_place(shared);
+    let config = server.fresh().await;
+    let store = open_all(&[&config]).await.remove(0);
+    users_named(&store, "old", 5).await;
+    store.close().await;
+    let restored = format!("restored_{}", name(&config));
+    // All that is in it, as a backup would have it.
+    let copy = format!("CREATE DATABASE {restored} TEMPLATE {}", name(&config));
+    server.client("postgres").await.batch_execute(&copy).await.unwrap();
+    let stores = open_all(&[&config, &server.config("tests", &restored)]).await;
+    let lost = told_of_new(&stores[0]).await;
+    refused_after_restore(&stores[1], lost).await;
+}
+
+/// Changes that the backup does not have, and the token behind them.
+async fn told_of_new(store: &Arc<dyn Store>) -> ResumeToken {
+    let running = Running::start(store, ROOMY);
+    let mut watch = begin(&running.feed, None).await.unwrap();
+    users_named(store, "lost", 5).await;
+    let mut folded = Folded::default();
+    folded.follow(&mut watch, 10).await;
+    watch.token()
+}
+
+async fn refused_after_restore(store: &Arc<dyn Store>, lost: ResumeToken) {
+    let running = Running::start(store, ROOMY);
+    // Ahead of the store, and then no longer ahead, but of another history.
+    for round in 0..3 {
+        let refused = begin(&running.feed, Some(lost.clone())).await.err();
+        assert!(matches!(refused, Some(Error::ResumeTokenExpired)), "round {round}: {refused:?}");
+        users_named(store, &format!("round-{round}"), 5).await;
+    }
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_refused_once_what_follows_it_was_cleared_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = block_in_place(shared).fresh().await;
+    let memory = Config { store_url: StoreUrl::Memory, ..Config::default() };
+    for config in [memory, at(&dir.path().join("users.db")), database] {
+        let config = Config { change_log_rows: 1_000, ..config };
+        let mut store = open_all(&[&config]).await.remove(0);
+        users_named(&store, "first", 1).await;
+        let running = Running::start(&store, ROOMY);
+        let old = begin(&running.feed, None).await.unwrap().token();
+        users(&store, 600).await;
+        let mut young = begin(&running.feed, None).await.unwrap();
+        while !matches!(next(&mut young).await.unwrap(), Item::CaughtUp) {}
+        let young = young.token();
+        for n in 0..6 {
+            users_named(&store, &format!("more-{n}"), 100).await;
+        }
+        if config.store_url != StoreUrl::Memory {
+            // Old rows are looked for when a store is opened, and then now and then.
+            store.close().await;
+            store = open_all(&[&config]).await.remove(0);
+        }
+        let oldest =
+            || async { store.changes(0, 1, Deadline::NONE).await.unwrap().first().unwrap().point.revision };
+        let until = Instant::now() + PATIENCE;
+        while oldest().await < 201 {
+            assert!(Instant::now() < until, "the log still begins with {}", oldest().await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let running = Running::start(&store, ROOMY);
+        begin(&running.feed, Some(young)).await.expect("what follows is there");
+        let refused = begin(&running.feed, Some(old)).await.err();
+        assert!(matches!(refused, Some(Error::ResumeTokenExpired)), "{refused:?}");
+        store.close().await;
+    }
+}
