@@ -54,7 +54,15 @@ class Load:
     def __init__(self, addr: str):
         self.channel = grpc.insecure_channel(addr)
         self.users = user_service_pb2_grpc.UserServiceStub(self.channel)
+        # Open to the end, so it is never counted as handled.
+        self.watch = self.users.WatchUsers(user_service_pb2.WatchUsersRequest())
+        threading.Thread(target=self.follow, daemon=True).start()
         self.seen = collections.Counter()
+
+    def follow(self) -> None:
+        with contextlib.suppress(grpc.RpcError):
+            for _ in self.watch:
+                pass
 
     def call(self, method: str, request) -> str:
         try:

@@ -82,7 +82,7 @@ def streams():
                 (rate("grpc_server_msg_received_total", METHOD, API), METHOD_LEGEND))
     yield lines("Messages sent", "Messages to callers.", "mps",
                 (rate("grpc_server_msg_sent_total", METHOD, API), METHOD_LEGEND))
-    yield lines("Streams open", "Streaming calls in flight: health watches and reflection.", "short",
+    yield lines("Streams open", "Streaming calls in flight: watches, health watches and reflection.", "short",
                 (f"sum by ({METHOD}) (grpc_server_calls_in_flight{{{streaming}}})", METHOD_LEGEND))
     for way in ["received", "sent"]:
         size = f"grpc_server_msg_{way}_bytes"
@@ -125,6 +125,21 @@ def saturation():
                 (f"process_resident_memory_bytes{{{ON}}}", by_instance), span=12)
     yield lines("Files", "File descriptors that are open, and how many may be.", "short",
                 (f"process_open_fds{{{ON}}}", by_instance), (f"process_max_fds{{{ON}}}", by_instance + " limit"), span=12)
+
+
+def watches():
+    by_instance, delay = "{{instance}}", "user_service_feed_delay_seconds"
+    buffer = "user_service_feed_buffer"
+    yield lines("Watches", "Watches that are open.", "short", (f"user_service_watches{{{ON}}}", by_instance))
+    yield lines("Watches cut", "Ended as they were too slow, as their log was cleared away, or as the store was away.", "ops",
+                (rate("user_service_watches_cut_total", "reason"), "{{reason}}"))
+    yield lines("Delay of the feed", "How old changes were when they were read for watches.", "s",
+                (quantile(0.5, delay), "p50"), (quantile(0.99, delay), "p99"))
+    yield lines("Slowest watch", "How many changes it is behind, of those that are served from the buffer.", "short",
+                (f"user_service_feed_lag_changes{{{ON}}}", by_instance), span=12)
+    yield lines("Buffer of the feed", "What the latest changes weigh; what no longer fits is no longer waited for.", "bytes",
+                (f"{buffer}_bytes{{{ON}}}", by_instance), (f"{buffer}_limit_bytes{{{ON}}}", by_instance + " limit"),
+                span=12)
 
 
 def rollout():
@@ -171,6 +186,7 @@ ROWS = [
     ("Calls: rate, errors, duration", calls),
     ("Streams and messages", streams),
     ("Saturation", saturation),
+    ("Watches", watches),
     ("Rollout", rollout),
     ("Dependencies", dependencies),
 ]
