@@ -2,9 +2,7 @@
 {{- define "user-service.settings" -}}
 grpc_addr = "[::]:50051"
 admin_addr = "[::]:9464"
-{{- with get (dict "sqlite" "sqlite:/data/user-service.db" "memory" "memory:") .Values.store.type }}
-store_url = {{ . | quote }}
-{{- end }}
+store_url = {{ eq .Values.store.type "sqlite" | ternary "sqlite:/data/user-service.db" "memory:" | quote }}
 {{- range $key, $value := .Values.config }}
 {{- if not (kindIs "invalid" $value) }}
 {{ $key }} = {{ toRawJson $value }}
