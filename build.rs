@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // tonic-health has these two types and a client; only List is ours.
         .extern_path(".grpc.health.v1.HealthCheckRequest", "::tonic_health::pb::HealthCheckRequest")
         .extern_path(".grpc.health.v1.HealthCheckResponse", "::tonic_health::pb::HealthCheckResponse")
+        .extern_path(".google.rpc.Status", "::tonic_types::Status")
         .compile_fds(set)?;
     Ok(())
 }

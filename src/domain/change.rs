@@ -1,6 +1,6 @@
 //! What a write asks for.
 
-use super::{Age, Email, Etag, Idempotency, Name, Revision, User, UserId};
+use super::{Age, Email, Etag, Idempotency, Name, Revision, Timestamp, User, UserId};
 
 /// A write as a store gets it.
 #[derive(Clone, Debug)]
@@ -21,6 +21,10 @@ pub enum Change {
     /// with this e-mail address; create it where there is none, under `id` or
     /// else under `new_id`.
     Put { id: Option<UserId>, new_id: UserId, fields: Fields },
+    /// A user from elsewhere, known by `id` or else by this e-mail address: create
+    /// it where there is none, under `id` or else under `new_id`; the very same one
+    /// may be there already. Without a `create_time` it is created now.
+    Import { id: Option<UserId>, new_id: UserId, fields: Fields, create_time: Option<Timestamp> },
     /// New values for some fields of a user.
     Update { id: UserId, patch: Patch, etag: Option<Etag> },
     /// A user gone.
@@ -57,8 +61,11 @@ impl Change {
             Self::Create { id, .. }
             | Self::Update { id, .. }
             | Self::Delete { id, .. }
-            | Self::Put { id: Some(id), .. } => Target::Id(id),
-            Self::Put { id: None, fields, .. } => Target::Email(&fields.email),
+            | Self::Put { id: Some(id), .. }
+            | Self::Import { id: Some(id), .. } => Target::Id(id),
+            Self::Put { id: None, fields, .. } | Self::Import { id: None, fields, .. } => {
+                Target::Email(&fields.email)
+            }
         }
     }
 
@@ -66,7 +73,9 @@ impl Change {
     /// whoever has it must be known to [`super::decide()`].
     pub fn email(&self) -> Option<&Email> {
         match self {
-            Self::Create { fields, .. } | Self::Put { fields, .. } => Some(&fields.email),
+            Self::Create { fields, .. } | Self::Put { fields, .. } | Self::Import { fields, .. } => {
+                Some(&fields.email)
+            }
             Self::Update { patch, .. } => patch.email.as_ref(),
             Self::Delete { .. } => None,
         }
@@ -76,8 +85,8 @@ impl Change {
 /// What a write did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The user as the write left it (or would leave it, with `validate_only`);
-    /// `None` where it left none.
+    /// The user as the write left it or found it (or would leave it, with
+    /// `validate_only`); `None` where it left none.
     pub user: Option<User>,
     /// The write's revision; 0 where it changed nothing.
     pub revision: Revision,

@@ -30,7 +30,7 @@ pub fn decide(
     revision: Revision,
     now: Timestamp,
 ) -> Result<Effect, Error> {
-    let create = |id: &UserId, fields: &Fields| {
+    let create = |id: &UserId, fields: &Fields, create_time: Timestamp| {
         if email_owner.is_some() {
             return Err(Error::AlreadyExists(Resource::Email));
         }
@@ -41,8 +41,8 @@ pub fn decide(
             email,
             age,
             revision,
-            create_time: now,
-            update_time: now,
+            create_time,
+            update_time: now.max(create_time),
         }))
     };
     let replace = |current: &User, name: Name, email: Email, age: Age| {
@@ -64,9 +64,18 @@ pub fn decide(
     match (change, current) {
         (Change::Create { .. }, Some(_)) => Err(Error::AlreadyExists(Resource::Id)),
         (Change::Create { id, fields } | Change::Put { id: Some(id), fields, .. }, None) => {
-            create(id, fields)
+            create(id, fields, now)
         }
-        (Change::Put { id: None, new_id, fields }, None) => create(new_id, fields),
+        (Change::Put { id: None, new_id, fields }, None) => create(new_id, fields, now),
+        (Change::Import { id, new_id, fields, create_time }, None) => {
+            create(id.as_ref().unwrap_or(new_id), fields, create_time.unwrap_or(now))
+        }
+        (Change::Import { id, fields, create_time, .. }, Some(user)) => {
+            if is_same(user, fields, *create_time) {
+                return Ok(Effect::Nothing);
+            }
+            Err(Error::AlreadyExists(if id.is_some() { Resource::Id } else { Resource::Email }))
+        }
         (Change::Put { fields, .. }, Some(user)) => {
             replace(user, fields.name.clone(), fields.email.clone(), fields.age)
         }
@@ -87,6 +96,12 @@ pub fn decide(
         (Change::Delete { allow_missing: true, .. }, None) => Ok(Effect::Nothing),
         (Change::Update { .. } | Change::Delete { .. }, None) => Err(Error::NotFound(Resource::Id)),
     }
+}
+
+/// Whether a stored user is what an import brings, in all that it brings.
+fn is_same(user: &User, fields: &Fields, create_time: Option<Timestamp>) -> bool {
+    (&user.name, &user.email, user.age) == (&fields.name, &fields.email, fields.age)
+        && create_time.is_none_or(|time| time == user.create_time)
 }
 
 fn check(etag: Option<Etag>, user: &User) -> Result<(), Error> {
@@ -169,6 +184,37 @@ mod tests {
             after.update_time, ada.update_time,
             "a clock set back never takes the update time with it"
         );
+    }
+
+    #[test]
+    fn an_import_creates_or_finds_its_user_and_overwrites_nobody() {
+        let ada = user("ada", "ada@example.com");
+        let import = |given: Option<&str>, email: &str, create_time: Option<i64>| Change::Import {
+            id: given.map(id),
+            new_id: id("new"),
+            fields: fields(email),
+            create_time: create_time.map(Timestamp::from_micros),
+        };
+        let created = |change: &Change| match run(change, None, None) {
+            Ok(Effect::Create(user)) => (user.id, user.create_time.as_micros(), user.update_time.as_micros()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(created(&import(Some("bob"), "bob@example.com", Some(7))), (id("bob"), 7, 500));
+        assert_eq!(created(&import(None, "bob@example.com", None)), (id("new"), 500, 500));
+        assert_eq!(created(&import(None, "bob@example.com", Some(900))), (id("new"), 900, 900));
+
+        let owner = id("ada");
+        for given in [Some("ada"), None] {
+            for time in [Some(1_000), None] {
+                let same = run(&import(given, "ada@example.com", time), Some(&ada), Some(&owner));
+                assert_eq!(same.unwrap(), Effect::Nothing);
+            }
+            let resource = if given.is_some() { Resource::Id } else { Resource::Email };
+            let other = run(&import(given, "ada@example.com", Some(1_001)), Some(&ada), Some(&owner));
+            assert!(matches!(other, Err(Error::AlreadyExists(found)) if found == resource), "{other:?}");
+        }
+        let taken = run(&import(Some("bob"), "ada@example.com", None), None, Some(&owner));
+        assert!(matches!(taken, Err(Error::AlreadyExists(Resource::Email))));
     }
 
     #[test]

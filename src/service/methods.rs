@@ -89,6 +89,7 @@ methods! {
     "/user.v1.UserService/ListUsers", UserV1, Unary;
     "/user.v1.UserService/UpdateUser", UserV1, Unary;
     "/user.v1.UserService/DeleteUser", UserV1, Unary;
+    "/user.v1.UserService/ImportUsers", UserV1, BidiStreaming;
     "/user.v1.UserService/WatchUsers", UserV1, ServerStreaming;
     "/UserService/GetUser", Article, Unary;
     "/UserService/CreateUser", Article, Unary;

@@ -101,7 +101,7 @@ impl Router {
             "/user.v1.UserService/ListUsers" => unary!(services.user_v1, list_users),
             "/user.v1.UserService/UpdateUser" => unary!(services.user_v1, update_user),
             "/user.v1.UserService/DeleteUser" => unary!(services.user_v1, delete_user),
-            "/user.v1.UserService/WatchUsers" => {
+            "/user.v1.UserService/ImportUsers" | "/user.v1.UserService/WatchUsers" => {
                 Box::pin(streamed(services.user_v1_streams(limit).call(request), limit))
             }
             "/UserService/GetUser" => {

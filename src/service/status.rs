@@ -124,6 +124,16 @@ pub fn connection_aged() -> Status {
     )
 }
 
+/// Nobody was sent to be imported for a while, and others may want the place.
+pub fn import_idle() -> Status {
+    retry(
+        Code::Unavailable,
+        "IMPORT_IDLE",
+        "no user was sent for a while: call again with what is left",
+        Duration::ZERO,
+    )
+}
+
 /// A watch has fallen further behind than anybody waits.
 pub fn watcher_too_slow() -> Status {
     retry(
@@ -237,6 +247,24 @@ pub fn complete(headers: &mut HeaderMap, max_message_bytes: usize) {
     };
     // It can only fail where a text is no header value, and these are encoded.
     let _ = status.add_header(headers);
+}
+
+/// The same for a status that is at hand.
+pub fn completed(status: &Status, max_message_bytes: usize) -> Status {
+    let mut headers = HeaderMap::new();
+    let _ = status.add_header(&mut headers);
+    complete(&mut headers, max_message_bytes);
+    Status::from_header_map(&headers).unwrap_or_else(internal)
+}
+
+/// A status to be sent within a message.
+pub fn within(status: &Status) -> tonic_types::Status {
+    // Its details are the same status, encoded, as gRPC has it.
+    prost::Message::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
+        code: status.code().into(),
+        message: status.message().into(),
+        details: Vec::new(),
+    })
 }
 
 /// The error in these headers, if there is one and it has no details.

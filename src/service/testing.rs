@@ -161,7 +161,8 @@ impl Store for FakeStore {
         let effect = decide(&write.change, current, owner, revision, Timestamp::now())?;
         let user = match &effect {
             Effect::Create(user) | Effect::Update(user) => Some(user.clone()),
-            Effect::Delete(_) | Effect::Nothing => None,
+            Effect::Nothing => return Ok(Written { user: current.cloned(), revision: 0 }),
+            Effect::Delete(_) => None,
         };
         let written = Written { user: user.clone(), revision };
         if !write.validate_only {

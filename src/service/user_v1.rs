@@ -1,9 +1,9 @@
 //! `user.v1.UserService`: reads requests into the domain's words, and answers
 //! from what the store says.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     call::{Call, Users, timestamp},
@@ -17,6 +17,7 @@ use crate::{
     proto::user::v1 as pb,
 };
 
+mod import;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -27,11 +28,18 @@ mod watch;
 pub struct UserV1 {
     users: Users,
     heartbeat: Duration,
+    max_message_bytes: usize,
+    imported: Arc<import::Counts>,
 }
 
 impl UserV1 {
     pub fn new(users: Users, config: &Config) -> Self {
-        Self { users, heartbeat: config.watch_heartbeat }
+        Self {
+            users,
+            heartbeat: config.watch_heartbeat,
+            max_message_bytes: config.max_request_bytes,
+            imported: Arc::new(import::Counts::new()),
+        }
     }
 }
 
@@ -128,6 +136,26 @@ impl pb::user_service_server::UserService for UserV1 {
         let write = Write { change, idempotency, validate_only: false };
         self.users.write(write, &request.id, call.deadline).await?;
         Ok(Response::new(pb::DeleteUserResponse {}))
+    }
+
+    type ImportUsersStream = import::Answers;
+
+    async fn import_users(
+        &self,
+        request: Request<Streaming<pb::ImportUsersRequest>>,
+    ) -> Result<Response<import::Answers>, Status> {
+        let call = Call::of(request.extensions());
+        let farewells = request.extensions().get::<Farewells>().cloned().unwrap_or_default();
+        let store = Arc::clone(self.users.store()?);
+        let importing = import::Importing {
+            store,
+            deadline: call.deadline,
+            requests: request.into_inner(),
+            max_message_bytes: self.max_message_bytes,
+            leaving: farewells.hear(),
+            counts: Arc::clone(&self.imported),
+        };
+        Ok(Response::new(importing.answers()))
     }
 
     type WatchUsersStream = watch::Messages;

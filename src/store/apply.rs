@@ -84,14 +84,14 @@ pub(super) fn apply<T: Transaction>(
     let revision = transaction.next_revision();
     let effect = decide(&write.change, current.as_ref(), email_owner.as_ref(), revision, now)?;
     if write.validate_only {
-        return Ok(Written { user: effect.into_user(), revision: 0 });
+        return Ok(Written { user: effect.into_user(current), revision: 0 });
     }
     perform(transaction, &effect, now)?;
     let revision = if effect == Effect::Nothing { 0 } else { revision };
     if let Some(idempotency) = &write.idempotency {
         transaction.record(idempotency, effect.user_id(&write.change), revision, now)?;
     }
-    Ok(Written { user: effect.into_user(), revision })
+    Ok(Written { user: effect.into_user(current), revision })
 }
 
 /// The answer to a write that was made before, if it was.
@@ -132,15 +132,17 @@ impl Effect {
             (Self::Create(user) | Self::Update(user), _) => &user.id,
             (Self::Delete(id), _) | (Self::Nothing, Target::Id(id)) => id,
             (Self::Nothing, Target::Email(_)) => {
-                unreachable!("only a delete does nothing, and it names an id")
+                unreachable!("of what may do nothing only a delete is recorded, and it names an id")
             }
         }
     }
 
-    fn into_user(self) -> Option<User> {
+    /// The user that is there after it, where `current` was there before.
+    fn into_user(self, current: Option<User>) -> Option<User> {
         match self {
             Self::Create(user) | Self::Update(user) => Some(user),
-            Self::Delete(_) | Self::Nothing => None,
+            Self::Nothing => current,
+            Self::Delete(_) => None,
         }
     }
 }

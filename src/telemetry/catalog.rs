@@ -132,6 +132,8 @@ metrics! {
         "Attempts to connect to the database: at the start, and whenever a connection is lost.";
     "user_service_store_retries_total" Counter ["operation"] Postgres
         "Reads and batches of writes that were made again, as their connection broke or others came first.";
+    "user_service_imported_total" Counter ["outcome"] Always
+        "Users of imports: `created`, `unchanged` as they were there already, or `refused`.";
     "user_service_watches" Gauge [] Always
         "Watches that are open.";
     "user_service_watches_cut_total" Counter ["reason"] Always

@@ -31,7 +31,7 @@ fn grpcurl_lists_every_service() {
     ];
     assert_eq!(listed.lines().collect::<Vec<_>>(), services);
     let methods = grpcurl(&server, &[], &["list", "user.v1.UserService"]).with_code(0).stdout;
-    assert_eq!(methods.lines().count(), 7, "{methods}");
+    assert_eq!(methods.lines().count(), 8, "{methods}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod database;
 mod disk;
 mod file;
 mod history;
+mod imports;
 mod links;
 mod model;
 mod outages;
@@ -91,6 +92,9 @@ suite! {
         a_watch_resumed_anywhere_neither_skips_nor_repeats,
         a_token_of_another_history_is_refused,
         a_watch_that_falls_behind_is_cut_and_can_be_resumed;
+    imports:
+        an_import_creates_or_finds_and_overwrites_nobody,
+        imports_of_the_same_users_at_once_create_each_once;
     history:
         concurrent_histories_are_linearizable;
 }

@@ -3,7 +3,7 @@
 use crate::{
     domain::{
         Age, Change, Email, Error, Etag, MAX_PAGE_SIZE, Name, PageSize, PageToken, Patch, RequestId,
-        ResumeToken, UserId, UserKey,
+        ResumeToken, Timestamp, UserId, UserKey,
     },
     proto::user::v1 as pb,
     service::violations::Violations,
@@ -20,6 +20,34 @@ pub fn create(request: &pb::CreateUserRequest) -> Result<(Change, Option<Request
             Ok((Change::Create { id: id.unwrap_or_else(UserId::generate), fields }, request_id))
         }
         _ => Err(violations.into_error()),
+    }
+}
+
+pub fn import(request: &pb::ImportUsersRequest) -> Result<Change, Error> {
+    let mut violations = Violations::default();
+    let id = violations.optional("user_id", &request.user_id, UserId::parse);
+    let Some(user) = violations.required("user", request.user.as_ref()) else {
+        return Err(violations.into_error());
+    };
+    let fields = violations.fields(&user.name, &user.email, user.age);
+    let create_time =
+        user.create_time.as_ref().and_then(|time| violations.check("user.create_time", parse_time(time)));
+    match fields {
+        Some(fields) if violations.is_empty() => {
+            Ok(Change::Import { id, new_id: UserId::generate(), fields, create_time })
+        }
+        _ => Err(violations.into_error()),
+    }
+}
+
+/// What protobuf takes for a time, to the microsecond.
+fn parse_time(time: &prost_types::Timestamp) -> Result<Timestamp, &'static str> {
+    const FIRST: i64 = -62_135_596_800;
+    const LAST: i64 = 253_402_300_799;
+    if (FIRST..=LAST).contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos) {
+        Ok(Timestamp::from_micros(time.seconds * 1_000_000 + i64::from(time.nanos / 1_000)))
+    } else {
+        Err("must be of the years 1 to 9999, with 0 to 999,999,999 nanoseconds")
     }
 }
 

@@ -29,8 +29,10 @@ impl<'a> Keys<'a> {
                 Target::Email(email) => keys.emails.push(email.as_str()),
             }
             keys.emails.extend(write.change.email().map(Email::as_str));
-            // A put by address may create under this id.
-            if let Change::Put { id: None, new_id, .. } = &write.change {
+            // What goes by address may create under this id.
+            if let Change::Put { id: None, new_id, .. } | Change::Import { id: None, new_id, .. } =
+                &write.change
+            {
                 keys.ids.push(new_id.as_str());
             }
             keys.requests.extend(write.idempotency.as_ref().map(|idempotency| idempotency.key.as_slice()));

@@ -1,0 +1,168 @@
+//! An import as a stream of answers.
+//!
+//! Requests become writes like all others, so many of them at a time that the
+//! store always has a batch to commit and another one waiting. Nobody's requests
+//! are read beyond that: a caller that sends faster than users are stored, or does
+//! not read its answers, is held up by HTTP/2's flow control.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{
+    future::BoxFuture,
+    stream::{self, FuturesOrdered, Stream, StreamExt},
+};
+use metrics::{Counter, counter};
+use tokio::time;
+use tonic::{Status, Streaming};
+
+use super::{message, request};
+use crate::{
+    domain::{Deadline, Error, Store, Write},
+    proto::user::v1::{self as pb, import_users_response::Result as Outcome},
+    service::{
+        leaving::{Farewell, Leaving},
+        status,
+    },
+};
+
+pub type Answers = Pin<Box<dyn Stream<Item = Result<pb::ImportUsersResponse, Status>> + Send>>;
+
+/// How many users of one stream are being stored at most: twice what a store
+/// commits at once.
+const WINDOW: usize = 512;
+
+/// How long a stream may have nothing to do and keep its place.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// When a store is asked again that has all the writes waiting that it may have.
+const FULL_QUEUE: Duration = Duration::from_millis(10);
+
+/// One import.
+pub struct Importing {
+    pub store: Arc<dyn Store>,
+    pub deadline: Deadline,
+    pub requests: Streaming<pb::ImportUsersRequest>,
+    pub max_message_bytes: usize,
+    pub leaving: Leaving,
+    pub counts: Arc<Counts>,
+}
+
+/// An import under way.
+struct Running {
+    import: Importing,
+    /// How many requests were taken up.
+    taken: i64,
+    storing: FuturesOrdered<BoxFuture<'static, Result<pb::ImportUsersResponse, Status>>>,
+    /// Why no more requests are taken up, once none are.
+    end: Option<Result<(), Status>>,
+}
+
+impl Importing {
+    /// An answer to each request, and why they end.
+    pub fn answers(self) -> Answers {
+        let running = Running { import: self, taken: 0, storing: FuturesOrdered::new(), end: None };
+        Box::pin(stream::unfold(Some(running), |running| async {
+            let mut running = running?;
+            match running.next().await {
+                Ok(Some(answer)) => Some((Ok(answer), Some(running))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        }))
+    }
+}
+
+impl Running {
+    async fn next(&mut self) -> Result<Option<pb::ImportUsersResponse>, Status> {
+        loop {
+            let takes = self.end.is_none() && self.storing.len() < WINDOW;
+            tokio::select! {
+                biased;
+                Some(answer) = self.storing.next(), if !self.storing.is_empty() => {
+                    let answer = answer?;
+                    self.import.counts.count(&answer);
+                    return Ok(Some(answer));
+                }
+                farewell = self.import.leaving.asked(), if self.end.is_none() => {
+                    self.end = Some(Err(match farewell {
+                        Farewell::Age => status::connection_aged(),
+                        Farewell::Drain => status::draining(),
+                    }));
+                }
+                request = self.import.requests.message(), if takes => match request {
+                    Ok(Some(request)) => self.take(request),
+                    Ok(None) => self.end = Some(Ok(())),
+                    Err(status) => {
+                        self.end = Some(Err(status::completed(&status, self.import.max_message_bytes)));
+                    }
+                },
+                () = time::sleep(IDLE), if takes && self.storing.is_empty() => {
+                    self.end = Some(Err(status::import_idle()));
+                }
+                else => return self.end.take().unwrap_or(Ok(())).map(|()| None),
+            }
+        }
+    }
+
+    fn take(&mut self, request: pb::ImportUsersRequest) {
+        let (store, deadline, index) = (Arc::clone(&self.import.store), self.import.deadline, self.taken);
+        self.taken += 1;
+        self.storing.push_back(Box::pin(async move {
+            let result = Some(import(&*store, &request, deadline).await?);
+            Ok(pb::ImportUsersResponse { index, result })
+        }));
+    }
+}
+
+/// Stores one user, or says what is wrong with it.
+///
+/// # Errors
+/// What is wrong with the store, or with the whole stream.
+async fn import(
+    store: &dyn Store,
+    request: &pb::ImportUsersRequest,
+    deadline: Deadline,
+) -> Result<Outcome, Status> {
+    let refused = |error| Ok(Outcome::Error(status::within(&status::about(error, &request.user_id))));
+    let change = match request::import(request) {
+        Ok(change) => change,
+        Err(error) => return refused(error),
+    };
+    let write = Write { change, idempotency: None, validate_only: false };
+    let written = loop {
+        match store.write(write.clone(), deadline).await {
+            // Its turn comes: so few are asked for at a time.
+            Err(Error::Overloaded) => time::sleep(FULL_QUEUE).await,
+            Err(error @ Error::AlreadyExists(_)) => return refused(error),
+            done => break done.map_err(status::status)?,
+        }
+    };
+    let user = written.user.as_ref().map(message).ok_or_else(status::internal)?;
+    Ok(if written.revision == 0 { Outcome::Unchanged(user) } else { Outcome::Created(user) })
+}
+
+/// How many users of imports there were.
+pub struct Counts {
+    created: Counter,
+    unchanged: Counter,
+    refused: Counter,
+}
+
+impl Counts {
+    pub fn new() -> Self {
+        let outcome = |name: &'static str| {
+            let counter = counter!("user_service_imported_total", "outcome" => name);
+            counter.increment(0);
+            counter
+        };
+        Self { created: outcome("created"), unchanged: outcome("unchanged"), refused: outcome("refused") }
+    }
+
+    fn count(&self, answer: &pb::ImportUsersResponse) {
+        match answer.result {
+            Some(Outcome::Created(_)) => self.created.increment(1),
+            Some(Outcome::Unchanged(_)) => self.unchanged.increment(1),
+            Some(Outcome::Error(_)) | None => self.refused.increment(1),
+        }
+    }
+}
