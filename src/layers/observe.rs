@@ -25,10 +25,7 @@ use super::{
     trace::Trace,
 };
 use crate::{
-    service::{
-        leaving::Farewells,
-        methods::{Matched, Method},
-    },
+    service::methods::{Matched, Method},
     telemetry::Sampler,
 };
 
@@ -95,8 +92,7 @@ impl Call {
         let name = method.map_or("_OTHER", Method::full_name);
         let trace = Trace::start(request.headers(), name, recorders.sampler.as_ref());
         let started = Instant::now();
-        let connection = request.extensions().get::<Farewells>().map_or(0, |known| known.connection);
-        let place = recorders.in_flight.enter(method, connection, started);
+        let place = recorders.in_flight.enter(method, started);
         Self { method, started, place, trace, recorders, ended: None }
     }
 

@@ -1,5 +1,4 @@
-//! What calls know of their connection, so that streams end in good order when it is
-//! to go away.
+//! Streams that end in good order when their connection is to go away.
 
 use std::{future, sync::Arc};
 
@@ -17,25 +16,16 @@ pub enum Farewell {
 /// Tells the calls of one connection that it is to go away: an extension of their
 /// requests.
 #[derive(Clone, Debug, Default)]
-pub struct Farewells {
-    /// Whose calls these are; 0 where nobody has numbered connections.
-    pub connection: u64,
-    said: Arc<watch::Sender<Option<Farewell>>>,
-}
+pub struct Farewells(Arc<watch::Sender<Option<Farewell>>>);
 
 impl Farewells {
-    /// Of the connection of this number.
-    pub fn of(connection: u64) -> Self {
-        Self { connection, ..Self::default() }
-    }
-
     pub fn say(&self, farewell: Farewell) {
-        self.said.send_replace(Some(farewell));
+        self.0.send_replace(Some(farewell));
     }
 
     /// What a call hears it with.
     pub fn hear(&self) -> Leaving {
-        Leaving(self.said.subscribe())
+        Leaving(self.0.subscribe())
     }
 }
 

@@ -4,7 +4,6 @@ pub mod catalog;
 mod lines;
 mod logs;
 mod metrics;
-mod post;
 mod process;
 mod queue;
 mod sampler;

@@ -1,11 +1,8 @@
 //! What stands between a store and its database, and can be told to fail.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use tokio::{
@@ -16,7 +13,6 @@ use tokio::{
     },
     sync::watch,
     task::JoinHandle,
-    time,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +20,6 @@ pub enum Plan {
     Forward,
     /// Accept, and pass nothing on.
     Silence,
-    /// Pass on what is asked for only after a while.
-    Slow(Duration),
     /// Cut the next connection that commits before its commit gets through.
     CutBeforeCommit,
     /// Cut it when the database has committed, before anybody learns of that.
@@ -75,10 +69,7 @@ async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: &watch::Send
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let _ = plan.subscribe().wait_for(|plan| *plan != Plan::Silence).await;
         let now = *plan.borrow();
-        if let Plan::Slow(wait) = now {
-            time::sleep(wait).await;
-        }
-        if matches!(now, Plan::CutBeforeCommit | Plan::CutAfterCommit) && holds_commit(&buffer[..read]) {
+        if now != Plan::Forward && holds_commit(&buffer[..read]) {
             plan.send_replace(Plan::Forward);
             if now == Plan::CutBeforeCommit {
                 return;

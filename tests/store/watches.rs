@@ -434,6 +434,26 @@ async fn refused_after_restore(store: &Arc<dyn Store>, lost: ResumeToken) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_ends_whose_log_is_cleared_away_while_it_scans() {
+    let config = Config { store_url: StoreUrl::Memory, change_log_rows: 1_000, ..Config::default() };
+    let store = store::open(&config).unwrap();
+    users(&store, 200).await;
+    let running = Running::start(&store, ROOMY);
+    let mut watch = begin(&running.feed, None).await.unwrap();
+    let mut folded = Folded::default();
+    folded.take(next(&mut watch).await.unwrap());
+    users_named(&store, "more", 1_100).await;
+    let end = loop {
+        match next(&mut watch).await {
+            Ok(item) => folded.take(item),
+            Err(end) => break end,
+        }
+    };
+    assert!(matches!(end, End::Failed(Error::ResumeTokenExpired)), "{end:?}");
+    assert_eq!((folded.users.len(), folded.caught_up), (200, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_refused_once_what_follows_it_was_cleared_away() {
     let dir = tempfile::tempdir().unwrap();
     let database = block_in_place(shared).fresh().await;
