@@ -15,6 +15,7 @@ if [[ ${1:-} != build ]]; then
     need git git
     need openssl openssl     # certificates of the tests' own
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need initdb postgresql # a database of the tests' own
+    PATH=$PATH:/usr/sbin need pgbouncer pgbouncer
     for more in "$@"; do     # COMMAND=PACKAGE, for what only some targets need
         need "${more%%=*}" "${more#*=}"
     done

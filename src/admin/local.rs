@@ -42,17 +42,21 @@ impl Local {
     }
 
     fn calls(&self) -> String {
-        table("AGE_MS\tMETHOD", &self.calls.listed(), |row, call| {
-            write!(row, "{}\t{}", call.age.as_millis(), call.method)
+        table("AGE_MS\tMETHOD\tCONNECTION", &self.calls.listed(), |row, call| {
+            write!(row, "{}\t{}\t{}", call.age.as_millis(), call.method, call.connection)
         })
     }
 
     fn connections(&self) -> String {
-        table("AGE_MS\tSTATE\tTHREAD\tCALLS\tIDLE_MS", &self.connections.listed(), |row, connection| {
-            let (age, idle) = (connection.age.as_millis(), connection.idle.as_millis());
-            let (state, thread, calls) = (connection.state.name(), connection.thread, connection.calls);
-            write!(row, "{age}\t{state}\t{thread}\t{calls}\t{idle}")
-        })
+        table(
+            "AGE_MS\tSTATE\tTHREAD\tCALLS\tIDLE_MS\tCONNECTION",
+            &self.connections.listed(),
+            |row, connection| {
+                let (age, idle) = (connection.age.as_millis(), connection.idle.as_millis());
+                let (state, thread, calls) = (connection.state.name(), connection.thread, connection.calls);
+                write!(row, "{age}\t{state}\t{thread}\t{calls}\t{idle}\t{}", connection.number)
+            },
+        )
     }
 
     /// Puts another filter in force.

@@ -32,6 +32,7 @@ pub struct InFlight(Arc<[Mutex<Slab<Entry>>; LISTS]>);
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     method: Option<&'static Method>,
+    connection: u64,
     since: Instant,
 }
 
@@ -40,6 +41,8 @@ struct Entry {
 pub struct Listed {
     /// `_OTHER` where nothing is served under its path.
     pub method: &'static str,
+    /// The number of its connection.
+    pub connection: u64,
     pub age: Duration,
 }
 
@@ -58,9 +61,9 @@ impl Default for InFlight {
 
 impl InFlight {
     /// Lists a call until [`Self::leave`].
-    pub fn enter(&self, method: Option<&'static Method>, since: Instant) -> Place {
+    pub fn enter(&self, method: Option<&'static Method>, connection: u64, since: Instant) -> Place {
         let list = LIST.with(|list| *list);
-        Place { list, key: self.list(list).insert(Entry { method, since }) }
+        Place { list, key: self.list(list).insert(Entry { method, connection, since }) }
     }
 
     pub fn leave(&self, place: &Place) {
@@ -75,7 +78,12 @@ impl InFlight {
         }
         entries.sort_by_key(|entry| entry.since);
         let name = |entry: &Entry| entry.method.map_or("_OTHER", Method::full_name);
-        entries.iter().map(|entry| Listed { method: name(entry), age: entry.since.elapsed() }).collect()
+        let listed = |entry: &Entry| Listed {
+            method: name(entry),
+            connection: entry.connection,
+            age: entry.since.elapsed(),
+        };
+        entries.iter().map(listed).collect()
     }
 
     fn list(&self, list: usize) -> MutexGuard<'_, Slab<Entry>> {

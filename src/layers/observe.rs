@@ -25,7 +25,10 @@ use super::{
     trace::Trace,
 };
 use crate::{
-    service::methods::{Matched, Method},
+    service::{
+        leaving::Farewells,
+        methods::{Matched, Method},
+    },
     telemetry::Sampler,
 };
 
@@ -92,7 +95,8 @@ impl Call {
         let name = method.map_or("_OTHER", Method::full_name);
         let trace = Trace::start(request.headers(), name, recorders.sampler.as_ref());
         let started = Instant::now();
-        let place = recorders.in_flight.enter(method, started);
+        let connection = request.extensions().get::<Farewells>().map_or(0, |known| known.connection);
+        let place = recorders.in_flight.enter(method, connection, started);
         Self { method, started, place, trace, recorders, ended: None }
     }
 

@@ -53,14 +53,20 @@ pub struct Tally {
 
 impl Tally {
     pub fn new(load: Arc<Load>, born: Instant) -> Self {
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         Self {
             load,
             born,
             state: AtomicU8::new(State::Handshake as u8),
             calls: AtomicUsize::new(0),
-            farewells: Farewells::default(),
+            farewells: Farewells::of(CONNECTIONS.fetch_add(1, Relaxed)),
             idle_since_ms: AtomicU64::new(0),
         }
+    }
+
+    /// The number of the connection, which no other one of this process has.
+    pub fn number(&self) -> u64 {
+        self.farewells.connection
     }
 
     pub fn thread(&self) -> usize {

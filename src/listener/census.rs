@@ -17,6 +17,7 @@ pub struct Census(Arc<Mutex<Slab<Arc<Tally>>>>);
 /// A connection as it is listed: nothing of its peer, whose address may be a person's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
+    pub number: u64,
     pub state: State,
     /// The number of its serving thread.
     pub thread: usize,
@@ -39,6 +40,7 @@ impl Census {
         tallies.sort_by_key(|tally| tally.born);
         let now = Instant::now();
         let listed = tallies.iter().map(|tally| Listed {
+            number: tally.number(),
             state: tally.state(),
             thread: tally.thread(),
             age: now.saturating_duration_since(tally.born),

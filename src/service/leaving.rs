@@ -1,4 +1,5 @@
-//! Streams that end in good order when their connection is to go away.
+//! What calls know of their connection, so that streams end in good order when it is
+//! to go away.
 
 use std::{future, sync::Arc};
 
@@ -16,16 +17,25 @@ pub enum Farewell {
 /// Tells the calls of one connection that it is to go away: an extension of their
 /// requests.
 #[derive(Clone, Debug, Default)]
-pub struct Farewells(Arc<watch::Sender<Option<Farewell>>>);
+pub struct Farewells {
+    /// Whose calls these are; 0 where nobody has numbered connections.
+    pub connection: u64,
+    said: Arc<watch::Sender<Option<Farewell>>>,
+}
 
 impl Farewells {
+    /// Of the connection of this number.
+    pub fn of(connection: u64) -> Self {
+        Self { connection, ..Self::default() }
+    }
+
     pub fn say(&self, farewell: Farewell) {
-        self.0.send_replace(Some(farewell));
+        self.said.send_replace(Some(farewell));
     }
 
     /// What a call hears it with.
     pub fn hear(&self) -> Leaving {
-        Leaving(self.0.subscribe())
+        Leaving(self.said.subscribe())
     }
 }
 

@@ -147,7 +147,7 @@ metrics! {
     "user_service_feed_buffer_limit_bytes" Gauge [] Always
         "What they may weigh; a watch that falls behind them is ended.";
     "user_service_trace_spans_total" Counter ["outcome"] Traces
-        "Spans: `sent` and taken by the collector, `failed` to be sent, `dropped` because too many waited.";
+        "Spans: `sent` and taken by the collector, `failed` to be sent or refused by it, `dropped` because too many waited.";
     "user_service_log_lines_dropped_total" Counter [] Always
         "Log lines dropped because nobody read them in time.";
     "user_service_build_info" Gauge ["version"] Always

@@ -4,6 +4,7 @@ pub mod catalog;
 mod lines;
 mod logs;
 mod metrics;
+mod post;
 mod process;
 mod queue;
 mod sampler;

@@ -22,6 +22,8 @@ use opentelemetry_sdk::{
     trace::{self as sdk, BatchSpanProcessor, Span, SpanData, SpanProcessor},
 };
 
+use super::post::Refused;
+
 /// As the specification has it where `OTEL_BSP_MAX_QUEUE_SIZE` says nothing.
 const QUEUE: usize = 2_048;
 
@@ -35,10 +37,10 @@ pub struct Bounded {
 }
 
 impl Bounded {
-    pub fn new(exporter: SpanExporter, env: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub fn new(exporter: SpanExporter, refused: Refused, env: &dyn Fn(&str) -> Option<String>) -> Self {
         let waiting = Arc::new(AtomicUsize::new(0));
         let most = env("OTEL_BSP_MAX_QUEUE_SIZE").and_then(|most| most.parse().ok()).unwrap_or(QUEUE);
-        let batches = BatchSpanProcessor::builder(Counted::new(exporter, waiting.clone())).build();
+        let batches = BatchSpanProcessor::builder(Counted::new(exporter, refused, waiting.clone())).build();
         Self { batches, waiting, most, dropped: outcome("dropped") }
     }
 }
@@ -74,14 +76,15 @@ impl SpanProcessor for Bounded {
 #[derive(Debug)]
 struct Counted {
     exporter: SpanExporter,
+    refused: Refused,
     waiting: Arc<AtomicUsize>,
     sent: Counter,
     failed: Counter,
 }
 
 impl Counted {
-    fn new(exporter: SpanExporter, waiting: Arc<AtomicUsize>) -> Self {
-        Self { exporter, waiting, sent: outcome("sent"), failed: outcome("failed") }
+    fn new(exporter: SpanExporter, refused: Refused, waiting: Arc<AtomicUsize>) -> Self {
+        Self { exporter, refused, waiting, sent: outcome("sent"), failed: outcome("failed") }
     }
 }
 
@@ -89,8 +92,9 @@ impl sdk::SpanExporter for Counted {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let result = sdk::SpanExporter::export(&self.exporter, batch).await;
-        let counter = if result.is_ok() { &self.sent } else { &self.failed };
-        counter.increment(spans as u64);
+        let lost = if result.is_ok() { self.refused.swap(0, Relaxed).min(spans) } else { spans };
+        self.sent.increment((spans - lost) as u64);
+        self.failed.increment(lost as u64);
         self.waiting.fetch_sub(spans, Relaxed);
         result
     }

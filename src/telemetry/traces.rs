@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
@@ -15,7 +15,11 @@ use opentelemetry_sdk::{
 };
 use uuid::Uuid;
 
-use super::{InitError, Sampler, queue::Bounded};
+use super::{
+    InitError, Sampler,
+    post::{Post, Refused},
+    queue::Bounded,
+};
 
 /// Where spans go.
 #[derive(Debug)]
@@ -31,14 +35,19 @@ impl Traces {
         let env = |key: &str| env(key).filter(|value| !value.is_empty());
         let Some(endpoint) = endpoint(&env).map_err(InitError::Traces)? else { return Ok(None) };
         let sampler = Sampler::from_env(&env).map_err(InitError::Traces)?;
+        let no_exporter = |error: &dyn std::fmt::Display| {
+            InitError::Traces(format!("the span exporter cannot be set up: {error}"))
+        };
+        let refused = Refused::default();
         let exporter = SpanExporter::builder()
             .with_http()
+            .with_http_client(Post::new(refused.clone(), &env).map_err(|error| no_exporter(&error))?)
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(endpoint)
             .build()
-            .map_err(|error| InitError::Traces(format!("the span exporter cannot be set up: {error}")))?;
+            .map_err(|error| no_exporter(&error))?;
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(Bounded::new(exporter, &env))
+            .with_span_processor(Bounded::new(exporter, refused, &env))
             // Sampling was decided before a span is built.
             .with_sampler(sdk::Sampler::AlwaysOn)
             .with_resource(resource(&env))

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, UdpSocket},
 };
 
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
@@ -104,6 +104,29 @@ async fn the_log_filter_is_changed_while_the_server_runs() {
     assert!(line.contains("user.v1.UserService/GetUser"), "{line}");
 }
 
+#[test]
+fn what_is_under_way_is_shown_to_this_machine_alone() {
+    // No packet goes to it; the address is that of the interface which would send one.
+    let outward = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let routed = outward.connect("192.0.2.1:9").and_then(|()| outward.local_addr());
+    let Some(own) = routed.ok().map(|addr| addr.ip()).filter(|ip| !ip.is_loopback()) else {
+        eprintln!("not tested: this machine has no address but loopback");
+        return;
+    };
+    let server = Server::start(&["--admin-addr", "0.0.0.0:0"]);
+    let outside = SocketAddr::new(own, server.admin_addr.port());
+    let inside = SocketAddr::from(([127, 0, 0, 1], server.admin_addr.port()));
+    for page in ["GET /calls", "GET /connections", "GET /log_filter", "PUT /log_filter"] {
+        let refused = ask(outside, page);
+        assert_eq!(refused.status, 403, "{page}: {}", refused.body);
+        assert!(!refused.body.contains("AGE_MS"), "{page}: {}", refused.body);
+    }
+    assert_eq!(put_filter(outside, "off").status, 403);
+    assert_eq!(ask(inside, "GET /log_filter").body, "info\n", "nothing was changed");
+    assert_eq!(ask(outside, "GET /metrics").status, 200);
+    assert_eq!(ask(inside, "GET /calls").status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_and_connections_are_listed_while_they_last() {
     let server = Server::start(&[]);
@@ -121,6 +144,16 @@ async fn calls_and_connections_are_listed_while_they_last() {
     let connections = rows("GET /connections");
     let columns: Vec<_> = connections[0].split('\t').collect();
     assert_eq!((connections.len(), columns[1], columns[3]), (1, "open", "2"), "{connections:?}");
+    let other = Caller::connect(server.grpc_addr).await;
+    let of_another = other.open(GET_USER, &[]);
+    let calls = until(|| Some(rows("GET /calls")).filter(|rows| rows.len() == 3)).await;
+    let numbers: Vec<_> = calls.iter().map(|row| row.split('\t').nth(2).unwrap()).collect();
+    let connections = rows("GET /connections");
+    let listed: Vec<_> = connections.iter().map(|row| row.split('\t').nth(5).unwrap()).collect();
+    assert_eq!(numbers, [listed[0], listed[0], listed[1]], "{calls:?} {connections:?}");
+    assert_ne!(listed[0], listed[1]);
+    assert_eq!(of_another.finish().await.code(), tonic::Code::NotFound);
+    drop(other);
     assert_eq!(held.finish().await.code(), tonic::Code::NotFound);
     drop(watched);
     drop((watching, caller));

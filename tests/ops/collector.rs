@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::{
@@ -32,6 +32,12 @@ pub struct Collector {
 impl Collector {
     /// Listens in a thread of its own, so that a test may block.
     pub fn start() -> Self {
+        Self::answering(Vec::new())
+    }
+
+    /// One that says this to everything, under the status 200.
+    pub fn answering(answer: Vec<u8>) -> Self {
+        let answer = Bytes::from(answer);
         let (sender, exports) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {
@@ -40,8 +46,8 @@ impl Collector {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
-                    let sender = sender.clone();
-                    let service = service_fn(move |request| take(request, sender.clone()));
+                    let (sender, answer) = (sender.clone(), answer.clone());
+                    let service = service_fn(move |request| take(request, sender.clone(), answer.clone()));
                     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                     drop(tokio::spawn(connection));
                 }
@@ -79,13 +85,14 @@ impl Collector {
 async fn take(
     request: Request<Incoming>,
     sender: mpsc::Sender<ExportTraceServiceRequest>,
-) -> Result<Response<Empty<Bytes>>, Infallible> {
+    answer: Bytes,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     assert_eq!(request.uri().path(), "/v1/traces");
     assert_eq!(request.headers()["content-type"], "application/x-protobuf");
     let body = request.into_body().collect().await.unwrap().to_bytes();
     // The test may have ended before the server.
     let _ = sender.send(ExportTraceServiceRequest::decode(body).unwrap());
-    Ok(Response::new(Empty::new()))
+    Ok(Response::new(Full::new(answer)))
 }
 
 fn spans(export: ExportTraceServiceRequest) -> Vec<Span> {

@@ -2,7 +2,11 @@
 
 use std::process::Command;
 
-use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse},
+    trace::v1::{span::SpanKind, status::StatusCode},
+};
+use prost::Message;
 use tonic::Code;
 
 use crate::{
@@ -115,6 +119,34 @@ async fn a_call_that_ends_in_the_drain_has_its_span_sent() {
     let spans = collector.rest();
     assert_eq!(spans.len(), 2, "{spans:?}");
     assert_eq!(hex(&of_kind(&spans, SpanKind::Server).parent_span_id), SPAN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_that_a_collector_takes_and_refuses_are_counted_as_lost() {
+    let partial_success =
+        ExportTracePartialSuccess { rejected_spans: 1, error_message: "one too many".into() };
+    let one = ExportTraceServiceResponse { partial_success: Some(partial_success) }.encode_to_vec();
+    // The last is no collector, though it says 200 to everything.
+    for (answer, each_export) in [(one, 1), (b"<!doctype html>".to_vec(), usize::MAX)] {
+        let collector = Collector::answering(answer);
+        let server = start(&collector, &[], &[]);
+        let caller = Caller::connect(server.grpc_addr).await;
+        caller.call(GET_USER, &[("traceparent", &traceparent(true))]).await;
+        let count = |outcome: &str| {
+            let page = ask(server.admin_addr, "GET /metrics").body;
+            let start = format!("user_service_trace_spans_total{{outcome=\"{outcome}\"}} ");
+            page.lines().find_map(|line| line.strip_prefix(&start)).unwrap().parse::<usize>().unwrap()
+        };
+        // Two spans, in one export or in two.
+        let mut refused = 0;
+        let mut sent = 0;
+        while sent < 2 {
+            let spans = collector.spans(1).1.len();
+            (sent, refused) = (sent + spans, refused + each_export.min(spans));
+        }
+        until(|| (count("sent") + count("failed") == 2).then_some(())).await;
+        assert_eq!((count("sent"), count("failed"), count("dropped")), (2 - refused, refused, 0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

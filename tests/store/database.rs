@@ -27,7 +27,7 @@ const NOBODY: u32 = 65_534;
 
 /// Ends the server with the signal that it is told, or when whoever started it is
 /// gone, however that went; then nobody needs the data any more.
-const KEEPER: &str = r#"
+pub const KEEPER: &str = r#"
     dir=$1; shift; "$@" & pid=$!
     if read -r signal; then
         kill -"$signal" $pid; wait $pid
@@ -49,6 +49,10 @@ pub fn shared() -> &'static Database {
     SHARED.get_or_init(Database::start)
 }
 
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 fn binary(name: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<_> =
@@ -57,7 +61,7 @@ fn binary(name: &str) -> PathBuf {
     found.pop().unwrap_or_else(|| name.into())
 }
 
-fn command(program: &Path, dir: &Path) -> Command {
+pub fn command(program: &Path, dir: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(dir);
     give(dir);
@@ -98,12 +102,44 @@ impl Database {
             .output()
             .expect("initdb is there: tools/packages.sh installs it");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         prepare(dir.path());
         let settings = settings.iter().flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]).collect();
-        let mut database = Self { dir, port, settings, keeper: None };
+        let mut database = Self { dir, port: free_port(), settings, keeper: None };
         database.run();
         database
+    }
+
+    /// A standby that this one streams to, and waits for at each commit from now on.
+    pub async fn standby(&self) -> Self {
+        let dir = tempfile::tempdir_in(env::temp_dir()).unwrap();
+        let from = format!("host=127.0.0.1 port={} user=tests", self.port);
+        let copied = command(&binary("pg_basebackup"), dir.path())
+            .args(["--pgdata=data", "--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-d", &from])
+            .output()
+            .unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        let mut standby = Self { dir, port: free_port(), settings: Vec::new(), keeper: None };
+        standby.run();
+        self.wait_at_commits_for("*").await;
+        let client = self.client("postgres").await;
+        let until = Instant::now() + PATIENCE;
+        let synchronous = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
+        while client.query(synchronous, &[]).await.unwrap().is_empty() {
+            assert!(Instant::now() < until, "the standby does not follow");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        standby
+    }
+
+    /// Has each commit wait for standbys of this name; for nobody where it is empty.
+    pub async fn wait_at_commits_for(&self, standbys: &str) {
+        let client = self.client("postgres").await;
+        // Changing it is no commit, so this waits for nobody.
+        client
+            .batch_execute(&format!("ALTER SYSTEM SET synchronous_standby_names = '{standbys}'"))
+            .await
+            .unwrap();
+        client.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
     }
 
     /// Starts the server on its data and its port, and waits until it answers.

@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
 mod batches;
+mod bouncer;
 mod child;
+mod crowd;
+mod crowds;
 mod database;
 mod disk;
 mod file;
@@ -19,8 +22,10 @@ mod proxy;
 mod queue;
 mod repeats;
 mod replicas;
+mod revisions;
 mod secure;
 mod served;
+mod standby;
 mod stores;
 mod strace;
 #[path = "../support/mod.rs"]
@@ -34,6 +39,7 @@ macro_rules! suite {
         suite!(memory: $($($module::$rule)+)+);
         suite!(sqlite: $($($module::$rule)+)+);
         suite!(postgres: $($($module::$rule)+)+);
+        suite!(postgres_behind_a_pooler: $($($module::$rule)+)+);
     };
     ($store:ident: $($module:ident::$rule:ident)+) => {
         mod $store {

@@ -1,8 +1,11 @@
 //! What stands between a store and its database, and can be told to fail.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -13,6 +16,7 @@ use tokio::{
     },
     sync::watch,
     task::JoinHandle,
+    time,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub enum Plan {
     Forward,
     /// Accept, and pass nothing on.
     Silence,
+    /// Pass on what is asked for only after a while.
+    Slow(Duration),
     /// Cut the next connection that commits before its commit gets through.
     CutBeforeCommit,
     /// Cut it when the database has committed, before anybody learns of that.
@@ -69,7 +75,10 @@ async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: &watch::Send
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let _ = plan.subscribe().wait_for(|plan| *plan != Plan::Silence).await;
         let now = *plan.borrow();
-        if now != Plan::Forward && holds_commit(&buffer[..read]) {
+        if let Plan::Slow(wait) = now {
+            time::sleep(wait).await;
+        }
+        if matches!(now, Plan::CutBeforeCommit | Plan::CutAfterCommit) && holds_commit(&buffer[..read]) {
             plan.send_replace(Plan::Forward);
             if now == Plan::CutBeforeCommit {
                 return;

@@ -13,7 +13,7 @@ use user_service::{
     store,
 };
 
-use crate::database;
+use crate::{bouncer, database};
 
 /// A store, and the directory that it may use.
 pub struct Opened {
@@ -35,6 +35,14 @@ pub fn sqlite() -> Opened {
 pub fn postgres() -> Opened {
     block_in_place(|| {
         let config = Handle::current().block_on(database::shared().fresh());
+        Opened { store: store::open(&config).unwrap(), _dir: None }
+    })
+}
+
+/// The same, where transactions take turns on the connections of a pooler.
+pub fn postgres_behind_a_pooler() -> Opened {
+    block_in_place(|| {
+        let config = Handle::current().block_on(bouncer::shared().fresh());
         Opened { store: store::open(&config).unwrap(), _dir: None }
     })
 }

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use futures_util::future;
-use tokio::time;
+use tokio::time::{self, Instant};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -80,12 +80,14 @@ pub(super) fn failed(error: tokio_postgres::Error) -> Error {
 }
 
 /// Makes one transaction of all requests. Without a failure, everything is durable.
+/// Nothing is begun after `until`, and the commit itself may take `limit`.
 pub(super) async fn commit(
     session: &Session,
     requests: &[Request],
+    until: Instant,
     limit: Duration,
 ) -> Result<Vec<Answer>, Failure> {
-    let prepared = match time::timeout(limit, prepare(session, requests, limit)).await {
+    let prepared = match time::timeout_at(until, prepare(session, requests, limit)).await {
         Ok(Ok(prepared)) => prepared,
         Ok(Err(failure)) => {
             session.rollback(limit).await;
@@ -98,7 +100,13 @@ pub(super) async fn commit(
     };
     let Prepared { batch, answers, base, open } = prepared;
     if !open {
-        return Ok(answers);
+        // What was recorded is there to be read, but perhaps not yet as durable as
+        // its commit was asked to be.
+        return if batch.recorded_count() == 0 || settle(session, limit).await {
+            Ok(answers)
+        } else {
+            Err(Failure::Refused(Error::Unavailable("the database did not confirm what it holds")))
+        };
     }
     let tag = Uuid::new_v4();
     session.forget_warnings();
@@ -283,14 +291,24 @@ async fn remember(session: &Session, batch: &Batch) -> Result<(), tokio_postgres
     session.rows(Sql::Record, &[&keys, &payloads, &ids, &revisions, &times]).await.map(drop)
 }
 
-/// Whether a transaction that was in doubt is committed. It held the counter, so
-/// once this has it, that one has ended.
+/// What became of a transaction that was in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Committed, and as durable as was asked for.
+    Durable,
+    /// Committed where it was made; a standby that it should be on may lack it.
+    Local,
+    Undone,
+}
+
+/// Finds that out. The transaction held the counter, so once this has it, that one
+/// has ended.
 pub(super) async fn look(
     session: &Session,
     first: Revision,
     tag: Uuid,
     limit: Duration,
-) -> Result<bool, Error> {
+) -> Result<Outcome, Error> {
     let work = async {
         let (begun, locked) = future::join(session.begin(limit), session.rows(Sql::LockRevision, &[])).await;
         begun.and(locked.map(drop))?;
@@ -298,15 +316,42 @@ pub(super) async fn look(
         session.rollback(limit).await;
         row
     };
-    match time::timeout(limit, work).await {
-        Ok(Ok(row)) => rows::get(&row, 0),
+    let committed: bool = match time::timeout(limit, work).await {
+        Ok(Ok(row)) => rows::get(&row, 0)?,
         Ok(Err(error)) => {
             session.abandon();
-            Err(failed(error))
+            return Err(failed(error));
         }
         Err(_) => {
             session.abandon();
-            Err(Error::OutcomeUnknown)
+            return Err(Error::OutcomeUnknown);
         }
+    };
+    Ok(if !committed {
+        Outcome::Undone
+    } else if settle(session, limit).await {
+        Outcome::Durable
+    } else {
+        Outcome::Local
+    })
+}
+
+/// Makes sure that all that can be read is durable: a commit that comes after all
+/// of it waits for the same standbys.
+async fn settle(session: &Session, limit: Duration) -> bool {
+    session.forget_warnings();
+    let work = async {
+        let (begun, touched, committed) = future::join3(
+            session.begin(limit),
+            session.rows(Sql::Touch, &[]),
+            session.client.batch_execute("COMMIT"),
+        )
+        .await;
+        begun.and(touched.map(drop)).and(committed)
+    };
+    let settled = matches!(time::timeout(limit, work).await, Ok(Ok(()))) && !session.was_warned();
+    if !settled {
+        session.abandon();
     }
+    settled
 }

@@ -108,6 +108,8 @@ statements! {
              revision = excluded.revision, time = excluded.time";
     /// Waits until no transaction holds the counter.
     LockRevision() = "SELECT revision FROM user_service.meta FOR UPDATE";
+    /// A row of the write-ahead log, and so something to commit.
+    Touch() = "UPDATE user_service.meta SET revision = revision";
     IsCommitted(INT8, UUID) =
         "SELECT EXISTS (SELECT 1 FROM user_service.changes WHERE revision = $1 AND batch = $2)";
     /// One replica clears at a time.

@@ -14,7 +14,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    commit::{self, Failure},
+    commit::{self, Failure, Outcome},
     fault::Fault,
     link::{DISCONNECTED, Link},
     session::Param,
@@ -106,9 +106,10 @@ impl Writer {
 
     async fn answers(&self, requests: &[Request]) -> Vec<Answer> {
         let all = |error: fn() -> Error| requests.iter().map(|_| Err(error())).collect();
+        let until = Instant::now() + self.limit;
         for _ in 0..TRIES {
             let Some(session) = self.link.session() else { return all(|| DISCONNECTED) };
-            match commit::commit(&session, requests, self.limit).await {
+            match commit::commit(&session, requests, until, self.limit).await {
                 Ok(answers) => return answers,
                 Err(Failure::Again) => self.retries.increment(1),
                 Err(Failure::Refused(Error::Internal(error))) => {
@@ -123,9 +124,11 @@ impl Writer {
                 Err(Failure::Warned) => return all(|| Error::OutcomeUnknown),
                 Err(Failure::InDoubt { first, tag, answers }) => {
                     return match self.find_out(first, tag).await {
-                        Some(true) => answers,
-                        Some(false) => all(|| Error::Unavailable("the connection to the database broke")),
-                        None => all(|| Error::OutcomeUnknown),
+                        Some(Outcome::Durable) => answers,
+                        Some(Outcome::Undone) => {
+                            all(|| Error::Unavailable("the connection to the database broke"))
+                        }
+                        Some(Outcome::Local) | None => all(|| Error::OutcomeUnknown),
                     };
                 }
             }
@@ -133,16 +136,16 @@ impl Writer {
         all(|| Error::Unavailable("the transaction lost to others again and again"))
     }
 
-    /// Whether a transaction without an answer to its commit is committed, unless
-    /// that cannot be found out in time.
-    async fn find_out(&self, first: Revision, tag: Uuid) -> Option<bool> {
+    /// What became of a transaction without an answer to its commit, unless that
+    /// cannot be found out in time.
+    async fn find_out(&self, first: Revision, tag: Uuid) -> Option<Outcome> {
         let until = Instant::now() + self.limit;
         while Instant::now() < until {
             if let Some(session) = self.link.session()
-                && let Ok(committed) = commit::look(&session, first, tag, until - Instant::now()).await
+                && let Ok(outcome) = commit::look(&session, first, tag, until - Instant::now()).await
             {
-                tracing::warn!(committed, "a commit got no answer; its outcome was found out");
-                return Some(committed);
+                tracing::warn!(?outcome, "a commit got no answer; its outcome was found out");
+                return Some(outcome);
             }
             time::sleep(LOOKING).await;
         }

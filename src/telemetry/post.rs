@@ -1,0 +1,64 @@
+//! Posting spans, and reading what the collector says to that.
+//!
+//! One that answers 200 may have refused spans all the same. The SDK says so in a log
+//! line and calls it a success; here it can be counted.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
+use reqwest::blocking;
+
+/// As the specification has it where `OTEL_EXPORTER_OTLP_TIMEOUT` says nothing.
+const TIMEOUT_MS: u64 = 10_000;
+
+/// How many spans the collector has refused of those that it took last.
+pub type Refused = Arc<AtomicUsize>;
+
+/// A client for one exporter, which sends one batch after the other.
+#[derive(Debug)]
+pub struct Post {
+    client: blocking::Client,
+    refused: Refused,
+}
+
+impl Post {
+    pub fn new(refused: Refused, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let of = |name: &str| env(name).and_then(|ms| ms.parse().ok());
+        let ms = of("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT").or_else(|| of("OTEL_EXPORTER_OTLP_TIMEOUT"));
+        let timeout = Duration::from_millis(ms.unwrap_or(TIMEOUT_MS));
+        // It must not be made on a thread of an async runtime.
+        let made = thread::spawn(move || blocking::Client::builder().timeout(timeout).build()).join();
+        let client =
+            made.map_err(|_| "its making panicked".to_owned())?.map_err(|error| error.to_string())?;
+        Ok(Self { client, refused })
+    }
+}
+
+#[async_trait]
+impl HttpClient for Post {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let answer = self.client.send_bytes(request).await?;
+        if answer.status().is_success() {
+            self.refused.store(refused(answer.body()), Relaxed);
+        }
+        Ok(answer)
+    }
+}
+
+/// How many spans this answer refuses: all of them, where it is not a collector's.
+fn refused(answer: &[u8]) -> usize {
+    let Ok(answer) = ExportTraceServiceResponse::decode(answer) else { return usize::MAX };
+    answer.partial_success.map_or(0, |partly| usize::try_from(partly.rejected_spans).unwrap_or(0))
+}

@@ -1,0 +1,168 @@
+//! Crowds on three replicas, while all is well and while it is not: nothing that
+//! was acknowledged is lost, nothing is doubled, nobody reads the past.
+
+use std::{
+    env,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    task::{block_in_place, spawn_blocking},
+    time,
+};
+use user_service::store;
+
+use crate::{
+    crowd::{Crowd, Replicas, stored},
+    database::{Database, name},
+    proxy::{Plan, Proxy},
+    revisions::{self, Event, Seen},
+};
+
+const REPLICAS: usize = 3;
+
+/// How soon after the database the service has to be back.
+const BACK: Duration = Duration::from_secs(5);
+
+/// How long a phase takes: longer where `CROWD_SECONDS` asks for it.
+fn phase(seconds: u64) -> Duration {
+    Duration::from_secs(env::var("CROWD_SECONDS").map_or(seconds, |long| long.parse().expect("seconds")))
+}
+
+fn url(port: impl std::fmt::Display, name: &str) -> String {
+    format!("postgres://tests@127.0.0.1:{port}/{name}?sslmode=disable")
+}
+
+fn count(events: &[Event], which: fn(&Seen) -> bool) -> usize {
+    events.iter().filter(|event| which(&event.seen)).count()
+}
+
+/// What does not fit together of what a crowd saw and what is stored in the end.
+async fn judge(server: &Database, name: &str, events: &[Event]) -> Vec<String> {
+    let (log, users) = stored(&server.client(name).await).await;
+    let [wrote, read] =
+        [|seen: &Seen| matches!(seen, Seen::Wrote { .. }), |seen: &Seen| matches!(seen, Seen::Read(_))]
+            .map(|which| count(events, which));
+    let unknown = count(events, |seen| matches!(seen, Seen::Unknown | Seen::UnknownDelete { .. }));
+    println!("{wrote} writes, {read} reads, {unknown} unknown outcomes, {} revisions", log.len());
+    assert!(wrote > 100 && read > 100, "{wrote} writes and {read} reads are too few");
+    revisions::check(&log, &users, events)
+}
+
+fn assert_right(wrong: &[String]) {
+    assert!(wrong.is_empty(), "{} are wrong, such as {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
+}
+
+async fn back(replicas: &Replicas, what: &str) {
+    let took = replicas.recovered().await;
+    println!("back {took:?} after {what}");
+    assert!(took < BACK, "the service is back {took:?} after {what}");
+    // So that there is something to lose the next time.
+    time::sleep(Duration::from_millis(700)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_on_three_replicas_agrees_with_the_order_of_revisions() {
+    let server = block_in_place(Database::start);
+    let name = name(&server.fresh().await);
+    let replicas = Replicas::start(&url(server.port, &name), REPLICAS);
+    let crowd = Crowd::start(&replicas);
+    time::sleep(phase(8)).await;
+    let events = crowd.stop().await;
+    let unknown = count(&events, |seen| matches!(seen, Seen::Unknown | Seen::UnknownDelete { .. }));
+    assert_eq!(unknown, 0, "nothing failed, so everybody knows");
+    assert_right(&judge(&server, &name, &events).await);
+}
+
+/// The counter as a sequence: revisions are unique, but not in commit order.
+const SEQUENCE: &str = "
+    SET search_path = user_service;
+    CREATE SEQUENCE counter MINVALUE 0 START 0;
+    ALTER TABLE meta RENAME TO truth;
+    CREATE FUNCTION now() RETURNS TABLE (schema_version integer, store_id uuid, revision bigint)
+        LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY SELECT t.schema_version, t.store_id, c.last_value
+        FROM user_service.truth t, user_service.counter c; END $$;
+    CREATE VIEW meta AS SELECT * FROM user_service.now();
+    CREATE FUNCTION move() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM pg_advisory_lock(1);
+        NEW.revision := NEW.revision - OLD.revision + last_value FROM user_service.counter;
+        PERFORM setval('user_service.counter', NEW.revision);
+        PERFORM pg_advisory_unlock(1);
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER move INSTEAD OF UPDATE ON meta FOR EACH ROW EXECUTE FUNCTION move()";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sequence_in_place_of_the_counter_is_caught() {
+    let server = block_in_place(Database::start);
+    let config = server.fresh().await;
+    let name = name(&config);
+    spawn_blocking(move || store::migrate(&config).unwrap()).await.unwrap();
+    server.client(&name).await.batch_execute(SEQUENCE).await.unwrap();
+    let replicas = Replicas::start(&url(server.port, &name), REPLICAS);
+    let crowd = Crowd::start(&replicas);
+    time::sleep(Duration::from_secs(3)).await;
+    let events = crowd.stop().await;
+    let wrong = judge(&server, &name, &events).await;
+    let late = |wrong: &&String| wrong.starts_with("order") || wrong.starts_with("read");
+    assert!(wrong.iter().any(|wrong| late(&wrong)), "nobody saw the past: {wrong:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_loses_nothing_when_replicas_connections_and_database_fail() {
+    let mut server = block_in_place(Database::start);
+    let name = name(&server.fresh().await);
+    let proxy = Proxy::start(server.port).await;
+    let replicas = Replicas::start(&url(proxy.port, &name), REPLICAS);
+    let crowd = Crowd::start(&replicas);
+    time::sleep(phase(1)).await;
+
+    let killed = Arc::clone(&replicas);
+    spawn_blocking(move || killed.replace(1)).await.unwrap();
+    back(&replicas, "a replica was killed").await;
+
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+    assert!(!server.client("postgres").await.query(cut, &[&name]).await.unwrap().is_empty());
+    back(&replicas, "connections were cut").await;
+
+    proxy.plan.send_replace(Plan::Silence);
+    time::sleep(phase(5)).await;
+    proxy.plan.send_replace(Plan::Forward);
+    back(&replicas, "the database said nothing").await;
+
+    proxy.plan.send_replace(Plan::Slow(Duration::from_millis(200)));
+    time::sleep(phase(3)).await;
+    proxy.plan.send_replace(Plan::Forward);
+    back(&replicas, "the database was slow").await;
+
+    for signal in ["INT", "QUIT"] {
+        block_in_place(|| server.stop(signal));
+        time::sleep(phase(1)).await;
+        block_in_place(|| server.run());
+        back(&replicas, "the database restarted").await;
+    }
+    time::sleep(phase(1)).await;
+    let events = crowd.stop().await;
+    assert_right(&judge(&server, &name, &events).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_loses_nothing_when_the_database_fails_over() {
+    let mut primary = block_in_place(Database::start);
+    let name = name(&primary.fresh().await);
+    let standby = primary.standby().await;
+    let hosts = format!("{},127.0.0.1:{}", primary.port, standby.port);
+    let replicas = Replicas::start(&(url(hosts, &name) + "&target_session_attrs=read-write"), REPLICAS);
+    let crowd = Crowd::start(&replicas);
+    time::sleep(phase(2)).await;
+    block_in_place(|| primary.stop("QUIT"));
+    let begun = Instant::now();
+    let promoted = standby.client("postgres").await.query_one("SELECT pg_promote()", &[]).await.unwrap();
+    assert!(promoted.get::<_, bool>(0));
+    println!("promoted within {:?}", begun.elapsed());
+    back(&replicas, "a failover").await;
+    time::sleep(phase(2)).await;
+    let events = crowd.stop().await;
+    assert_right(&judge(&standby, &name, &events).await);
+}
