@@ -119,8 +119,8 @@ class Everywhere(unittest.TestCase):
         anchors = {heading.lower().replace(" ", "-") for heading in headings}
         for rule in RULES:
             if "alert" in rule:
-                page, anchor = rule["annotations"]["runbook_url"].split("#")
-                self.assertTrue(page.endswith("/docs/OPERATIONS.md"), page)
+                page, anchor = rule["annotations"]["runbook"].split("#")
+                self.assertEqual(page, "docs/OPERATIONS.md")
                 self.assertIn(anchor, anchors, rule["alert"])
                 self.assertIn(rule["labels"]["severity"], {"critical", "warning", "info"})
 

@@ -1,5 +1,6 @@
-"""Writes the board of Grafana and the rules of Prometheus into deploy/; with
---check it writes nothing, and fails where what is there is stale."""
+"""Writes the board of Grafana and the rules of Prometheus into deploy/, and into the
+chart, since Helm reads no file outside of it; with --check it writes nothing, and
+fails where what is there is stale."""
 
 import json
 import pathlib
@@ -11,7 +12,9 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 import rules
 from board import board
 
-DEPLOY = pathlib.Path(__file__).resolve().parents[2] / "deploy"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+CHART = ROOT / "helm" / "user-service" / "files"
 HEAD = "# Written by `make dashboards` from tools/dashboards; changes belong there.\n"
 
 
@@ -35,14 +38,14 @@ def files() -> dict[pathlib.Path, str]:
     for name, content in rules.files().items():
         dumped = yaml.dump(content, Dumper=yaml.SafeDumper, sort_keys=False, width=110)
         made[DEPLOY / "prometheus" / name] = HEAD + dumped
-    return made
+    return made | {CHART / path.name: content for path, content in made.items()}
 
 
 def main() -> None:
     stale = [path for path, content in files().items() if not path.exists() or path.read_text() != content]
     for path in stale:
         if "--check" in sys.argv[1:]:
-            sys.exit(f"{path.relative_to(DEPLOY.parent)} is stale: run `make dashboards`")
+            sys.exit(f"{path.relative_to(ROOT)} is stale: run `make dashboards`")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(files()[path])
 

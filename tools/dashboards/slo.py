@@ -3,8 +3,9 @@
 # As the chart's monitor names it; rules look at no other job, since many of the
 # names they read are those of every gRPC service.
 JOB = "user-service"
-# Where you publish docs/; a name that nobody can have until you do.
-RUNBOOKS = "https://user-service.invalid/docs/OPERATIONS.md"
+# Where the repository is published, such as https://git.example.com/user-service/blob/main:
+# alerts then have a `runbook_url`. Without it they name the page in the repository.
+PUBLISHED = ""
 
 OBJECTIVE = 0.999
 BUDGET = round(1 - OBJECTIVE, 6)

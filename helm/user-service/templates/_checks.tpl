@@ -2,8 +2,8 @@
 {{- define "user-service.checks" -}}
 {{- $type := .Values.store.type }}
 {{- $many := eq (include "user-service.many" .) "true" }}
-{{- if not (has $type (list "sqlite" "memory")) }}
-{{- fail (printf "store.type is %q: it must be sqlite or memory" $type) }}
+{{- if not (has $type (list "sqlite" "memory" "postgres")) }}
+{{- fail (printf "store.type is %q: it must be sqlite, memory or postgres" $type) }}
 {{- end }}
 {{- if and $many (eq $type "sqlite") }}
 {{- fail "store.type sqlite has one writer: set replicaCount to 1 or 0 and autoscaling.enabled to false" }}
@@ -11,9 +11,15 @@
 {{- if and $many (eq $type "memory") (not .Values.store.memory.independentReplicas) }}
 {{- fail "store.type memory keeps users apart in each replica: set replicaCount to 1 and autoscaling.enabled to false, or accept that with store.memory.independentReplicas" }}
 {{- end }}
-{{- range list "grpc_addr" "admin_addr" "store_url" }}
+{{- if eq $type "postgres" }}
+{{- include "user-service.checks.login" (list . "store.postgres" .Values.store.postgres) }}
+{{- if .Values.store.postgres.migration.job }}
+{{- include "user-service.checks.login" (list . "store.postgres.migration" (include "user-service.database.migration" . | fromJson)) }}
+{{- end }}
+{{- end }}
+{{- range list "grpc_addr" "admin_addr" "store_url" "store_password_file" "store_ca_file" }}
 {{- if hasKey $.Values.config . }}
-{{- fail (printf "config.%s belongs to the chart: probes, Services and volumes follow from it" .) }}
+{{- fail (printf "config.%s belongs to the chart: probes, Services, volumes and secrets follow from it" .) }}
 {{- end }}
 {{- end }}
 {{- range .Values.extraEnv }}
@@ -39,6 +45,27 @@
 {{- end }}
 {{- if and .Values.grpcRoute.enabled (not .Values.grpcRoute.parentRefs) }}
 {{- fail "grpcRoute.enabled needs a Gateway in grpcRoute.parentRefs" }}
+{{- end }}
+{{- end }}
+
+{{/* A login to PostgreSQL: (list $ path login). */}}
+{{- define "user-service.checks.login" -}}
+{{- $path := index . 1 }}
+{{- $ca := (index . 0).Values.store.postgres.caSecret.name }}
+{{- with index . 2 }}
+{{- $secret := .existingSecret }}
+{{- if eq (empty .url) (empty $secret.urlKey) }}
+{{- fail (printf "%s needs the database either in url or in the Secret, under existingSecret.urlKey" $path) }}
+{{- end }}
+{{- if and (or $secret.urlKey $secret.passwordKey) (not $secret.name) }}
+{{- fail (printf "%s.existingSecret has keys and no name" $path) }}
+{{- end }}
+{{- if regexMatch "^[^/]*//[^/?@]*:[^/?@]*@|[?&]password=" .url }}
+{{- fail (printf "%s.url holds a password: put it, or the whole URL, into a Secret that existingSecret names" $path) }}
+{{- end }}
+{{- if and (regexMatch "[?&]sslmode=verify-" .url) (not $ca) }}
+{{- fail (printf "%s.url asks for a verified certificate: name the authorities in store.postgres.caSecret" $path) }}
+{{- end }}
 {{- end }}
 {{- end }}
 

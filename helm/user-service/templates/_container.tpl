@@ -15,6 +15,9 @@ env:
   - name: OTEL_RESOURCE_ATTRIBUTES
     value: >-
       service.instance.id=$(POD_NAMESPACE).$(POD_NAME).user-service,k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),k8s.node.name=$(NODE_NAME),k8s.container.name=user-service
+  {{- if eq .Values.store.type "postgres" }}
+  {{- include "user-service.database.env" (list . .Values.store.postgres) | nindent 2 }}
+  {{- end }}
   {{- with .Values.tracing.endpoint }}
   - name: OTEL_EXPORTER_OTLP_ENDPOINT
     value: {{ . | quote }}
@@ -56,5 +59,10 @@ volumeMounts:
   {{- if eq .Values.store.type "sqlite" }}
   - name: data
     mountPath: /data
+  {{- end }}
+  {{- if and (eq .Values.store.type "postgres") (include "user-service.database.volume" (list . .Values.store.postgres)) }}
+  - name: database
+    mountPath: /run/secrets/database
+    readOnly: true
   {{- end }}
 {{- end }}

@@ -4,6 +4,11 @@ metadata:
   annotations:
     # Of the settings alone: a new label restarts nothing.
     checksum/config: {{ include "user-service.settings" . | sha256sum }}
+    {{- if eq .Values.store.type "postgres" }}
+    {{- with include "user-service.database.version" . }}
+    checksum/database: {{ . | quote }}
+    {{- end }}
+    {{- end }}
     kubectl.kubernetes.io/default-container: user-service
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
@@ -64,4 +69,7 @@ spec:
     - name: tmp
       emptyDir:
         sizeLimit: 64Mi
+    {{- if eq .Values.store.type "postgres" }}
+    {{- include "user-service.database.volume" (list . .Values.store.postgres) | nindent 4 }}
+    {{- end }}
 {{- end }}

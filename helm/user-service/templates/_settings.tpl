@@ -2,7 +2,9 @@
 {{- define "user-service.settings" -}}
 grpc_addr = "[::]:50051"
 admin_addr = "[::]:9464"
-store_url = {{ eq .Values.store.type "sqlite" | ternary "sqlite:/data/user-service.db" "memory:" | quote }}
+{{- with get (dict "sqlite" "sqlite:/data/user-service.db" "memory" "memory:") .Values.store.type }}
+store_url = {{ . | quote }}
+{{- end }}
 {{- range $key, $value := .Values.config }}
 {{- if not (kindIs "invalid" $value) }}
 {{ $key }} = {{ toRawJson $value }}

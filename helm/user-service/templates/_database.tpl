@@ -1,0 +1,72 @@
+{{/*
+A login to PostgreSQL is a map with `url` and `existingSecret`: store.postgres is the
+service's, and its `migration` the one that may change the schema.
+*/}}
+
+{{/* The environment of a login: (list $ login). The URL may hold a password, so it never stands in the ConfigMap. */}}
+{{- define "user-service.database.env" -}}
+{{- $login := index . 1 -}}
+{{- with index . 0 -}}
+- name: USERSVC_STORE_URL
+  {{- if $login.url }}
+  value: {{ $login.url | quote }}
+  {{- else }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $login.existingSecret.name | quote }}
+      key: {{ $login.existingSecret.urlKey | quote }}
+  {{- end }}
+{{- if $login.existingSecret.passwordKey }}
+- name: USERSVC_STORE_PASSWORD_FILE
+  value: /run/secrets/database/password
+{{- end }}
+{{- if .Values.store.postgres.caSecret.name }}
+- name: USERSVC_STORE_CA_FILE
+  value: /run/secrets/database/ca.crt
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The files of a login, as the one item of a list of volumes; nothing where there are none: (list $ login). */}}
+{{- define "user-service.database.volume" -}}
+{{- $login := (index . 1).existingSecret -}}
+{{- with (index . 0).Values.store.postgres.caSecret -}}
+{{- if or $login.passwordKey .name -}}
+- name: database
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- if $login.passwordKey }}
+      - secret:
+          name: {{ $login.name | quote }}
+          items:
+            - key: {{ $login.passwordKey | quote }}
+              path: password
+      {{- end }}
+      {{- if .name }}
+      - secret:
+          name: {{ .name | quote }}
+          items:
+            - key: {{ .key | quote }}
+              path: ca.crt
+      {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The login of the migration, which is the service's where none is given. */}}
+{{- define "user-service.database.migration" -}}
+{{- with .Values.store.postgres -}}
+{{- $own := or .migration.url .migration.existingSecret.name }}
+{{- empty $own | ternary (pick . "url" "existingSecret") .migration | toJson }}
+{{- end }}
+{{- end }}
+
+{{/* The version of the Secret that the URL is read from, since a pod reads it only at its start; nothing where Helm asks no cluster. */}}
+{{- define "user-service.database.version" -}}
+{{- with .Values.store.postgres.existingSecret }}
+{{- if .urlKey }}
+{{- dig "metadata" "resourceVersion" "" (lookup "v1" "Secret" $.Release.Namespace .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
