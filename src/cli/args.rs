@@ -12,6 +12,7 @@ use crate::config::{Config, Inputs, KEYS, Key, Loaded, Problems};
 pub enum Command {
     Serve(Config),
     Migrate(Config),
+    Purge(Config),
     Config(Loaded),
     Check(Check),
     Smoke(Smoke),
@@ -60,6 +61,7 @@ pub fn parse(
         Some(("check", matches)) => Ok(Command::Check(check(matches))),
         Some(("smoke", matches)) => Ok(Command::Smoke(smoke(matches))),
         Some(("migrate", matches)) => Ok(Command::Migrate(load(matches)?.config)),
+        Some(("purge", matches)) => Ok(Command::Purge(load(matches)?.config)),
         Some(("config", matches)) => Ok(Command::Config(load(matches)?)),
         Some((_, matches)) => Ok(Command::Serve(load(matches)?.config)),
         None => Ok(Command::Serve(load(&matches)?.config)),
@@ -98,6 +100,7 @@ fn program() -> clap::Command {
                 .arg(millis("timeout-ms", "10000", "How long each step may take")),
         )
         .subcommand(configured("migrate", "Bring the store to this version's schema"))
+        .subcommand(configured("purge", "Erase deleted users' names and addresses from the change log"))
         .subcommand(configured("config", "Print the configuration in effect, each value with its source"))
 }
 

@@ -36,6 +36,7 @@ pub fn run(
     match parse(args, env.clone()) {
         Ok(Command::Serve(config)) => serve(config, &env),
         Ok(Command::Migrate(config)) => migrate(&config),
+        Ok(Command::Purge(config)) => purge(&config),
         Ok(Command::Config(loaded)) => {
             client::say(loaded.to_toml().trim_end());
             ExitCode::SUCCESS
@@ -75,6 +76,16 @@ fn serve(config: Config, env: &HashMap<OsString, OsString>) -> ExitCode {
 fn migrate(config: &Config) -> ExitCode {
     match store::migrate(config) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(FAILURE, &error),
+    }
+}
+
+fn purge(config: &Config) -> ExitCode {
+    match store::purge(config) {
+        Ok(erased) => {
+            client::say(format!("{erased} changes of deleted users were erased"));
+            ExitCode::SUCCESS
+        }
         Err(error) => failed(FAILURE, &error),
     }
 }

@@ -54,3 +54,14 @@ pub fn migrate(config: &Config) -> Result<(), OpenError> {
         StoreUrl::Sqlite(path) => sqlite::migrate(path),
     }
 }
+
+/// Erases what the change log says of users who were deleted since, and returns in
+/// how many changes. What is left of such a change is that the user is gone: revisions
+/// stay without a gap, and whoever watches from before gets to the same users.
+pub fn purge(config: &Config) -> Result<u64, OpenError> {
+    match &config.store_url {
+        StoreUrl::Memory => Ok(0),
+        StoreUrl::Postgres(url) => postgres::purge(url, config),
+        StoreUrl::Sqlite(path) => sqlite::purge(path),
+    }
+}

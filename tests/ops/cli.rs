@@ -58,6 +58,7 @@ fn help_and_version_are_printed() {
         "check",
         "smoke",
         "migrate",
+        "purge",
         "--drain-timeout-ms <MS>",
         "[default: 20000]",
         "USERSVC_CONFIG",
@@ -88,7 +89,7 @@ fn a_wrong_configuration_ends_with_64_and_every_error() {
     let cli = Cli::new();
     fs::write(cli.path().join("users.toml"), "call_log = true\nstore = \"memory:\"\n").unwrap();
     let args = ["--config", "users.toml", "--store-queue", "0"];
-    for command in [&[][..], &["serve"], &["migrate"], &["config"]] {
+    for command in [&[][..], &["serve"], &["migrate"], &["purge"], &["config"]] {
         let args = [command, &args].concat();
         let refused =
             cli.run_with(&args, &[("USERSVC_GRPC_ADR", "127.0.0.1:0"), ("USERSVC_CALL_LOG", "yes")]);

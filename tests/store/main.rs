@@ -10,6 +10,7 @@ mod crowd;
 mod crowds;
 mod database;
 mod disk;
+mod erasure;
 mod file;
 mod history;
 mod imports;

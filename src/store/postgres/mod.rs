@@ -38,6 +38,7 @@ pub use fault::Fault;
 use self::{
     link::{DISCONNECTED, Link, Target},
     readers::Readers,
+    session::Session,
     sql::Sql,
     writer::{Request, Writer},
 };
@@ -81,14 +82,24 @@ pub(super) struct PostgresStore {
 /// Brings the schema up to date. Blocks.
 pub(super) fn migrate(url: &PostgresUrl, config: &Config) -> Result<(), OpenError> {
     let target = target(url, config)?;
-    let migrated = async { first_connection(&target, url).await };
+    block_on(first_connection(&target, url, schema::bring_up_to_date))
+}
+
+/// Erases deleted users from the change log; how many changes. Blocks.
+pub(super) fn purge(url: &PostgresUrl, config: &Config) -> Result<u64, OpenError> {
+    migrate(url, config)?;
+    let target = target(url, config)?;
+    block_on(first_connection(&target, url, schema::purge))
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, OpenError>>) -> Result<T, OpenError> {
     match Handle::try_current() {
-        Ok(handle) => handle.block_on(migrated),
+        Ok(handle) => handle.block_on(work),
         Err(_) => runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(OpenError::Thread)?
-            .block_on(migrated),
+            .block_on(work),
     }
 }
 
@@ -96,19 +107,21 @@ fn target(url: &PostgresUrl, config: &Config) -> Result<Target, OpenError> {
     Target::new(url, config).map_err(|bad| OpenError::Certificates(bad.0))
 }
 
-/// Connects, waiting a little for a database that is not there yet, and sees to
-/// the schema.
-async fn first_connection(target: &Target, url: &PostgresUrl) -> Result<(), OpenError> {
+/// Connects, waiting a little for a database that is not there yet, and does
+/// something there.
+async fn first_connection<T>(
+    target: &Target,
+    url: &PostgresUrl,
+    work: impl AsyncFn(&Session, &str) -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
     let place = url.to_string();
     let until = Instant::now() + PATIENCE;
     loop {
         let plain = target.without_statements();
-        let checked = plain.with(|session| {
-            let place = &place;
-            async move { schema::bring_up_to_date(&session, place).await }
-        });
-        let fault = match checked.await {
-            Ok(Some(checked)) => return checked,
+        let (work, place_of_it) = (&work, &place);
+        let done = plain.with(|session| async move { work(&session, place_of_it).await });
+        let fault = match done.await {
+            Ok(Some(done)) => return done,
             Ok(None) => Fault::Silent,
             Err(fault) => fault,
         };

@@ -66,3 +66,22 @@ async fn version(session: &Session) -> Result<usize, tokio_postgres::Error> {
     let version: i32 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
     Ok(usize::try_from(version).unwrap_or(0))
 }
+
+/// Makes deletions of all changes to users before their last deletion; how many.
+pub(super) async fn purge(session: &Session, place: &str) -> Result<u64, OpenError> {
+    let purge = "WITH purged AS (
+        UPDATE user_service.changes SET kind = 3, name = NULL, email = NULL, age = NULL,
+            create_time = NULL, update_time = NULL
+        FROM (SELECT id, max(revision) AS last FROM user_service.changes WHERE kind = 3 GROUP BY id) gone
+        WHERE changes.id = gone.id AND changes.revision < gone.last AND changes.email IS NOT NULL
+        RETURNING 1)
+        SELECT count(*) FROM purged";
+    let purged = async {
+        let rows = session.client.query_typed(purge, &[]).await?;
+        rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0))
+    };
+    match purged.await {
+        Ok(count) => Ok(count.cast_unsigned()),
+        Err(error) => Err(OpenError::Postgres { place: place.into(), source: Fault::Sql(error) }),
+    }
+}

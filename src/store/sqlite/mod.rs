@@ -81,6 +81,14 @@ pub(super) fn migrate(path: &Path) -> Result<(), OpenError> {
     schema::open_writer(&path).map(drop)
 }
 
+/// Erases deleted users from the change log, and so from the file; how many changes.
+pub(super) fn purge(path: &Path) -> Result<u64, OpenError> {
+    let path = schema::absolute(path)?;
+    let _lock = schema::lock(&path)?;
+    let connection = schema::open_writer(&path)?;
+    schema::purge(&connection).map_err(|source| OpenError::Sqlite { path, source })
+}
+
 impl SqliteStore {
     pub fn open(path: &Path, config: &Config) -> Result<Self, OpenError> {
         let path = schema::absolute(path)?;

@@ -1,0 +1,120 @@
+//! What is left of users who are deleted: at once nothing but in the change log,
+//! and after a purge nothing at all.
+
+use std::{fs, path::Path, process::Command, sync::Arc};
+
+use rusqlite::Connection;
+use tokio::task::block_in_place;
+use user_service::{
+    domain::{Change, Deadline, Event, Patch, Store},
+    store,
+};
+
+use crate::{
+    database::{name, shared},
+    stores::{at, create, delete, email, fields, id, repeatable, stored, write},
+};
+
+/// In every name and address that is to go away.
+const MARK: &str = "xmarkx";
+
+/// A user who comes, changes, goes, and comes again as somebody else; and one who is
+/// only deleted.
+async fn come_and_go(store: &Arc<dyn Store>) {
+    let marked = |user: &str, local: &str| Change::Create { id: id(user), fields: fields(MARK, local) };
+    let first = repeatable(marked("one", "first-xmarkx"), 1, MARK);
+    store.write(first, Deadline::NONE).await.unwrap();
+    let patch = Patch { email: Some(email("second-xmarkx")), ..Patch::default() };
+    stored(store, Change::Update { id: id("one"), patch, etag: None }).await;
+    stored(store, marked("two", "third-xmarkx")).await;
+    for user in ["one", "two"] {
+        write(store, delete(user)).await.unwrap();
+    }
+    stored(store, create("one")).await;
+}
+
+fn purge(url: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+    let done = command.args(["purge", "--store-url", url]).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// Whoever reads the log from its beginning finds each revision, and in the end the
+/// users that there are.
+async fn assert_log_adds_up(store: &Arc<dyn Store>) {
+    let entries = store.changes(0, 100, Deadline::NONE).await.unwrap();
+    let revisions: Vec<_> = entries.iter().map(|entry| entry.point.revision).collect();
+    assert_eq!(revisions, [1, 2, 3, 4, 5, 6]);
+    let gone = entries.iter().filter(|entry| matches!(entry.event, Event::Deleted(_)));
+    assert_eq!(gone.count(), 5, "{entries:?}");
+    // What was recorded of a write is no reason to fail it.
+    let again = repeatable(Change::Create { id: id("one"), fields: fields(MARK, "first-xmarkx") }, 1, MARK);
+    assert_eq!(store.write(again, Deadline::NONE).await.unwrap().user, Some(stored_one(store).await));
+}
+
+async fn stored_one(store: &Arc<dyn Store>) -> user_service::domain::User {
+    crate::stores::get(store, "one").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleted_users_leave_every_table_of_the_database() {
+    let server = block_in_place(shared);
+    let config = server.fresh().await;
+    let store = block_in_place(|| store::open(&config)).unwrap();
+    come_and_go(&store).await;
+    let client = server.client(&name(&config)).await;
+    let tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'user_service'::regnamespace
+                  AND relkind = 'r' ORDER BY 1";
+    let tables: Vec<String> = client.query(tables, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(tables.len() >= 4, "{tables:?}");
+    let marked = async || {
+        let mut marked = Vec::new();
+        for table in &tables {
+            let any = format!("SELECT 1 FROM user_service.{table} t WHERE t::text LIKE '%{MARK}%'");
+            if !client.query(&any, &[]).await.unwrap().is_empty() {
+                marked.push(table.clone());
+            }
+        }
+        marked
+    };
+    assert_eq!(marked().await, ["changes"]);
+    let url = format!("postgres://tests@127.0.0.1:{}/{}?sslmode=disable", server.port, name(&config));
+    for erased in [3, 0] {
+        let said = block_in_place(|| purge(&url));
+        assert_eq!(said, format!("{erased} changes of deleted users were erased\n"));
+    }
+    assert!(marked().await.is_empty());
+    assert_log_adds_up(&store).await;
+    store.close().await;
+}
+
+fn files_with_mark(dir: &Path) -> Vec<String> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let marked = files.filter(|file| {
+        fs::read(file.path()).unwrap().windows(MARK.len()).any(|bytes| bytes == MARK.as_bytes())
+    });
+    marked.map(|file| file.file_name().into_string().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleted_users_leave_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.db");
+    let store = store::open(&at(&path)).unwrap();
+    come_and_go(&store).await;
+    store.close().await;
+    let file = Connection::open(&path).unwrap();
+    let found = |sql: &str| file.prepare(sql).unwrap().exists(()).unwrap();
+    assert!(found("SELECT 1 FROM changes WHERE email LIKE '%xmarkx%'"));
+    assert!(!found("SELECT 1 FROM users WHERE name || email LIKE '%xmarkx%'"));
+    assert!(!found("SELECT 1 FROM idempotency WHERE CAST(key || payload || id AS TEXT) LIKE '%xmarkx%'"));
+    drop(file);
+    assert_eq!(files_with_mark(dir.path()), ["users.db"]);
+    let said = block_in_place(|| purge(&format!("sqlite:{}", path.display())));
+    assert_eq!(said, "3 changes of deleted users were erased\n");
+    assert!(files_with_mark(dir.path()).is_empty());
+    let store = store::open(&at(&path)).unwrap();
+    assert_log_adds_up(&store).await;
+    store.close().await;
+}
