@@ -126,6 +126,13 @@ async fn a_crowd_loses_nothing_when_replicas_connections_and_database_fail() {
     assert!(!server.client("postgres").await.query(cut, &[&name]).await.unwrap().is_empty());
     back(&replicas, "connections were cut").await;
 
+    for plan in [Plan::CutBeforeCommit, Plan::CutAfterCommit].repeat(4) {
+        proxy.plan.send_replace(plan);
+        proxy.plan.subscribe().wait_for(|plan| *plan == Plan::Forward).await.unwrap();
+        time::sleep(Duration::from_millis(200)).await;
+    }
+    back(&replicas, "commits were cut").await;
+
     proxy.plan.send_replace(Plan::Silence);
     time::sleep(phase(5)).await;
     proxy.plan.send_replace(Plan::Forward);
