@@ -37,12 +37,13 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
 
 /// The same store, whose operations are spans beneath those of traced calls.
 pub fn traced(store: Arc<dyn Store>, config: &Config) -> Arc<dyn Store> {
-    let system = match config.store_url {
-        StoreUrl::Memory => "memory",
-        StoreUrl::Postgres(_) => "postgresql",
-        StoreUrl::Sqlite(_) => "sqlite",
+    let (system, place) = match &config.store_url {
+        StoreUrl::Memory => ("memory", Vec::new()),
+        StoreUrl::Postgres(url) => ("postgresql", traced::place(url)),
+        // Its path says nothing to who looks at traces of many instances.
+        StoreUrl::Sqlite(_) => ("sqlite", Vec::new()),
     };
-    Arc::new(traced::Traced { store, system })
+    Arc::new(traced::Traced { store, system, place })
 }
 
 /// Makes the store that `config` names and brings its schema up to date, and

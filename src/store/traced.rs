@@ -6,11 +6,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use opentelemetry::trace::Status;
+use opentelemetry::{KeyValue, trace::Status};
+use tokio_postgres::config::Host;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
+    config::PostgresUrl,
     domain::{
         Deadline, Entry, Error, Page, PageSize, Position, Probe, Revision, Store, User, UserId, UserKey,
         Write, Written,
@@ -18,10 +20,35 @@ use crate::{
     telemetry::SPAN_TARGET,
 };
 
+/// Where PostgreSQL listens unless its URL says otherwise.
+const POSTGRES_PORT: u16 = 5_432;
+
 /// The store behind it, and what `db.system.name` calls its kind.
 pub(super) struct Traced {
     pub store: Arc<dyn Store>,
     pub system: &'static str,
+    /// More attributes, of where it is.
+    pub place: Vec<KeyValue>,
+}
+
+/// Where a database is: its schema of ours, and the host, unless there are several and
+/// the one that takes writes may change.
+pub(super) fn place(url: &PostgresUrl) -> Vec<KeyValue> {
+    let server = &url.server;
+    let mut place = Vec::new();
+    if let Some(database) = server.get_dbname().or_else(|| server.get_user()) {
+        place.push(KeyValue::new("db.namespace", format!("{database}.user_service")));
+    }
+    match server.get_hosts() {
+        [Host::Tcp(host)] => {
+            let port = server.get_ports().first().copied().unwrap_or(POSTGRES_PORT);
+            place.push(KeyValue::new("server.address", host.clone()));
+            place.push(KeyValue::new("server.port", i64::from(port)));
+        }
+        [Host::Unix(path)] => place.push(KeyValue::new("server.address", path.display().to_string())),
+        _ => {}
+    }
+    place
 }
 
 impl Traced {
@@ -46,6 +73,9 @@ impl Traced {
             db.operation.name = operation,
             db.collection.name = "users",
         );
+        for attribute in &self.place {
+            span.set_attribute(attribute.key.clone(), attribute.value.clone());
+        }
         if let Some(size) = size.filter(|size| *size > 1) {
             span.set_attribute("db.operation.batch.size", i64::try_from(size).unwrap_or(i64::MAX));
         }
@@ -107,5 +137,36 @@ impl Store for Traced {
 
     async fn close(&self) {
         self.store.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place_of(url: &str) -> Vec<(String, String)> {
+        let place = place(&PostgresUrl::parse(url).unwrap());
+        place.iter().map(|attribute| (attribute.key.to_string(), attribute.value.to_string())).collect()
+    }
+
+    #[test]
+    fn a_database_is_named_by_its_schema_and_its_host() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let (namespace, address) =
+            (pair("db.namespace", "accounts.user_service"), pair("server.address", "db-1"));
+        assert_eq!(
+            place_of("postgres://users:secret@db-1/accounts"),
+            [namespace.clone(), address.clone(), pair("server.port", "5432")]
+        );
+        assert_eq!(
+            place_of("postgres://users@db-1:6432/accounts"),
+            [namespace.clone(), address, pair("server.port", "6432")]
+        );
+        assert_eq!(
+            place_of("postgres://users@db-1,db-2/accounts"),
+            [namespace],
+            "which of them is not known"
+        );
+        assert_eq!(place_of("postgres://users@db-1")[0], pair("db.namespace", "users.user_service"));
     }
 }
