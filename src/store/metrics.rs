@@ -46,6 +46,48 @@ impl WriterMetrics {
     }
 }
 
+/// Reads of a database that have not ended.
+pub(super) struct ReadMetrics {
+    waiting: Gauge,
+    asked: Gauge,
+}
+
+impl ReadMetrics {
+    pub fn new() -> Self {
+        let reads = |state: &'static str| gauge!("user_service_store_reads", "state" => state);
+        let metrics = Self { waiting: reads("waiting"), asked: reads("asked") };
+        metrics.waiting.set(0.0);
+        metrics.asked.set(0.0);
+        metrics
+    }
+
+    /// One that waits for its turn, until this is dropped.
+    pub fn waiting(&self) -> Raised {
+        Raised::one(&self.waiting)
+    }
+
+    /// One that the database is to answer, until this is dropped.
+    pub fn asked(&self) -> Raised {
+        Raised::one(&self.asked)
+    }
+}
+
+/// A gauge that is one higher until this is dropped.
+pub(super) struct Raised(Gauge);
+
+impl Raised {
+    fn one(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 /// How connections to a database do that are for one `use`.
 pub(super) struct LinkMetrics {
     open: Gauge,
@@ -66,17 +108,8 @@ impl LinkMetrics {
     }
 
     /// A connection is open, until this is dropped.
-    pub fn opened(&self) -> Opened {
-        self.open.increment(1.0);
-        Opened(self.open.clone())
-    }
-}
-
-pub(super) struct Opened(Gauge);
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
+    pub fn opened(&self) -> Raised {
+        Raised::one(&self.open)
     }
 }
 

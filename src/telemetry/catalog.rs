@@ -128,6 +128,8 @@ metrics! {
         "Connections to the database that are open, by what they are for.";
     "user_service_store_connections_limit" Gauge ["use"] Postgres
         "How many connections to the database there are when all is well.";
+    "user_service_store_reads" Gauge ["state"] Postgres
+        "Reads of the database: `asked` and not answered yet, `waiting` because too many are.";
     "user_service_store_connects_total" Counter ["outcome"] Postgres
         "Attempts to connect to the database: at the start, and whenever a connection is lost.";
     "user_service_store_retries_total" Counter ["operation"] Postgres

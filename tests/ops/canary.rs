@@ -14,7 +14,7 @@ use crate::{
     admin::ask,
     calls::{Caller, GET_USER, until},
     collector::Collector,
-    support::Server,
+    support::{Server, database::Database},
 };
 
 /// In every name, address and made-up thing, in whatever case.
@@ -78,16 +78,41 @@ async fn sing(caller: &Caller) -> Vec<Status> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_mark_is_found_in_anything_that_the_service_says() {
-    let (collector, dir) = (Collector::start(), tempfile::tempdir().unwrap());
+async fn no_mark_is_found_in_anything_that_the_service_says_on_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    no_mark_is_found(&format!("sqlite:{}", dir.path().join("users.db").display()), async || {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_mark_is_found_in_anything_that_the_service_says_on_postgres() {
+    let database = Database::start();
+    // What the database then says of a write it refuses holds the whole row.
+    let refuse = async || {
+        let row = "ALTER TABLE user_service.users ADD CHECK (length(email) < 3) NOT VALID";
+        database.client("postgres").await.batch_execute(row).await.unwrap();
+    };
+    let url = format!("postgres://tests@127.0.0.1:{}/postgres?sslmode=disable", database.port);
+    no_mark_is_found(&url, refuse).await;
+}
+
+/// Runs the service on this store, and has the store `refuse` writes in the end.
+async fn no_mark_is_found(store_url: &str, refuse: impl AsyncFnOnce()) {
+    let collector = Collector::start();
     let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
-    command.args(["--log-filter", "info,user_service=trace", "--store-url"]);
-    command.arg(format!("sqlite:{}", dir.path().join("users.db").display()));
+    command.args(["--log-filter", "info,user_service=trace", "--store-url", store_url]);
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
     let mut server = Server::spawn(command);
     let caller = Caller::connect(server.grpc_addr).await;
     let mut said: Vec<(&str, String)> = Vec::new();
-    for status in sing(&caller).await {
+    let mut failed = sing(&caller).await;
+    refuse().await;
+    let refused = create("refused@canary.example.com");
+    if let Err(status) = caller.users().create_user(refused).await {
+        failed.push(status);
+    } else {
+        assert!(store_url.starts_with("sqlite:"), "the database takes everything");
+    }
+    for status in failed {
         assert_ne!(status.code(), Code::Ok);
         // Message, details and metadata.
         let text = format!("{} {:?}", status.message(), status);

@@ -9,7 +9,9 @@ use std::{
 
 use tokio::task::block_in_place;
 use tonic::transport::Channel;
-use user_service::proto::user::v1::{CreateUserRequest, User, user_service_client::UserServiceClient};
+use user_service::proto::user::v1::{
+    CreateUserRequest, ListUsersRequest, User, user_service_client::UserServiceClient,
+};
 
 use crate::{
     database::{Database, name},
@@ -80,4 +82,34 @@ async fn the_metrics_tell_that_the_database_went_and_came_back() {
     let mut whom = documented::ALWAYS.to_vec();
     whom.extend(["PostgreSQL", "SQLite, PostgreSQL"]);
     documented::agrees(&after, &whom);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_tell_which_reads_wait_for_the_database() {
+    let database = block_in_place(Database::start);
+    let config = database.fresh().await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+    let place = format!("postgres://tests@127.0.0.1:{}/{}?sslmode=disable", database.port, name(&config));
+    command.env("USERSVC_STORE_URL", place).args(["--store-connections", "1"]);
+    command.args(["--store-timeout-ms", "60000", "--default-timeout-ms", "60000"]);
+    let server = block_in_place(|| Server::spawn(command));
+    let lock = database.client(&name(&config)).await;
+    lock.batch_execute("BEGIN; LOCK TABLE user_service.users").await.unwrap();
+    let channel = Channel::from_shared(format!("http://{}", server.grpc_addr)).unwrap();
+    let users = UserServiceClient::new(channel.connect().await.unwrap());
+    let reads: Vec<_> = (0..40)
+        .map(|_| {
+            let mut users = users.clone();
+            tokio::spawn(async move { users.list_users(ListUsersRequest::default()).await })
+        })
+        .collect();
+    let at = |page: &str, state: &str| value(page, &format!("user_service_store_reads{{state=\"{state}\"}}"));
+    let until = |what: &str, so: &dyn Fn(&str) -> bool| block_in_place(|| until(server.admin_addr, what, so));
+    // A connection takes 32 of them; probes of health are reads as well.
+    until("the others wait", &|page| at(page, "asked") > 31.5 && (7.5..31.5).contains(&at(page, "waiting")));
+    lock.batch_execute("ROLLBACK").await.unwrap();
+    for read in reads {
+        read.await.unwrap().unwrap();
+    }
+    until("no read is left", &|page| at(page, "asked") < 0.5 && at(page, "waiting") < 0.5);
 }

@@ -8,7 +8,6 @@ mod bouncer;
 mod child;
 mod crowd;
 mod crowds;
-mod database;
 mod disk;
 mod erasure;
 mod file;
@@ -33,6 +32,8 @@ mod strace;
 mod support;
 mod watches;
 mod writes;
+
+use support::database;
 
 /// Runs every rule on every store.
 macro_rules! suite {

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each tier uses its own part")]
 
+pub mod database;
 pub mod documented;
 
 use std::{

@@ -170,15 +170,17 @@ def dependencies():
     yield lines("Connections to PostgreSQL", "Open ones by use, and how many there are when all is well.", "short",
                 (f"sum by (use) ({connections}{{{ON}}})", "{{use}}"),
                 (f"sum by (use) ({connections}_limit{{{ON}}})", "{{use}} limit"))
+    yield lines("Reads of PostgreSQL", "Reads that are asked and not answered yet, and those that wait for their turn.",
+                "short", (f"sum by (state) (user_service_store_reads{{{ON}}})", "{{state}}"))
     yield lines("Attempts on PostgreSQL", "Attempts to connect, by outcome; and operations that were made again.", "ops",
                 (rate("user_service_store_connects_total", "outcome"), "connect {{outcome}}"),
                 (rate("user_service_store_retries_total", "operation"), "{{operation}} again"))
     yield lines("Reads by the cache", "Reads of one user, by whether the cache of SQLite had it.", "reqps",
-                (rate("user_service_store_cache_lookups_total", "result"), "{{result}}"), stacked=True, span=12)
+                (rate("user_service_store_cache_lookups_total", "result"), "{{result}}"), stacked=True)
     yield lines("Spans and log lines",
                 "Spans by what became of them, none where no collector is set; and log lines that nobody took in time.",
                 "short", (rate("user_service_trace_spans_total", "outcome"), "spans {{outcome}}"),
-                (rate("user_service_log_lines_dropped_total"), "log lines dropped"), span=12)
+                (rate("user_service_log_lines_dropped_total"), "log lines dropped"))
 
 
 ROWS = [

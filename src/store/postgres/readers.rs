@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     domain::{Deadline, Error},
-    store::metrics::retries,
+    store::metrics::{ReadMetrics, retries},
 };
 
 /// How many reads may be under way on one connection.
@@ -32,6 +32,7 @@ pub(super) struct Readers {
     room: Semaphore,
     limit: Duration,
     retries: Counter,
+    metrics: ReadMetrics,
 }
 
 impl Readers {
@@ -42,6 +43,7 @@ impl Readers {
             room: Semaphore::new(connections * READS_EACH),
             limit: target.limit,
             retries: retries("read"),
+            metrics: ReadMetrics::new(),
         }
     }
 
@@ -53,7 +55,10 @@ impl Readers {
         let session = self.session().ok_or(DISCONNECTED)?;
         let until = deadline.remaining().map_or(self.limit, |left| left.min(self.limit));
         let reading = async {
+            let waiting = self.metrics.waiting();
             let _room = self.room.acquire().await.map_err(|_| DISCONNECTED)?;
+            drop(waiting);
+            let _asked = self.metrics.asked();
             match session.rows(sql, params).await {
                 Ok(rows) => Ok(rows),
                 // Cut in the middle: reading again does no harm.

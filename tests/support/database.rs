@@ -1,5 +1,7 @@
 //! A real `PostgreSQL` on a free port, as a user who is not root.
 
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
 use std::{
     env, fs,
     net::TcpListener,
@@ -20,7 +22,7 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 use user_service::config::{Config, PostgresUrl, StoreUrl};
 
-use crate::support::PATIENCE;
+use super::PATIENCE;
 
 /// Whom root becomes, because the server refuses to run as root.
 const NOBODY: u32 = 65_534;
