@@ -75,9 +75,10 @@ image: ## Make the container image of the Dockerfile without Docker or a registr
 		--arg CREATED=$$(git log -1 --format=%cI) $(ARCH) $(IMAGE)/staged localhost/user-service:$(VERSION) $(IMAGE)/image.tar
 
 .PHONY: soak
-soak: tools ## What takes too long for every change: a thousand kills, watches resumed over 50,000 changes, crowds for minutes.
+soak: tools ## What takes too long for every change: a thousand kills, watches resumed over 50,000 changes, imports of a million, crowds for minutes.
 	KILLS=1000 cargo test --locked --test store outlives_a_kill -- --nocapture
 	WATCH_CHANGES=50000 cargo test --locked --test store resumed_on_any_replica -- --nocapture
+	IMPORT_USERS=1000000 cargo test --locked --test store a_large_import -- --nocapture --test-threads 1
 	CROWD_SECONDS=60 cargo test --locked --test store a_crowd_on_three_replicas -- --nocapture
 	CROWD_SECONDS=10 cargo test --locked --test store a_crowd_loses_nothing -- --nocapture --test-threads 1
 

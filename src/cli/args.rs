@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Arg, ArgMatches, error::ErrorKind, value_parser};
 
-use super::{USAGE, check::Check, smoke::Smoke};
+use super::{USAGE, check::Check, export::Export, import::Import, smoke::Smoke};
 use crate::config::{Config, Inputs, KEYS, Key, Loaded, Problems};
 
 /// What was asked for.
@@ -16,6 +16,8 @@ pub enum Command {
     Config(Loaded),
     Check(Check),
     Smoke(Smoke),
+    Export(Export),
+    Import(Import),
 }
 
 /// Why nothing is done.
@@ -60,6 +62,8 @@ pub fn parse(
     match matches.subcommand() {
         Some(("check", matches)) => Ok(Command::Check(check(matches))),
         Some(("smoke", matches)) => Ok(Command::Smoke(smoke(matches))),
+        Some(("export", matches)) => Ok(Command::Export(export(matches))),
+        Some(("import", matches)) => Ok(Command::Import(import(matches))),
         Some(("migrate", matches)) => Ok(Command::Migrate(load(matches)?.config)),
         Some(("purge", matches)) => Ok(Command::Purge(load(matches)?.config)),
         Some(("config", matches)) => Ok(Command::Config(load(matches)?)),
@@ -74,6 +78,9 @@ const PRECEDENCE: &str = "Each setting can also be given in the environment or i
 
 const CHECK_CODES: &str = "Ends with 0: serving, 1: wrong usage, 2: could not connect, \
     3: the call failed, 4: not serving";
+
+const IMPORT_CODES: &str = "Ends with 0: every user is stored, 1: could not go on (repeat it: nobody is \
+    created twice),\n64: wrong usage, 65: some lines were refused";
 
 fn program() -> clap::Command {
     clap::Command::new("user-service")
@@ -98,6 +105,31 @@ fn program() -> clap::Command {
                 .about("Try a deployment with a user of its own; leaves nothing behind")
                 .arg(addr())
                 .arg(millis("timeout-ms", "10000", "How long each step may take")),
+        )
+        .subcommand(
+            clap::Command::new("export")
+                .about("Write every user of a server as JSON Lines, ordered by id")
+                .arg(server())
+                .arg(
+                    path("output", "Write to this file, private and whole or not at all; else to stdout")
+                        .short('o'),
+                )
+                .arg(patience()),
+        )
+        .subcommand(
+            clap::Command::new("import")
+                .about("Store users from JSON Lines on a server; may be repeated")
+                .after_help(IMPORT_CODES)
+                .arg(server())
+                .arg(
+                    Arg::new("files")
+                        .value_name("FILE")
+                        .num_args(0..)
+                        .value_parser(value_parser!(PathBuf))
+                        .help("What to read; without one, stdin"),
+                )
+                .arg(path("report", "Write what was refused, and why, to this file; else to stderr"))
+                .arg(patience()),
         )
         .subcommand(configured("migrate", "Bring the store to this version's schema"))
         .subcommand(configured("purge", "Erase deleted users' names and addresses from the change log"))
@@ -146,6 +178,23 @@ fn addr() -> Arg {
         .help("Where the server is, such as localhost:50051 or [::1]:50051")
 }
 
+fn server() -> Arg {
+    Arg::new("server")
+        .long("server")
+        .value_name("HOST:PORT")
+        .default_value("localhost:50051")
+        .value_parser(host_and_port)
+        .help("Where the server is")
+}
+
+fn path(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("FILE").value_parser(value_parser!(PathBuf)).help(help)
+}
+
+fn patience() -> Arg {
+    millis("patience-ms", "60000", "How long to try again without getting any further")
+}
+
 fn service() -> Arg {
     Arg::new("service")
         .long("service")
@@ -190,4 +239,21 @@ fn check(matches: &ArgMatches) -> Check {
 
 fn smoke(matches: &ArgMatches) -> Smoke {
     Smoke { addr: text(matches, "addr"), timeout: duration(matches, "timeout-ms") }
+}
+
+fn export(matches: &ArgMatches) -> Export {
+    Export {
+        server: text(matches, "server"),
+        output: matches.get_one("output").cloned(),
+        patience: duration(matches, "patience-ms"),
+    }
+}
+
+fn import(matches: &ArgMatches) -> Import {
+    Import {
+        server: text(matches, "server"),
+        files: matches.get_many("files").unwrap_or_default().cloned().collect(),
+        report: matches.get_one("report").cloned(),
+        patience: duration(matches, "patience-ms"),
+    }
 }

@@ -17,6 +17,9 @@ use tonic::{
 
 use super::greeting::Greeted;
 
+/// How often a server is asked whether it is there while a call is open.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Runs a command on a runtime of its own: one thread is plenty for a client.
 pub fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -41,6 +44,8 @@ pub async fn connect(addr: &str, timeout: Duration) -> Result<Channel, String> {
 
 async fn greeted(addr: &str) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(|error| causes(&error))?;
+    // A stream must not wait for ever for a server that is gone without a word.
+    let endpoint = endpoint.http2_keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_INTERVAL);
     let (waiting, greeting) = oneshot::channel();
     let (addr, mut waiting) = (addr.to_owned(), Some(waiting));
     let connector = tower::service_fn(move |_| {

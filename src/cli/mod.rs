@@ -3,7 +3,11 @@
 mod args;
 mod check;
 mod client;
+mod export;
 mod greeting;
+mod import;
+mod line;
+mod retry;
 mod smoke;
 
 use std::{
@@ -24,6 +28,8 @@ use crate::{
 const USAGE: u8 = 64;
 /// Could not start.
 const FAILURE: u8 = 1;
+/// Some of what was to be imported was refused (`EX_DATAERR`).
+const REFUSED: u8 = 65;
 /// The drain's time was up with calls in flight (`EX_TEMPFAIL`).
 const CALLS_CUT: u8 = 75;
 
@@ -43,6 +49,8 @@ pub fn run(
         }
         Ok(Command::Check(check)) => client::block_on(check.run()),
         Ok(Command::Smoke(smoke)) => client::block_on(smoke.run()),
+        Ok(Command::Export(export)) => client::block_on(export.run()),
+        Ok(Command::Import(import)) => client::block_on(import.run()),
         Err(refusal) => refusal.report(),
     }
 }

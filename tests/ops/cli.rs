@@ -57,6 +57,8 @@ fn help_and_version_are_printed() {
         "serve",
         "check",
         "smoke",
+        "export",
+        "import",
         "migrate",
         "purge",
         "--drain-timeout-ms <MS>",

@@ -15,6 +15,7 @@ mod history;
 mod imports;
 mod links;
 mod model;
+mod moves;
 mod outages;
 mod pages;
 mod planted;

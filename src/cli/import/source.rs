@@ -1,0 +1,133 @@
+//! The lines to import, from files one after the other, or from stdin.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+};
+
+use tokio::sync::mpsc;
+
+use crate::{cli::line, proto::user::v1::ImportUsersRequest};
+
+/// How many lines are read ahead.
+const AHEAD: usize = 1_024;
+
+/// Where a line is from.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub file: Arc<str>,
+    /// From 1.
+    pub line: u64,
+}
+
+/// A line that is not blank.
+pub struct Item {
+    pub place: Place,
+    /// How long it is, with its end, in bytes.
+    pub bytes: u64,
+    /// What to send, or what is wrong with the line.
+    pub request: Result<ImportUsersRequest, String>,
+}
+
+/// What there is to read: lines, and at last why reading failed, where it did.
+pub type Items = mpsc::Receiver<Result<Item, String>>;
+
+/// Reads on a thread of its own, no further ahead than it must.
+pub fn read(files: Vec<PathBuf>) -> Items {
+    let (items, received) = mpsc::channel(AHEAD);
+    thread::spawn(move || {
+        // Whoever does not receive any more wants to read no further.
+        if files.is_empty() {
+            let _ = lines("stdin", io::stdin().lock(), &items);
+        }
+        for path in files {
+            let name = path.display().to_string();
+            let read = match File::open(&path) {
+                Ok(file) => lines(&name, BufReader::new(file), &items),
+                Err(error) => items.blocking_send(Err(format!("{name}: {error}"))).map_err(|_| Closed),
+            };
+            if read.is_err() {
+                return;
+            }
+        }
+    });
+    received
+}
+
+/// Nobody receives lines any more.
+struct Closed;
+
+fn lines(
+    name: &str,
+    mut from: impl BufRead,
+    items: &mpsc::Sender<Result<Item, String>>,
+) -> Result<(), Closed> {
+    let send = |item| items.blocking_send(item).map_err(|_| Closed);
+    let file: Arc<str> = name.into();
+    let mut text = Vec::new();
+    for number in 1.. {
+        text.clear();
+        let item = match next(&mut from, &mut text) {
+            Ok(0) => return Ok(()),
+            Ok(_) if text.trim_ascii().is_empty() => continue,
+            Ok(bytes) => {
+                Item { place: Place { file: file.clone(), line: number }, bytes, request: parse(&text) }
+            }
+            Err(error) => return send(Err(format!("{name}, line {number}: {error}"))),
+        };
+        send(Ok(item))?;
+    }
+    Ok(())
+}
+
+fn parse(text: &[u8]) -> Result<ImportUsersRequest, String> {
+    if text.len() > line::MAX_BYTES {
+        return Err(format!("the line has more than {} bytes", line::MAX_BYTES));
+    }
+    line::read(text)
+}
+
+/// Reads a line, and keeps no more of it than shows that it is too long. Says how
+/// many bytes it had: 0 at the end.
+fn next(from: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<u64> {
+    let most = line::MAX_BYTES as u64 + 1;
+    let mut bytes = from.by_ref().take(most).read_until(b'\n', text)? as u64;
+    while bytes >= most && text.last() != Some(&b'\n') {
+        let buffer = from.fill_buf()?;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let skipped = end.map_or(buffer.len(), |end| end + 1);
+        from.consume(skipped);
+        bytes += skipped as u64;
+        if end.is_some() || skipped == 0 {
+            break;
+        }
+    }
+    if text.last() == Some(&b'\n') {
+        text.pop();
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_an_end_is_not_kept() {
+        let long = vec![b'x'; 3 * line::MAX_BYTES];
+        let input = [&long[..], b"\n{}\n", &long].concat();
+        let (mut from, mut text) = (BufReader::with_capacity(100, &input[..]), Vec::new());
+        let mut read = || {
+            text.clear();
+            let bytes = next(&mut from, &mut text).unwrap();
+            (bytes, text.len())
+        };
+        let kept = line::MAX_BYTES + 1;
+        let whole = long.len() as u64;
+        assert_eq!([read(), read(), read(), read()], [(whole + 1, kept), (3, 2), (whole, kept), (0, 0)]);
+        assert!(parse(&long).unwrap_err().contains("more than"));
+    }
+}
