@@ -7,6 +7,7 @@ import collections
 import contextlib
 import itertools
 import json
+import os
 import pathlib
 import re
 import signal
@@ -81,15 +82,19 @@ class Load:
         self.call("ListUsers", user_service_pb2.ListUsersRequest())
         self.call("BatchGetUsers", user_service_pb2.BatchGetUsersRequest(ids=["nobody"]))
 
-    def crowd(self) -> None:
-        """Calls while another, whose request is late, has the one place there is."""
+    def held(self):
+        """A call whose request is late, and what lets it come."""
         release = threading.Event()
 
         def late():
             release.wait(PATIENCE)
             yield user_service_pb2.GetUserRequest(id="nobody").SerializeToString()
 
-        held = self.channel.stream_unary("/user.v1.UserService/GetUser").future(late())
+        return self.channel.stream_unary("/user.v1.UserService/GetUser").future(late()), release
+
+    def crowd(self) -> None:
+        """Calls while another has the one place there is."""
+        held, release = self.held()
         ask = user_service_pb2.ListUsersRequest()
         until("a call is turned away", lambda: self.call("ListUsers", ask) == "Unavailable")
         for _ in range(5):
@@ -191,14 +196,35 @@ def run(prometheus: Prometheus, load: Load, collector, database, process) -> lis
     prometheus.must_fire("UserServiceSpansLost")
     failures = [*early, *counts(prometheus, load), *shown(prometheus, load), *empty(prometheus)]
 
+    # The database says nothing, and later goes on as if nothing had been.
+    asked = user_service_pb2.ListUsersRequest()
+    signalled(database.pid, signal.SIGSTOP)
+    prometheus.must_fire("UserServiceStoreReadOnly")
+    signalled(database.pid, signal.SIGCONT)
+    until("the alert is over", lambda: not prometheus.fires("UserServiceStoreReadOnly"))
+    until("calls are answered again", lambda: load.call("ListUsers", asked) == "OK")
+
     # Sessions are cut, and new ones refused.
     database.send_signal(signal.SIGINT)
     prometheus.must_fire("UserServiceStoreReadOnly")
-    asked = user_service_pb2.ListUsersRequest()
     until("calls fail without the store", lambda: load.call("ListUsers", asked) == "Unavailable")
+
+    # A call holds up the drain.
+    held, release = load.held()
+    until("the call is in flight", lambda: prometheus.number('grpc_server_admission_in_flight{kind="unary"}') == 1)
     process.terminate()
+    until("the drain is seen", lambda: prometheus.number("sum(user_service_draining)") == 1)
+    release.set()
+    held.code()
     prometheus.must_fire("UserServiceInstanceDown")
     return failures
+
+
+def signalled(pid: int, what: signal.Signals) -> None:
+    """Sends a signal to a process and to what it has started."""
+    for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        signalled(int(child), what)
+    os.kill(pid, what)
 
 
 def counts(prometheus: Prometheus, load: Load):
