@@ -85,7 +85,7 @@ impl App {
         let mut signals = Signals::catch()?;
         let (grpc_addr, admin_addr) = (self.grpc_addr(), self.admin_addr());
         let Self { config, listener, admin } = self;
-        let health = Health::new(config.article_api);
+        let health = Health::new(&config);
         let slot = StoreSlot::default();
 
         // Health first: a probe gets an answer while the store opens or migrates.

@@ -26,7 +26,7 @@ use super::{
     local::{self, Local},
 };
 #[cfg(test)]
-use crate::{layers::InFlight, listener::Census, telemetry::LogFilter};
+use crate::{config::Config, layers::InFlight, listener::Census, telemetry::LogFilter};
 use crate::{
     proto::health::health_server::HealthServer,
     service::{
@@ -73,7 +73,7 @@ impl Routes {
     pub fn detached() -> Self {
         let (calls, connections) = (InFlight::default(), Census::default());
         let local = Local { calls, connections, log_filter: LogFilter::detached() };
-        Self::new(Metrics::detached(), Health::new(true), local)
+        Self::new(Metrics::detached(), Health::new(&Config::default()), local)
     }
 
     /// Answers one request; `in_use` lasts as long as the answer does.

@@ -105,6 +105,8 @@ table::settings! {
         store_connections: usize = 4, 1..=256;
         /// How long connecting to PostgreSQL, or one of its answers, may take.
         store_timeout: Duration = Duration::from_secs(5), 100..=DAY_MS;
+        /// How many probes of the store, one a second, have to fail in a row before health says so and calls go elsewhere: how long a blip of a database that all replicas share may last.
+        store_probe_failures: usize = 2, 1..=3_600;
         /// Whether statements are prepared once for each connection to PostgreSQL; false behind a pooler in transaction mode.
         store_prepared_statements: bool = true;
         /// How long the change log keeps a change: the longest that a watch may be interrupted and still be resumed.

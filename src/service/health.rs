@@ -6,8 +6,8 @@
 //! | `""` | started, not draining, and the store can be read |
 //! | an API's name | `""`, and the store can be written |
 //!
-//! One failed probe of the store turns nobody away: two in a row do, and one
-//! good probe brings the name back.
+//! One failed probe of the store turns nobody away: `store_probe_failures` in a row
+//! do, and one good probe brings the name back.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use metrics::gauge;
 use tokio::sync::watch;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::domain::Probe;
+use crate::{config::Config, domain::Probe};
 
 mod protocol;
 
@@ -36,9 +36,6 @@ pub const ARTICLE: &str = "UserService";
 /// A serving thread that has not ticked for so long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// So many failed probes in a row take a name down.
-const FAILURES_TO_GO_DOWN: u8 = 2;
-
 /// The health of this process. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Health(Arc<Inner>);
@@ -46,6 +43,8 @@ pub struct Health(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     article_api: bool,
+    /// So many failed probes in a row take a name down.
+    failures_to_go_down: usize,
     state: watch::Sender<State>,
     birth: Instant,
     /// For each serving thread, when it last ticked: milliseconds since birth.
@@ -66,25 +65,26 @@ struct State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Ability {
     up: bool,
-    failures: u8,
+    failures: usize,
 }
 
 impl Ability {
-    fn probed(&mut self, good: bool) {
+    fn probed(&mut self, good: bool, failures_to_go_down: usize) {
         self.failures = if good { 0 } else { self.failures.saturating_add(1) };
-        self.up = good || (self.up && self.failures < FAILURES_TO_GO_DOWN);
+        self.up = good || (self.up && self.failures < failures_to_go_down);
     }
 }
 
 impl Health {
     /// Neither started nor draining, of a store that was not probed yet.
-    pub fn new(article_api: bool) -> Self {
-        Self::born(article_api, Instant::now())
+    pub fn new(config: &Config) -> Self {
+        Self::born(config, Instant::now())
     }
 
-    fn born(article_api: bool, birth: Instant) -> Self {
+    fn born(config: &Config, birth: Instant) -> Self {
         Self(Arc::new(Inner {
-            article_api,
+            article_api: config.article_api,
+            failures_to_go_down: config.store_probe_failures,
             state: watch::Sender::new(State::default()),
             birth,
             ticks: Mutex::default(),
@@ -114,8 +114,8 @@ impl Health {
     pub fn set_store(&self, probe: Probe) {
         self.0.state.send_if_modified(|state| {
             let before = *state;
-            state.reads.probed(probe.reads);
-            state.writes.probed(probe.writes);
+            state.reads.probed(probe.reads, self.0.failures_to_go_down);
+            state.writes.probed(probe.writes, self.0.failures_to_go_down);
             *state != before
         });
     }

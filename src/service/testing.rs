@@ -33,7 +33,7 @@ pub fn router_with(config: &Config) -> (Router, Arc<FakeStore>) {
     let store = Arc::new(FakeStore::default());
     let slot = StoreSlot::default();
     slot.open(store.clone(), Feed::new(store.clone(), 1));
-    (Router::new(config, &slot, &Health::new(config.article_api)), store)
+    (Router::new(config, &slot, &Health::new(config)), store)
 }
 
 /// The router as a client's transport; paths are matched as the layers do.

@@ -55,7 +55,7 @@ fn faulty(method: &'static str, fault: Fault) -> SocketAddr {
     thread::spawn(move || {
         block_on(async move {
             let config = Config { store_url: StoreUrl::Memory, ..Config::default() };
-            let (slot, health) = (StoreSlot::default(), Health::new(true));
+            let (slot, health) = (StoreSlot::default(), Health::new(&Config::default()));
             let store = store::open(&config).unwrap();
             slot.open(store.clone(), Feed::new(store, config.watch_buffer_bytes));
             health.set_store(Probe { reads: true, writes: true });

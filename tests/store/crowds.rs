@@ -173,3 +173,34 @@ async fn a_crowd_loses_nothing_when_the_database_fails_over() {
     let events = crowd.stop().await;
     assert_right(&judge(&standby, &name, &events).await);
 }
+
+/// What a release to come may add: it takes nothing from this one.
+const NEXT_SCHEMA: &str = "
+    BEGIN;
+    ALTER TABLE user_service.users ADD COLUMN nickname text NOT NULL DEFAULT '';
+    ALTER TABLE user_service.changes ADD COLUMN nickname text;
+    CREATE INDEX ON user_service.users (nickname);
+    CREATE TABLE user_service.nicknames (nickname text PRIMARY KEY);
+    UPDATE user_service.meta SET schema_version = schema_version + 1;
+    COMMIT";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_notices_nothing_of_a_migration_by_the_next_release() {
+    let server = block_in_place(Database::start);
+    let name = name(&server.fresh().await);
+    let replicas = Replicas::start(&url(server.port, &name), REPLICAS);
+    let crowd = Crowd::start(&replicas);
+    time::sleep(Duration::from_secs(1)).await;
+    let client = server.client(&name).await;
+    client.batch_execute(NEXT_SCHEMA).await.unwrap();
+    let before: i64 = client.query_one("SELECT revision FROM user_service.meta", &[]).await.unwrap().get(0);
+    time::sleep(Duration::from_secs(1)).await;
+    let events = crowd.stop().await;
+    let unknown = count(&events, |seen| matches!(seen, Seen::Unknown | Seen::UnknownDelete { .. }));
+    assert_eq!(unknown, 0, "each call has an answer");
+    let wrote = events.iter().filter(
+        |event| matches!(event.seen, Seen::Wrote { revision, .. } if revision > before.cast_unsigned()),
+    );
+    assert!(wrote.count() > 100, "writes go on");
+    assert_right(&judge(&server, &name, &events).await);
+}

@@ -21,6 +21,7 @@ mod pages;
 mod planted;
 mod proxy;
 mod queue;
+mod readiness;
 mod repeats;
 mod replicas;
 mod revisions;

@@ -18,7 +18,7 @@ const READ_ONLY: Probe = Probe { reads: true, writes: false };
 const DOWN: Probe = Probe { reads: false, writes: false };
 
 fn serving() -> Health {
-    let health = Health::new(true);
+    let health = Health::new(&Config::default());
     health.set_store(GOOD);
     health.set_started(true);
     health
@@ -40,7 +40,7 @@ fn all(health: &Health) -> [bool; 4] {
 
 #[test]
 fn every_name_has_its_own_reasons() {
-    let health = Health::new(true);
+    let health = Health::new(&Config::default());
     assert_eq!(all(&health), [true, false, false, false], "alive before the store is open");
     health.set_store(GOOD);
     assert_eq!(all(&health), [true, false, false, false], "a store alone is no start");
@@ -75,7 +75,7 @@ fn one_failed_probe_turns_nobody_away() {
 
 #[test]
 fn a_store_that_never_answered_is_not_ready() {
-    let health = Health::new(true);
+    let health = Health::new(&Config::default());
     health.set_started(true);
     health.set_store(DOWN);
     assert_eq!(all(&health), [true, false, false, false]);
@@ -125,7 +125,7 @@ async fn check_answers_known_names_and_not_found_for_others() {
 #[tokio::test]
 async fn list_answers_every_name_and_no_article_where_it_is_off() {
     for article_api in [true, false] {
-        let health = Health::new(article_api);
+        let health = Health::new(&Config { article_api, ..Config::default() });
         let mut client = with_list::HealthClient::new(router_of(&health, article_api));
         let list = client.list(HealthListRequest {}).await.unwrap().into_inner().statuses;
         let mut names: Vec<_> = list.iter().map(|(name, answer)| (name.as_str(), answer.status())).collect();
@@ -188,7 +188,7 @@ async fn watch_says_not_serving_before_it_ends_with_the_drain() {
 
 #[tokio::test]
 async fn watch_notices_a_thread_that_is_stuck() {
-    let health = Health::born(true, Instant::now().checked_sub(STUCK_AFTER * 2).unwrap());
+    let health = Health::born(&Config::default(), Instant::now().checked_sub(STUCK_AFTER * 2).unwrap());
     let tick = health.ticker(0);
     let mut client = HealthClient::new(router_of(&health, true));
     let mut stream = client.watch(ask("liveness")).await.unwrap().into_inner();

@@ -29,7 +29,7 @@ const ERROR_DETAILS: [&str; 10] = [
 
 fn serve(article_api: bool) -> (Transport, Health) {
     let config = Config { article_api, ..Config::default() };
-    let health = Health::new(article_api);
+    let health = Health::new(&Config { article_api, ..Config::default() });
     (transport(Router::new(&config, &StoreSlot::default(), &health)), health)
 }
 

@@ -135,7 +135,7 @@ async fn as_many_ids_as_fit_a_message_cost_one_violation() {
 #[tokio::test]
 async fn calls_wait_for_the_store_and_health_does_not() {
     let config = Config::default();
-    let (slot, health) = (StoreSlot::default(), Health::new(true));
+    let (slot, health) = (StoreSlot::default(), Health::new(&Config::default()));
     let router = Router::new(&config, &slot, &health);
     let mut client = UserServiceClient::new(transport(router.clone()));
     let status = client.list_users(ListUsersRequest::default()).await.unwrap_err();
