@@ -104,7 +104,7 @@ bench-instructions: bench-tools ## Fail where a call takes 5% more instructions 
 
 .PHONY: bench-tools
 bench-tools:
-	@tools/packages.sh h2load=nghttp2-client valgrind=valgrind
+	@tools/packages.sh h2load=nghttp2-client valgrind=valgrind pgbench=postgresql
 	benches/build.sh
 
 .PHONY: tools

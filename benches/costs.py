@@ -2,9 +2,11 @@
 """Measures what our server costs beyond a GetUser of one user, and prints one
 Markdown table.
 
-costs.py [PART]... (default: all): creates, batch, list, start, gets, overload.
+costs.py [PART]... (default: all): creates, batch, list, start, gets, overload,
+postgres.
 From the environment:
   SECONDS_A_RUN=5                       how long each load lasts
+  ROUNDS=3                              how often those on PostgreSQL are repeated
   LIST_USERS=1000000                    users in the listing
   GET_USERS="1000 100000 10000000"      users that random reads pick from
   USERS=100000                          users in the store of everything else
@@ -18,13 +20,14 @@ import statistics
 import sys
 import time
 
-from rig import machine, stores
+from rig import machine, postgres, stores
 from rig.drivers import Usage, load
 from rig.machine import BIN, SERVER_CORE, setting
 from rig.results import markdown
-from rig.servers import OURS_ALL, SERVERS, TRACES, running
+from rig.servers import OURS_ALL, ON_POSTGRES, SERVERS, TRACES, running
 from rig.usage import rss_kib
 
+ROUNDS = setting("ROUNDS", 3)
 SECONDS = setting("SECONDS_A_RUN", 5.0)
 USERS = setting("USERS", 100_000)
 LIST_USERS = setting("LIST_USERS", 1_000_000)
@@ -147,6 +150,35 @@ def overloaded_writes():
                       f"{others(found)}; load {usage.client / usage.seconds:.0%} busy")
 
 
+def on_postgres():
+    """The service on PostgreSQL, and pgbench with as many clients as calls are in
+    flight, by turns. The kernel places them all: three programs, two cores."""
+    with postgres.database() as database, running(ON_POSTGRES, database.port, core=None) as process:
+        stores.fill(process, "create", USERS)
+        database.sql(postgres.BARE)
+        database.sql("VACUUM ANALYZE")
+        size = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' " \
+               "AND relnamespace = 'user_service'::regnamespace"
+        yield ["PostgreSQL, disk a user", "", "", "", "", f"{float(database.sql(size)) / USERS:,.0f} bytes"]
+        load(process, "closed", "--kind", "get", "--users", USERS, "--seconds", SECONDS)
+        first = USERS
+        for clients in (16, 64):
+            for kind, script in (("get", postgres.READ.format(users=USERS)), ("create", postgres.INSERT)):
+                bare, ours = [], []
+                for _ in range(ROUNDS):
+                    bare.append(database.pgbench(script, clients, int(SECONDS)))
+                    options = ["--users", USERS] if kind == "get" else ["--first", first]
+                    found, usage = closed(process, kind, clients, *options)
+                    first += 10**7
+                    ours.append((found["calls"] / found["seconds"], found, usage))
+                rate, found, usage = sorted(ours, key=lambda run: run[0])[ROUNDS // 2]
+                middle = statistics.median(bare)
+                ratios = [run[0] / other for run, other in zip(ours, bare)]
+                yield row(f"PostgreSQL: {'GetUser' if kind == 'get' else 'CreateUser'}, {clients} in flight", found,
+                          usage, f"{rate / middle:.2f} x pgbench's {middle:,.0f} a second with {clients} clients "
+                          f"({min(ratios):.2f} to {max(ratios):.2f})")
+
+
 def others(found):
     """How many calls did not end with OK."""
     kinds = [f"{count:,} of status {code}" for code, count in found["others"].items()]
@@ -155,7 +187,8 @@ def others(found):
     return ", ".join(kinds) or "all OK"
 
 
-PARTS = {"creates": creates, "batch": batch, "list": listing, "start": start, "gets": gets, "overload": overload}
+PARTS = {"creates": creates, "batch": batch, "list": listing, "start": start, "gets": gets, "overload": overload,
+         "postgres": on_postgres}
 
 
 def main():

@@ -51,6 +51,10 @@ SERVERS = {server.name: server for server in [
            env={"PYTHONPATH": str(OUT / "stubs")}),
 ]}
 
+# {store} is a port here.
+ON_POSTGRES = Server("ours-on-postgres", [*OURS_COMMAND[:-1], "postgres://bench@127.0.0.1:{store}/postgres?sslmode=disable"],
+                     "v1", TRACES)
+
 
 def framed(message):
     return b"\0" + len(message).to_bytes(4, "big") + message

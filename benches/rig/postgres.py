@@ -1,0 +1,73 @@
+"""A PostgreSQL of its own, as durable as PostgreSQL is, and what pgbench gets
+from it."""
+
+import os
+import re
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from rig import machine
+
+# Whom root becomes, because the server refuses to run as root.
+NOBODY = 65534
+
+READ = """\\set n random(0, {users} - 1)
+SELECT id, name, email, age, revision, create_time, update_time FROM user_service.users WHERE id = 'u-' || :n;
+"""
+
+# One row of one table, where the service writes users, change log and counter.
+INSERT = """\\set a random(1, 9000000000000000000)
+INSERT INTO bare VALUES ('i-' || :a, 'Ada', 'e-' || :a, 36, :a, 0, 0);
+"""
+
+BARE = """CREATE TABLE bare (id text COLLATE "C" PRIMARY KEY, name text NOT NULL, email text COLLATE "C" NOT NULL UNIQUE,
+    age integer NOT NULL, revision bigint NOT NULL, create_time bigint NOT NULL, update_time bigint NOT NULL)"""
+
+
+def tool(name):
+    return max(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+
+
+class Database:
+    def __init__(self, directory, port):
+        self.directory, self.port = directory, port
+
+    def sql(self, text):
+        return machine.run([tool("psql"), *self.at(), "-Atqc", text, "postgres"])
+
+    def at(self):
+        return ["-h", "127.0.0.1", "-p", self.port, "-U", "bench"]
+
+    def pgbench(self, script, clients, seconds):
+        """Transactions a second of a script, its statements prepared."""
+        file = self.directory / "script"
+        file.write_text(script)
+        said = machine.run([tool("pgbench"), *self.at(), "--no-vacuum", "--protocol=prepared", "--file", file,
+                            "--client", clients, "--jobs", 2, "--time", seconds, "postgres"])
+        return float(re.search(r"tps = ([\d.]+)", said)[1])
+
+
+@contextmanager
+def database():
+    directory = machine.scratch(on_disk=True)
+    owner = {"user": NOBODY, "group": NOBODY} if os.geteuid() == 0 else {}
+    if owner:
+        os.chown(directory, NOBODY, NOBODY)
+    port = machine.port()
+    machine.run([tool("initdb"), "-D", directory / "data", "-U", "bench", "--auth=trust", "--locale=C",
+                 "--encoding=UTF8"], cwd=directory, **owner)
+    server = subprocess.Popen(
+        [tool("postgres"), "-D", directory / "data", "-p", str(port), "-c", "listen_addresses=127.0.0.1",
+         "-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "shared_buffers=256MB"],
+        cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **owner)
+    try:
+        while subprocess.run([tool("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)], check=False).returncode:
+            if server.poll() is not None:
+                raise RuntimeError(f"PostgreSQL has ended: {server.returncode}")
+            time.sleep(0.05)
+        yield Database(directory, port)
+    finally:
+        server.send_signal(2)
+        server.wait()
