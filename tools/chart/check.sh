@@ -48,13 +48,17 @@ if [ ! $schemas/.made -nt tools/chart/check.sh ]; then
         "$gateway"/config/crd/standard/*_grpcroutes.yaml
     touch $schemas/.made
 fi
+# Each file as it is, and with objects that it may leave out.
+more=monitor.enabled=true,monitor.kind=ServiceMonitor,networkPolicy.enabled=true
 for values in "$chart"/ci/*-values.yaml; do
     for kubernetes in $oldest $newest; do
-        bin/helm template release $chart --namespace users --kube-version "$kubernetes" --values "$values" |
-            bin/kubeconform -strict -kubernetes-version "$kubernetes" \
-                -schema-location "$schemas/kubernetes/$kubernetes/{{ .ResourceKind }}{{ .KindSuffix }}.json" \
-                -schema-location "$schemas/custom/{{ .Group }}/{{ .ResourceKind }}_{{ .ResourceAPIVersion }}.json" ||
-            fail "$values is not valid on Kubernetes $kubernetes"
+        for set in "" $more; do
+            bin/helm template release $chart --namespace users --kube-version "$kubernetes" --values "$values" --set "$set" |
+                bin/kubeconform -strict -kubernetes-version "$kubernetes" \
+                    -schema-location "$schemas/kubernetes/$kubernetes/{{ .ResourceKind }}{{ .KindSuffix }}.json" \
+                    -schema-location "$schemas/custom/{{ .Group }}/{{ .ResourceKind }}_{{ .ResourceAPIVersion }}.json" ||
+                fail "$values with ${set:-nothing more} is not valid on Kubernetes $kubernetes"
+        done
     done
 done
 step "the chart passes"

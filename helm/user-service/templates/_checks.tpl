@@ -23,8 +23,13 @@
 {{- end }}
 {{- end }}
 {{- range .Values.extraEnv }}
-{{- if hasPrefix "USERSVC_" .name }}
-{{- fail (printf "extraEnv sets %s: settings go into config, from which the chart computes" .name) }}
+{{- if regexMatch "^(USERSVC_.*|OTEL_RESOURCE_ATTRIBUTES|OTEL_EXPORTER_OTLP_ENDPOINT|POD_(NAMESPACE|NAME|UID)|NODE_NAME)$" .name }}
+{{- fail (printf "extraEnv sets %s, which the chart sets by itself: use config, store or tracing" .name) }}
+{{- end }}
+{{- end }}
+{{- with .Values.rollout }}
+{{- if le (int .progressDeadlineSeconds) (int .minReadySeconds) }}
+{{- fail "rollout.progressDeadlineSeconds must be more than rollout.minReadySeconds: Kubernetes refuses it otherwise" }}
 {{- end }}
 {{- end }}
 {{- $least := include "user-service.gracePeriod" . | int }}

@@ -14,7 +14,7 @@ env:
     valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
   - name: OTEL_RESOURCE_ATTRIBUTES
     value: >-
-      service.instance.id=$(POD_NAMESPACE).$(POD_NAME).user-service,k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),k8s.node.name=$(NODE_NAME),k8s.container.name=user-service
+      service.instance.id=$(POD_NAMESPACE).$(POD_NAME).user-service,k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),k8s.node.name=$(NODE_NAME),k8s.container.name=user-service{{ range $key, $value := .Values.tracing.resourceAttributes }},{{ $key }}={{ $value }}{{ end }}
   {{- if eq .Values.store.type "postgres" }}
   {{- include "user-service.database.env" (list . .Values.store.postgres) | nindent 2 }}
   {{- end }}

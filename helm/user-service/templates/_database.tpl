@@ -61,12 +61,3 @@ service's, and its `migration` the one that may change the schema.
 {{- empty $own | ternary (pick . "url" "existingSecret") .migration | toJson }}
 {{- end }}
 {{- end }}
-
-{{/* The version of the Secret that the URL is read from, since a pod reads it only at its start; nothing where Helm asks no cluster. */}}
-{{- define "user-service.database.version" -}}
-{{- with .Values.store.postgres.existingSecret }}
-{{- if .urlKey }}
-{{- dig "metadata" "resourceVersion" "" (lookup "v1" "Secret" $.Release.Namespace .name) }}
-{{- end }}
-{{- end }}
-{{- end }}

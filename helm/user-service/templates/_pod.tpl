@@ -1,13 +1,29 @@
+{{/* The versions of the Secrets that a pod reads only at its start; nothing where Helm asks no cluster. No sum of what they hold: pods are read by more people. */}}
+{{- define "user-service.secrets" -}}
+{{- $names := list }}
+{{- if eq .Values.store.type "postgres" }}
+{{- with .Values.store.postgres }}
+{{- $names = list (ternary .existingSecret.name "" (ne .existingSecret.urlKey "")) .caSecret.name }}
+{{- end }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- $names = append $names (dig "valueFrom" "secretKeyRef" "name" "" .) }}
+{{- end }}
+{{- $versions := list }}
+{{- range $names | compact | uniq | sortAlpha }}
+{{- $versions = append $versions (dig "metadata" "resourceVersion" "" (lookup "v1" "Secret" $.Release.Namespace .)) }}
+{{- end }}
+{{- $versions | compact | join "-" }}
+{{- end }}
+
 {{/* The pod, the same under a StatefulSet and a Deployment. */}}
 {{- define "user-service.pod" -}}
 metadata:
   annotations:
-    # Of the settings alone: a new label restarts nothing.
+    # Of the settings alone: a new version of the chart restarts nothing.
     checksum/config: {{ include "user-service.settings" . | sha256sum }}
-    {{- if eq .Values.store.type "postgres" }}
-    {{- with include "user-service.database.version" . }}
-    checksum/database: {{ . | quote }}
-    {{- end }}
+    {{- with include "user-service.secrets" . }}
+    checksum/secrets: {{ . | quote }}
     {{- end }}
     kubectl.kubernetes.io/default-container: user-service
     {{- with .Values.podAnnotations }}
