@@ -64,8 +64,8 @@ stack-native: bin/otelcol $(BUILT)/release/user-service ## The same with servers
 	@tools/packages.sh prometheus=prometheus
 	python3 deploy/stack/native.py $(BUILT)/release/user-service
 
-.PHONY: image
-image: IMAGE := target/image/$(ARCH)
+.PHONY: image image-report
+image image-report: IMAGE := $(BUILT)/image/$(ARCH)
 image: ## Make the container image of the Dockerfile without Docker or a registry, for ARCH=amd64 or arm64.
 	deploy/image/toolchain.sh $(ARCH)
 	deploy/image/compile.sh $(ARCH)
@@ -73,6 +73,10 @@ image: ## Make the container image of the Dockerfile without Docker or a registr
 	deploy/image/stage.sh $(IMAGE)/user-service $(IMAGE)/staged
 	python3 deploy/image/assemble.py --arg VERSION=$(VERSION) --arg REVISION=$$(git rev-parse HEAD) \
 		--arg CREATED=$$(git log -1 --format=%cI) $(ARCH) $(IMAGE)/staged localhost/user-service:$(VERSION) $(IMAGE)/image.tar
+	python3 deploy/image/report.py $(IMAGE)/image.tar
+
+image-report: ## Print the image's size, user, layers and files, from its archive.
+	@python3 deploy/image/report.py $(IMAGE)/image.tar
 
 .PHONY: soak
 soak: tools ## What takes too long for every change: a thousand kills, watches resumed over 50,000 changes, imports of a million, crowds for minutes.

@@ -40,7 +40,6 @@ def main():
         "history": [{"created_by": text} for text, _ in layers],
     }
     write(pathlib.Path(given.out), given.name, image, [layer for _, layer in layers])
-    describe(given, image, layers)
 
 
 def last_stage():
@@ -133,20 +132,6 @@ def write(out, name, image, layers):
 
 def digest(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def describe(given, image, layers):
-    total = sum(len(layer) for _, layer in layers)
-    print(f"{given.name} linux/{given.arch}, {total / 2**20:.1f} MiB, in {given.out}")
-    print(f"  user {image['config']['User']}, in {image['config']['WorkingDir']}, runs {image['config']['Entrypoint']}")
-    for key, value in image["config"]["Labels"].items():
-        print(f"  {key}={value}")
-    for index, (_, data) in enumerate(layers, 1):
-        print(f"  layer {index}, {len(data) / 2**20:.1f} MiB")
-        with tarfile.open(fileobj=io.BytesIO(data)) as layer:
-            for entry in layer:
-                mode = ("d" if entry.isdir() else "-") + f"{entry.mode:04o}"
-                print(f"    {mode} {entry.uid}:{entry.gid} {entry.size:>9} /{entry.name}")
 
 
 main()
