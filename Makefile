@@ -49,10 +49,11 @@ dashboards: .venv/.built ## Write Grafana's dashboard and Prometheus' rules from
 	$(PYTHON) tools/dashboards/generate.py
 
 .PHONY: dashboards-check
-dashboards-check: .venv/.built ## Check dashboard, rules and alerts: that they are what the description says, and right.
+dashboards-check: .venv/.built bin/compose-spec ## Check dashboard, rules, alerts and the stack of Compose: that they are what the description says, and right.
 	@tools/packages.sh promtool=prometheus
 	$(PYTHON) tools/dashboards/generate.py --check
 	$(PYTHON) tests/dashboards/lint.py
+	$(PYTHON) tests/dashboards/compose.py
 	$(PYTHON) tests/dashboards/alerts.py
 
 .PHONY: stack
@@ -126,6 +127,10 @@ bin/.built: tools/go.mod tools/go.sum
 
 bin/otelcol: tools/otelcol/main.go tools/otelcol/go.mod tools/otelcol/go.sum
 	cd tools/otelcol && $(GO_BUILD) -o ../../$@ .
+
+# What Docker Compose reads its files with, without Docker.
+bin/compose-spec: tools/compose/go.mod tools/compose/go.sum
+	cd tools/compose && $(GO_BUILD) -o ../../$@ github.com/compose-spec/compose-go/v2/cmd
 
 .venv/.built: $(CLIENTS)/python/requirements.txt tools/chart/requirements.txt tools/dashboards/requirements.txt
 	python3 -m venv .venv
