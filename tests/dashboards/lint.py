@@ -4,12 +4,16 @@ every link leads somewhere. Usage: lint.py [unittest's arguments]"""
 import json
 import pathlib
 import re
+import sys
 import unittest
 
 import promql_parser
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tools" / "dashboards"))
+import slo  # noqa: E402
+
 BOARD = json.loads((ROOT / "deploy" / "grafana" / "user-service.json").read_text())
 RULES = [
     rule
@@ -65,6 +69,10 @@ class Board(unittest.TestCase):
         for variable, name in zip(BOARD["templating"]["list"][1:], ("job", "instance"), strict=True):
             said = [variable[key] for key in ("name", "label", "type", "multi", "includeAll", "allValue")]
             self.assertEqual(said, [name, name.title(), "query", True, True, ".+"])
+            self.assertEqual(variable["refresh"], 2, "instances come and go with the time that is shown")
+            asked = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
+            self.assertEqual(asked[2], name)
+            self.assertTrue(list(selectors(parsed(asked[1]))), asked[1])
             self.assertEqual(variable["datasource"]["uid"], "${datasource}")
 
     def test_every_panel_says_what_it_shows_in_what_unit(self):
@@ -119,8 +127,9 @@ class Everywhere(unittest.TestCase):
         anchors = {heading.lower().replace(" ", "-") for heading in headings}
         for rule in RULES:
             if "alert" in rule:
-                page, anchor = rule["annotations"]["runbook"].split("#")
-                self.assertEqual(page, "docs/OPERATIONS.md")
+                notes = rule["annotations"]
+                page, anchor = (notes.get("runbook_url") or notes["runbook"]).split("#")
+                self.assertEqual(page.removeprefix(f"{slo.PUBLISHED}/"), "docs/OPERATIONS.md")
                 self.assertIn(anchor, anchors, rule["alert"])
                 self.assertIn(rule["labels"]["severity"], {"critical", "warning", "info"})
 

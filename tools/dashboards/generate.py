@@ -10,6 +10,7 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 import rules
+import slo
 from board import board
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -38,7 +39,13 @@ def files() -> dict[pathlib.Path, str]:
     for name, content in rules.files().items():
         dumped = yaml.dump(content, Dumper=yaml.SafeDumper, sort_keys=False, width=110)
         made[DEPLOY / "prometheus" / name] = HEAD + dumped
-    return made | {CHART / path.name: content for path, content in made.items()}
+    # The chart has a value for where runbooks are published.
+    charted = {CHART / path.name: content for path, content in made.items()}
+    return {path: published(content) for path, content in made.items()} | charted
+
+
+def published(content: str) -> str:
+    return content.replace("runbook: docs/", f"runbook_url: {slo.PUBLISHED}/docs/") if slo.PUBLISHED else content
 
 
 def main() -> None:

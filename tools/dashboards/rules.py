@@ -136,11 +136,6 @@ def record(name: str, expr: str) -> dict:
     return {"record": name, "expr": expr}
 
 
-def runbook(name: str) -> dict:
-    page = f"docs/OPERATIONS.md#{name.lower()}"
-    return {"runbook_url": f"{slo.PUBLISHED}/{page}"} if slo.PUBLISHED else {"runbook": page}
-
-
 def alert(name: str, expr: str, hold: str, severity: str, summary: str, description: str, **labels: str) -> dict:
     return {
         "alert": name,
@@ -150,7 +145,7 @@ def alert(name: str, expr: str, hold: str, severity: str, summary: str, descript
         "annotations": {
             "summary": summary,
             "description": description,
-            **runbook(name),
+            "runbook": f"docs/OPERATIONS.md#{name.lower()}",
         },
     }
 
