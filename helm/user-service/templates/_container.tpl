@@ -1,9 +1,10 @@
-{{/* The container. Its ports are numbers here and in the ConfigMap. */}}
+{{/* The container. Its ports are numbers here and in the settings. */}}
 {{- define "user-service.container" -}}
 image: {{ include "user-service.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-args: [serve, --config, /etc/user-service/user-service.toml]
+args: [serve]
 env:
+  {{- include "user-service.settings" . | nindent 2 }}
   - name: POD_NAMESPACE
     valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
   - name: POD_NAME
@@ -51,9 +52,6 @@ resources:
 securityContext:
   {{- toYaml .Values.securityContext | nindent 2 }}
 volumeMounts:
-  - name: config
-    mountPath: /etc/user-service
-    readOnly: true
   - name: tmp
     mountPath: /tmp
   {{- if eq .Values.store.type "sqlite" }}

@@ -3,7 +3,7 @@ A login to PostgreSQL is a map with `url` and `existingSecret`: store.postgres i
 service's, and its `migration` the one that may change the schema.
 */}}
 
-{{/* The environment of a login: (list $ login). The URL may hold a password, so it never stands in the ConfigMap. */}}
+{{/* The environment of a login: (list $ login). The URL may hold a password, so it can come from a Secret. */}}
 {{- define "user-service.database.env" -}}
 {{- $login := index . 1 -}}
 {{- with index . 0 -}}

@@ -20,8 +20,6 @@
 {{- define "user-service.pod" -}}
 metadata:
   annotations:
-    # Of the settings alone: a new version of the chart restarts nothing.
-    checksum/config: {{ include "user-service.settings" . | sha256sum }}
     {{- with include "user-service.secrets" . }}
     checksum/secrets: {{ . | quote }}
     {{- end }}
@@ -79,9 +77,6 @@ spec:
     - name: user-service
       {{- include "user-service.container" . | nindent 6 }}
   volumes:
-    - name: config
-      configMap:
-        name: {{ include "user-service.fullname" . | quote }}
     - name: tmp
       emptyDir:
         sizeLimit: 64Mi

@@ -1,13 +1,19 @@
-{{/* The settings, as the TOML file that the service reads. A scalar of JSON is one of TOML too. */}}
+{{/*
+The settings, as variables of the pod's template and not as a ConfigMap beside it: a
+change of them is a rollout, an undone rollout undoes them, and a pod that the old
+ReplicaSet has to start while a new one fails has the old ones.
+*/}}
 {{- define "user-service.settings" -}}
-grpc_addr = "[::]:50051"
-admin_addr = "[::]:9464"
+- name: USERSVC_GRPC_ADDR
+  value: "[::]:50051"
+- name: USERSVC_ADMIN_ADDR
+  value: "[::]:9464"
 {{- with get (dict "sqlite" "sqlite:/data/user-service.db" "memory" "memory:") .Values.store.type }}
-store_url = {{ . | quote }}
+- name: USERSVC_STORE_URL
+  value: {{ . | quote }}
 {{- end }}
 {{- range $key, $value := .Values.config }}
-{{- if not (kindIs "invalid" $value) }}
-{{ $key }} = {{ toRawJson $value }}
-{{- end }}
+- name: USERSVC_{{ upper $key }}
+  value: {{ kindIs "string" $value | ternary $value (toRawJson $value) | quote }}
 {{- end }}
 {{- end }}
