@@ -49,7 +49,7 @@ def report(pointer, manifest, blob):
     name = pointer.get("annotations", {}).get("io.containerd.image.name", "an image")
     print(f"{name} {image['os']}/{image['architecture']}, {sum(sizes) / MIB:.1f} MiB, {pointer['digest']}")
     print(f"  user {config.get('User') or 'root'}, in {config.get('WorkingDir') or '/'}, runs {config.get('Entrypoint')}")
-    for label in sorted(config.get("Labels", {}).items()):
+    for label in sorted((config.get("Labels") or {}).items()):
         print("  {}={}".format(*label))
     for index, (layer, size) in enumerate(zip(layers, sizes), 1):
         print(f"  layer {index}, {size / MIB:.1f} MiB")

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,25 +18,18 @@ import (
 	"user-service.invalid/client/gen/userv1"
 )
 
-const serviceConfig = `{
-	"loadBalancingConfig": [{"round_robin": {}}],
-	"healthCheckConfig": {"serviceName": "user.v1.UserService"},
-	"methodConfig": [{
-		"name": [{"service": "user.v1.UserService"}],
-		"timeout": "20s",
-		"waitForReady": true,
-		"retryPolicy": {
-			"maxAttempts": 4, "initialBackoff": "0.05s", "maxBackoff": "1s",
-			"backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]
-		}
-	}]
-}`
+// serviceConfig is the one that we recommend; tests run where the repository is.
+func serviceConfig() string {
+	text, err := os.ReadFile("deploy/client/service-config.json")
+	works(err, "service config")
+	return string(text)
+}
 
-// channel uses what a well-configured Go client uses: round robin over the
-// healthy backends, retries, keepalive, and many calls at once.
+// channel uses what a well-configured Go client uses: the service config that we
+// recommend, keepalive, and many calls at once.
 func channel(ctx context.Context, addr string) {
 	conn := dial("dns:///"+addr,
-		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithDefaultServiceConfig(serviceConfig()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true,
 		}),
@@ -63,7 +57,29 @@ func channel(ctx context.Context, addr string) {
 	group.Wait()
 	check(failed.Load() == 0, "%d of 1000 users were not created and read", failed.Load())
 	check(conn.GetState() == connectivity.Ready, "the channel is %v", conn.GetState())
+	covered(conn)
 	healthNames(ctx, conn)
+}
+
+// covered checks that every method is repeated, and that what takes long by nature
+// is not cut off.
+func covered(conn *grpc.ClientConn) {
+	of := func(method string) grpc.MethodConfig {
+		config := conn.GetMethodConfig(method)
+		check(config.RetryPolicy != nil && config.WaitForReady != nil && *config.WaitForReady, "%s is not repeated", method)
+		return config
+	}
+	service := userv1.UserService_ServiceDesc
+	for _, stream := range service.Streams {
+		check(of("/"+service.ServiceName+"/"+stream.StreamName).Timeout == nil, "%s ends after a while", stream.StreamName)
+	}
+	unary := []string{"/UserService/GetUser", "/UserService/CreateUser"}
+	for _, method := range service.Methods {
+		unary = append(unary, "/"+service.ServiceName+"/"+method.MethodName)
+	}
+	for _, method := range unary {
+		check(of(method).Timeout != nil, "%s may take forever", method)
+	}
 }
 
 func healthNames(ctx context.Context, conn *grpc.ClientConn) {
