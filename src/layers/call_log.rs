@@ -1,7 +1,8 @@
 //! A line in the log for a call that has ended.
 //!
 //! Neither success nor failure can flood the log: past a number of lines in one
-//! second calls are only counted, and the next line says how many there were.
+//! second calls are only counted, and the next line says how many there were. What
+//! callers do wrong, however often, takes no line from what the service does wrong.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -14,8 +15,8 @@ use tracing::field::display;
 use super::{code, trace::Trace};
 use crate::service::methods::Method;
 
-/// How many lines one second may have of calls that went well, and as many again
-/// of calls that did not.
+/// How many lines one second may have of calls that went well, as many again of
+/// calls that their callers got wrong, and of calls that the service failed.
 const LINES_A_SECOND: u64 = 100;
 
 /// Where ended calls are logged.
@@ -23,12 +24,14 @@ const LINES_A_SECOND: u64 = 100;
 pub struct CallLog {
     started: Instant,
     good: Allowance,
+    refused: Allowance,
     failed: Allowance,
 }
 
 impl CallLog {
     pub fn new() -> Self {
-        Self { started: Instant::now(), good: Allowance::default(), failed: Allowance::default() }
+        let [good, refused, failed] = std::array::from_fn(|_| Allowance::default());
+        Self { started: Instant::now(), good, refused, failed }
     }
 
     /// Logs one call. Names of methods come from a fixed table and nothing else
@@ -39,7 +42,11 @@ impl CallLog {
         if !fault && method.is_some_and(|method| method.api.is_infrastructure()) {
             return;
         }
-        let allowance = if code == Code::Ok { &self.good } else { &self.failed };
+        let allowance = match code {
+            Code::Ok => &self.good,
+            _ if fault => &self.failed,
+            _ => &self.refused,
+        };
         let Some(unlogged) = allowance.take(self.started.elapsed().as_secs()) else { return };
         let unlogged = (unlogged > 0).then_some(unlogged);
         let method = method.map_or("_OTHER", Method::full_name);

@@ -58,17 +58,22 @@ async fn the_call_log_can_be_switched_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_failures_is_counted_and_not_logged() {
+async fn a_flood_of_failures_is_counted_and_hides_no_fault_of_the_server() {
     let server = Server::start(&[]);
     let caller = Caller::connect(server.grpc_addr).await;
     let begun = Instant::now();
     for _ in 0..40 {
-        join_all((0..50).map(|_| caller.call("/made.up.Service/Method", &[]))).await;
+        let flood = join_all((0..50).map(|_| caller.call("/made.up.Service/Method", &[])));
+        let late = async { caller.open(GET_USER, &[("grpc-timeout", "1m")]).wait().await };
+        let (_, late) = tokio::join!(flood, late);
+        assert_eq!(late.code(), Code::DeadlineExceeded);
     }
     // Every second that it touched has its own allowance.
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
-    let lines = call_lines(server);
-    assert!((100..=100 * seconds).contains(&lines.len()), "{} lines in {seconds} s", lines.len());
+    let (faults, flood): (Vec<_>, Vec<_>) =
+        call_lines(server).into_iter().partition(|line| line.contains("\"WARN\""));
+    assert!((100..=100 * seconds).contains(&flood.len()), "{} lines in {seconds} s", flood.len());
+    assert_eq!(faults.len(), 40, "each fault has its line");
 }
 
 #[test]
