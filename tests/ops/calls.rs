@@ -11,6 +11,7 @@ use tonic::{Code, Status, body::Body, client::Grpc};
 use tonic_prost::ProstCodec;
 use tower::{ServiceExt, service_fn, util::BoxCloneService};
 use user_service::proto::{
+    article::user_service_client::UserServiceClient as ArticleClient,
     health::health_client::HealthClient,
     user::v1::{GetUserRequest, GetUserResponse, get_user_request, user_service_client::UserServiceClient},
 };
@@ -47,6 +48,11 @@ impl Caller {
 
     pub fn users(&self) -> UserServiceClient<Service> {
         UserServiceClient::with_origin(self.service.clone(), self.origin.clone())
+    }
+
+    /// Under the article's contract.
+    pub fn article(&self) -> ArticleClient<Service> {
+        ArticleClient::with_origin(self.service.clone(), self.origin.clone())
     }
 
     pub fn health(&self) -> HealthClient<Service> {

@@ -3,11 +3,16 @@
 
 use std::{process::Command, time::Instant};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all};
+use prost::Message;
 use tonic::{Code, Status};
-use user_service::proto::user::v1::{
-    BatchGetUsersRequest, CreateUserRequest, DeleteUserRequest, GetUserRequest, ListUsersRequest,
-    UpdateUserRequest, User, get_user_request::Key,
+use user_service::proto::{
+    article,
+    user::v1::{
+        BatchGetUsersRequest, CreateUserRequest, DeleteUserRequest, GetUserRequest, ImportUsersRequest,
+        ListUsersRequest, UpdateUserRequest, User, WatchUsersRequest, get_user_request::Key,
+        import_users_response::Result as Outcome,
+    },
 };
 
 use crate::{
@@ -74,7 +79,56 @@ async fn sing(caller: &Caller) -> Vec<Status> {
     failed.push(caller.call(GET_USER, &[("grpc-timeout", "canary")]).await);
     failed.push(caller.call(GET_USER, &[("grpc-encoding", "canary")]).await);
     users.delete_user(DeleteUserRequest { id: made.id, ..DeleteUserRequest::default() }).await.unwrap();
+    failed.extend(sing_in_streams(caller).await);
+    failed.extend(sing_as_in_the_article(caller).await);
     failed
+}
+
+/// The calls of many messages, which name users in each.
+async fn sing_in_streams(caller: &Caller) -> Vec<Status> {
+    let mut users = caller.users();
+    let import = |user, id: &str| ImportUsersRequest { user: Some(user), user_id: id.into() };
+    let requests = [
+        import(user("imported.canary@example.com"), "canary-one"),
+        import(user("imported.canary@example.com"), "canary-two"),
+        import(user("canary"), "canary three"),
+    ];
+    let answers = users.import_users(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    let mut failed: Vec<_> = answers
+        .filter_map(async |answer| match answer.unwrap().result.unwrap() {
+            Outcome::Error(status) => {
+                let details = status.encode_to_vec().into();
+                Some(Status::with_details(status.code.into(), status.message, details))
+            }
+            _ => None,
+        })
+        .collect()
+        .await;
+    assert_eq!(failed.len(), 2, "{failed:?}");
+
+    let all = WatchUsersRequest { initial_state: true, ..WatchUsersRequest::default() };
+    let mut watch = users.watch_users(all).await.unwrap().into_inner();
+    assert!(format!("{:?}", watch.message().await.unwrap()).contains("imported.canary"));
+    let from_nowhere = WatchUsersRequest { resume_token: "canary".into(), ..WatchUsersRequest::default() };
+    failed.push(users.watch_users(from_nowhere).await.unwrap_err());
+    let nobody = tonic_health::pb::HealthCheckRequest { service: "canary".into() };
+    failed.push(caller.health().check(nobody).await.unwrap_err());
+    failed
+}
+
+async fn sing_as_in_the_article(caller: &Caller) -> Vec<Status> {
+    let mut users = caller.article();
+    let user = |email: &str| {
+        Some(article::User { name: "Canary".into(), email: email.into(), ..article::User::default() })
+    };
+    let create = |email| article::CreateUserRequest { user: user(email) };
+    let made = users.create_user(create("article.canary@example.com")).await.unwrap().into_inner().user;
+    users.get_user(article::UserRequest { user: made }).await.unwrap();
+    let taken = article::User { id: "another-canary".into(), ..user("article.canary@example.com").unwrap() };
+    vec![
+        users.create_user(create("canary")).await.unwrap_err(),
+        users.create_user(article::CreateUserRequest { user: Some(taken) }).await.unwrap_err(),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +153,7 @@ async fn no_mark_is_found_in_anything_that_the_service_says_on_postgres() {
 async fn no_mark_is_found(store_url: &str, refuse: impl AsyncFnOnce()) {
     let collector = Collector::start();
     let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
-    command.args(["--log-filter", "info,user_service=trace", "--store-url", store_url]);
+    command.args(["--log-filter", "trace,h2=info", "--store-url", store_url]);
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
     let mut server = Server::spawn(command);
     let caller = Caller::connect(server.grpc_addr).await;
