@@ -144,7 +144,7 @@ fn slow(answer_after: Duration) -> SocketAddr {
     addr
 }
 
-/// How the slowest of a hundred calls but one did, in each of `CALLS`.
+/// How the slowest of a hundred calls but one did.
 async fn p99(caller: &Caller) -> Duration {
     let mut took = Vec::new();
     for _ in 0..CALLS {
@@ -153,56 +153,96 @@ async fn p99(caller: &Caller) -> Duration {
         took.push(begun.elapsed());
     }
     took.sort();
-    took[CALLS * 99 / 100]
+    took[CALLS - 2]
 }
 
-const CALLS: usize = 1_000;
-const QUEUE: usize = 64;
+const CALLS: usize = 100;
+const ROUNDS: usize = 20;
+const QUEUE: u32 = 64;
 
 fn value(page: &str, series: &str) -> f64 {
     let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{series} in {page}")).parse().unwrap()
 }
 
-/// What became of the spans, and how much memory is taken.
-fn spans(server: &Server) -> ([f64; 3], f64) {
-    let page = ask(server.admin_addr, "GET /metrics").body;
-    let outcome = |outcome| value(&page, &format!("user_service_trace_spans_total{{outcome=\"{outcome}\"}}"));
-    (["sent", "failed", "dropped"].map(outcome), value(&page, "process_resident_memory_bytes"))
+/// A server, its caller, and what its collector is like.
+struct Watched {
+    what: &'static str,
+    server: Server,
+    caller: Caller,
+    p99s: Vec<Duration>,
+}
+
+impl Watched {
+    async fn start((what, collector): (&'static str, SocketAddr)) -> Self {
+        let server = serve(collector, &QUEUE.to_string());
+        let caller = Caller::connect(server.grpc_addr).await;
+        Self { what, server, caller, p99s: Vec::new() }
+    }
+
+    /// What became of the spans: sent, failed, dropped.
+    fn outcomes(&self) -> [f64; 3] {
+        let page = ask(self.server.admin_addr, "GET /metrics").body;
+        let outcome = |outcome| format!("user_service_trace_spans_total{{outcome=\"{outcome}\"}}");
+        ["sent", "failed", "dropped"].map(|name| value(&page, &outcome(name)))
+    }
+
+    fn memory(&self) -> f64 {
+        value(&ask(self.server.admin_addr, "GET /metrics").body, "process_resident_memory_bytes")
+    }
+
+    /// In its best round: what the machine does besides may spoil the others, and calls
+    /// that wait for a collector would spoil them all.
+    fn best_p99(&self) -> Duration {
+        self.p99s.iter().copied().min().unwrap()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_fails_costs_calls_nothing_and_what_is_lost_is_counted() {
     let store = Collector::start();
-    let mut real = Real::start(&store);
-    let server = serve(real.addr, "64");
-    let caller = Caller::connect(server.grpc_addr).await;
-    let usual = p99(&caller).await;
-    let ([sent, ..], _) = spans(&server);
-    assert!(sent > 0.0);
-
-    real.kill();
-    let mut slowest = vec![("killed", p99(&caller).await)];
-    until(|| (spans(&server).0[1] > 0.0).then_some(())).await;
-    drop(server);
+    let (real, mut killed) = (Real::start(&store), Real::start(&store));
     // It takes connections into its backlog and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    for (what, addr) in [("silent", silent.local_addr().unwrap()), ("slow", slow(Duration::from_millis(500)))]
-    {
-        let server = serve(addr, "64");
-        let caller = Caller::connect(server.grpc_addr).await;
-        p99(&caller).await;
-        let (_, before) = spans(&server);
-        slowest.push((what, p99(&caller).await));
-        let (outcomes, after) = spans(&server);
-        let known: f64 = outcomes.iter().sum();
-        let made = f64::from(u32::try_from(4 * CALLS).unwrap());
-        let may_wait = f64::from(u32::try_from(QUEUE).unwrap());
-        assert!(known <= made && known + may_wait >= made, "{what}: {outcomes:?} of {made}");
-        assert!(outcomes[2] > 0.0, "{what}: {outcomes:?}");
-        assert!(after < before + 16.0 * 1_024.0 * 1_024.0, "{what}: from {before} to {after} bytes");
+    let mut all = Vec::new();
+    for collector in [
+        ("well", real.addr),
+        ("killed", killed.addr),
+        ("silent", silent.local_addr().unwrap()),
+        ("slow", slow(Duration::from_millis(500))),
+    ] {
+        all.push(Watched::start(collector).await);
     }
-    for (what, p99) in slowest {
-        assert!(p99 < 10 * usual + Duration::from_millis(50), "{what}: {p99:?}, and {usual:?} as a rule");
+    // Until the queues are as full as they get.
+    for watched in &all {
+        p99(&watched.caller).await;
+        p99(&watched.caller).await;
+    }
+    killed.kill();
+    let before: Vec<_> = all.iter().map(Watched::memory).collect();
+    // In turns, so that what else the machine does meets them all.
+    for _ in 0..ROUNDS {
+        for watched in &mut all {
+            let p99 = p99(&watched.caller).await;
+            watched.p99s.push(p99);
+        }
+    }
+
+    let usual = all[0].best_p99();
+    let made = f64::from(u32::try_from(2 * CALLS * (ROUNDS + 2)).unwrap());
+    for (watched, before) in all.iter().zip(before) {
+        let (what, p99) = (watched.what, watched.best_p99());
+        assert!(p99 < 2 * usual, "{what}: {p99:?}, and {usual:?} where all is well");
+        let after = watched.memory();
+        assert!(after < before + 16.0 * 1_024.0 * 1_024.0, "{what}: from {before} to {after} bytes");
+        let outcomes = watched.outcomes();
+        let known: f64 = outcomes.iter().sum();
+        assert!(known <= made && known + f64::from(QUEUE) >= made, "{what}: {outcomes:?} of {made}");
+        let [sent, failed, dropped] = outcomes;
+        match what {
+            "well" => assert!(sent > 0.0 && failed < 1.0, "{outcomes:?}"),
+            "killed" => assert!(failed > 0.0, "{outcomes:?}"),
+            _ => assert!(dropped > 0.0, "{what}: {outcomes:?}"),
+        }
     }
 }
