@@ -7,25 +7,23 @@ import collections
 import contextlib
 import itertools
 import json
-import os
 import pathlib
 import re
 import signal
+import socket
 import sys
 import tempfile
-import threading
 import time
 import urllib.parse
 
-import grpc
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "target" / "clients" / "python" / "ours"), str(ROOT / "deploy" / "stack")]
+sys.path.append(str(ROOT / "deploy" / "stack"))
 
 import native  # noqa: E402
-from native import PATIENCE, until  # noqa: E402
-from user.v1 import user_pb2, user_service_pb2, user_service_pb2_grpc  # noqa: E402
+from load import EVERYBODY, PLACES, Load, signalled  # noqa: E402
+from native import until  # noqa: E402
 
 DEPLOY = ROOT / "deploy"
 # Right to be empty, or not a number, after a minute in which little went wrong.
@@ -44,68 +42,9 @@ MAY_BE_EMPTY = {
     "UserServiceFilesNearLimit": "few files are open",
 }
 
-
-# Each fires with a fault of its own.
-FAULTS = ["UserServiceShedding", "UserServiceSpansLost", "UserServiceStoreReadOnly", "UserServiceInstanceDown"]
-
-
-class Load:
-    """Calls with known ends, counted as the caller sees them."""
-
-    def __init__(self, addr: str):
-        self.channel = grpc.insecure_channel(addr)
-        self.users = user_service_pb2_grpc.UserServiceStub(self.channel)
-        # Open to the end, so it is never counted as handled.
-        self.watch = self.users.WatchUsers(user_service_pb2.WatchUsersRequest())
-        threading.Thread(target=self.follow, daemon=True).start()
-        self.seen = collections.Counter()
-
-    def follow(self) -> None:
-        with contextlib.suppress(grpc.RpcError):
-            for _ in self.watch:
-                pass
-
-    def call(self, method: str, request) -> str:
-        try:
-            getattr(self.users, method)(request, timeout=10)
-            code = name(grpc.StatusCode.OK)
-        except grpc.RpcError as error:
-            code = name(error.code())
-        self.seen[method, code] += 1
-        return code
-
-    def round(self, number: int) -> None:
-        user = user_pb2.User(name="Ada", email=f"ada{number}@example.com")
-        self.call("CreateUser", user_service_pb2.CreateUserRequest(user=user))
-        self.call("CreateUser", user_service_pb2.CreateUserRequest(user=user_pb2.User(name="")))
-        self.call("GetUser", user_service_pb2.GetUserRequest(id="nobody"))
-        self.call("ListUsers", user_service_pb2.ListUsersRequest())
-        self.call("BatchGetUsers", user_service_pb2.BatchGetUsersRequest(ids=["nobody"]))
-
-    def held(self):
-        """A call whose request is late, and what lets it come."""
-        release = threading.Event()
-
-        def late():
-            release.wait(PATIENCE)
-            yield user_service_pb2.GetUserRequest(id="nobody").SerializeToString()
-
-        return self.channel.stream_unary("/user.v1.UserService/GetUser").future(late()), release
-
-    def crowd(self) -> None:
-        """Calls while another has the one place there is."""
-        held, release = self.held()
-        ask = user_service_pb2.ListUsersRequest()
-        until("a call is turned away", lambda: self.call("ListUsers", ask) == "Unavailable")
-        for _ in range(5):
-            self.call("ListUsers", ask)
-        release.set()
-        self.seen["GetUser", name(held.code())] += 1
-
-
-def name(code: grpc.StatusCode) -> str:
-    """As the service's labels spell it."""
-    return "OK" if code is grpc.StatusCode.OK else code.name.title().replace("_", "")
+CONNECTIONS = 20
+# What panels look at, in the place of Grafana's own choice.
+MINUTES = 5
 
 
 class Prometheus:
@@ -122,11 +61,14 @@ class Prometheus:
         found = self.ask(query)
         return float(found[0]["value"][1]) if found else -1.0
 
-    def fires(self, alert: str) -> bool:
-        return bool(self.ask(f'ALERTS{{alertname="{alert}", alertstate="firing"}}'))
+    def firing(self) -> set[str]:
+        return {sample["metric"]["alertname"] for sample in self.ask('ALERTS{alertstate="firing"}')}
 
     def must_fire(self, alert: str) -> None:
-        until(f"{alert} fires", lambda: self.fires(alert))
+        until(f"{alert} fires", lambda: alert in self.firing())
+
+    def must_end(self, *alerts: str, meanwhile=lambda: None) -> None:
+        until(f"{' and '.join(alerts)} are over", lambda: meanwhile() or not self.firing() & set(alerts))
 
 
 def hurried(text: str) -> str:
@@ -136,7 +78,7 @@ def hurried(text: str) -> str:
 
 def panels() -> list[tuple[str, str]]:
     board = json.loads((DEPLOY / "grafana" / "user-service.json").read_text())
-    chosen = {"$__rate_interval": "1m", "$job": ".+", "$instance": ".+"}
+    chosen = {"$__rate_interval": f"{MINUTES}m", "$job": ".+", "$instance": ".+"}
     queries = []
     for panel in board["panels"]:
         for target in panel.get("targets", []):
@@ -163,7 +105,8 @@ def main() -> None:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store, database = native.postgres(stack, folder)
         endpoint, collector = native.collector(stack)
-        env = {"USERSVC_STORE_URL": store, "USERSVC_MAX_UNARY_CALLS": "1",
+        env = {"USERSVC_STORE_URL": store, "USERSVC_MAX_UNARY_CALLS": str(PLACES), "USERSVC_MAX_CONNECTIONS": str(CONNECTIONS),
+               "USERSVC_WATCH_HEARTBEAT_MS": "3600000",
                "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "500"}
         process, grpc_addr, admin_addr = native.service(stack, sys.argv[1], folder, env)
         prometheus = Prometheus(native.prometheus(stack, folder, admin_addr, hurried))
@@ -180,34 +123,51 @@ def main() -> None:
 def run(prometheus: Prometheus, load: Load, collector, database, process) -> list[str]:
     """The load and its faults, one after the other; what was wrong."""
     numbers = itertools.count()
-    ends = time.monotonic() + 5
-    while time.monotonic() < ends:
+    # All is well: few calls, so that few slow ones matter later.
+    for _ in range(30):
         load.round(next(numbers))
+        time.sleep(0.15)
     until("spans reach the trace store", lambda: native.Sink.exports > 0)
-    early = [f"{alert} fires without its fault" for alert in FAULTS if prometheus.fires(alert)]
+    failures = [f"{alert} fires without its fault" for alert in prometheus.firing()]
+
+    for _ in range(12):
+        load.slow(database)
+    slow = {"UserServiceSlow", "UserServiceStoreSlow"}
+    until(f"{slow} fire", lambda: slow <= prometheus.firing())
+    failures += [f"{alert} fires while calls are slow" for alert in prometheus.firing() - slow]
 
     ends = time.monotonic() + 10
     while time.monotonic() < ends:
         load.round(next(numbers))
         load.crowd()
     prometheus.must_fire("UserServiceShedding")
+    prometheus.must_fire("UserServiceBudgetBurn")
+    prometheus.must_end(*slow, meanwhile=lambda: load.rounds(itertools.islice(numbers, 10)))
+    with load.full():
+        prometheus.must_fire("UserServiceCallsNearLimit")
+    prometheus.must_end("UserServiceCallsNearLimit")
     collector.kill()
     load.round(next(numbers))
     prometheus.must_fire("UserServiceSpansLost")
-    failures = [*early, *counts(prometheus, load), *shown(prometheus, load), *empty(prometheus)]
+    failures += [*counts(prometheus, load), *messages(prometheus, load), *shown(prometheus, load), *empty(prometheus)]
+
+    with contextlib.ExitStack() as idle:
+        for _ in range(CONNECTIONS * 9 // 10):
+            idle.enter_context(socket.create_connection(load.addr))
+        prometheus.must_fire("UserServiceConnectionsNearLimit")
+    prometheus.must_end("UserServiceConnectionsNearLimit")
 
     # The database says nothing, and later goes on as if nothing had been.
-    asked = user_service_pb2.ListUsersRequest()
     signalled(database.pid, signal.SIGSTOP)
     prometheus.must_fire("UserServiceStoreReadOnly")
     signalled(database.pid, signal.SIGCONT)
-    until("the alert is over", lambda: not prometheus.fires("UserServiceStoreReadOnly"))
-    until("calls are answered again", lambda: load.call("ListUsers", asked) == "OK")
+    prometheus.must_end("UserServiceStoreReadOnly")
+    until("calls are answered again", lambda: load.call("ListUsers", EVERYBODY) == "OK")
 
     # Sessions are cut, and new ones refused.
     database.send_signal(signal.SIGINT)
     prometheus.must_fire("UserServiceStoreReadOnly")
-    until("calls fail without the store", lambda: load.call("ListUsers", asked) == "Unavailable")
+    until("calls fail without the store", lambda: load.call("ListUsers", EVERYBODY) == "Unavailable")
 
     # A call holds up the drain.
     held, release = load.held()
@@ -217,14 +177,8 @@ def run(prometheus: Prometheus, load: Load, collector, database, process) -> lis
     release.set()
     held.code()
     prometheus.must_fire("UserServiceInstanceDown")
+    prometheus.must_fire("UserServiceAbsent")
     return failures
-
-
-def signalled(pid: int, what: signal.Signals) -> None:
-    """Sends a signal to a process and to what it has started."""
-    for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        signalled(int(child), what)
-    os.kill(pid, what)
 
 
 def counts(prometheus: Prometheus, load: Load):
@@ -241,9 +195,26 @@ def counts(prometheus: Prometheus, load: Load):
         yield f"{shed} calls were turned away, which the service counts differently"
 
 
+def messages(prometheus: Prometheus, load: Load):
+    """Where messages and imported users differ from what the callers sent and got."""
+    for way, counted in [("received", load.sent), ("sent", load.got)]:
+        # The watch gets what comes while we look.
+        of = f'grpc_server_msg_{way}_total{{grpc_service="user.v1.UserService"}} > 0'
+        until(f"all messages {way} are scraped", lambda: prometheus.number(f"sum({of})") >= sum(counted.values()))
+        said = {s["metric"]["grpc_method"]: int(s["value"][1]) for s in prometheus.ask(of)}
+        if said != {method: count for method, count in counted.items() if count}:
+            yield f"messages {way}: {said}, and {dict(counted)} by the callers"
+        sizes = prometheus.number(f'sum(grpc_server_msg_{way}_bytes_count{{grpc_service="user.v1.UserService"}})')
+        if sizes != sum(said.values()):
+            yield f"messages {way}: {sum(said.values())} are counted and {sizes} measured"
+    said = {s["metric"]["outcome"]: int(s["value"][1]) for s in prometheus.ask("user_service_imported_total")}
+    if said != load.imported:
+        yield f"imported: {said}, and {dict(load.imported)} by the callers"
+
+
 def shown(prometheus: Prometheus, load: Load):
     """Where panels differ by more than 2% from what the callers have counted."""
-    # Nothing is extrapolated beyond the last scrape, and the whole load is in the panels' minute.
+    # Nothing is extrapolated beyond the last scrape, and the whole load is in the panels' range.
     last = prometheus.number("max(timestamp(grpc_server_admission_limit))")
     for title, label, part in [("Calls by method", "grpc_method", 0), ("Calls by code", "grpc_code", 1)]:
         expr = next(expr for where, expr in panels() if where == title)
@@ -252,10 +223,10 @@ def shown(prometheus: Prometheus, load: Load):
             counted[key[part]] += count
         said = collections.Counter()
         for sample in prometheus.ask(expr, last):
-            said[sample["metric"][label]] += 60 * float(sample["value"][1])
+            said[sample["metric"][label]] += MINUTES * 60 * float(sample["value"][1])
         for name, count in counted.items():
             if abs(said[name] - count) > 0.02 * count:
-                yield f"{title}: {name} is {said[name]:.1f} a minute, and {count} by the callers"
+                yield f"{title}: {name} is {said[name]:.1f}, and {count} by the callers"
 
 
 def empty(prometheus: Prometheus):
