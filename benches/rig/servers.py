@@ -41,7 +41,7 @@ OURS_ALL, QUIET, HYPER, TONIC, GO = "ours", "ours-quiet", "raw-hyper", "tonic", 
 
 SERVERS = {server.name: server for server in [
     Server(OURS_ALL, OURS_COMMAND, "v1", TRACES),
-    Server(QUIET, [*OURS_COMMAND, "--call-log", "false"], "v1"),
+    Server(QUIET, [*OURS_COMMAND, "--call-log", "false", "--metric-names", "none"], "v1"),
     Server(HYPER, [BIN / "raw-hyper", "{port}"], "constant"),
     Server(TONIC, [BIN / "tonic-bare", "{port}"]),
     Server("tonic-usual", [BIN / "tonic-usual", "{port}"]),

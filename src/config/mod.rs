@@ -123,7 +123,7 @@ table::settings! {
         call_log: bool = true;
     }
     "Metrics" {
-        /// Whose names the metrics of calls have: those of go-grpc-prometheus, which the dashboard in `deploy/` needs, those of OpenTelemetry, or both.
+        /// Whose names the metrics of calls have: those of go-grpc-prometheus, which the dashboard in `deploy/` needs, those of OpenTelemetry, or both. `none` measures nothing at all: `/metrics` then says what the process takes of the machine, and no more.
         metric_names: MetricNames = MetricNames::Both;
     }
 }

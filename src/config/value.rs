@@ -240,25 +240,28 @@ pub enum MetricNames {
     Both,
     GrpcPrometheus,
     OpenTelemetry,
+    /// And nothing else is measured either.
+    None,
 }
 
 impl MetricNames {
     pub fn has_grpc_prometheus(self) -> bool {
-        self != Self::OpenTelemetry
+        matches!(self, Self::Both | Self::GrpcPrometheus)
     }
 
     pub fn has_opentelemetry(self) -> bool {
-        self != Self::GrpcPrometheus
+        matches!(self, Self::Both | Self::OpenTelemetry)
     }
 }
 
 impl Value for MetricNames {
     const KIND: Kind = Kind::Text;
-    const FORM: &'static str = "both, grpc_prometheus or opentelemetry";
-    const PLACEHOLDER: &'static str = "both|grpc_prometheus|opentelemetry";
+    const FORM: &'static str = "both, grpc_prometheus, opentelemetry or none";
+    const PLACEHOLDER: &'static str = "both|grpc_prometheus|opentelemetry|none";
 
     fn read(text: &str) -> Option<Self> {
-        [Self::Both, Self::GrpcPrometheus, Self::OpenTelemetry].into_iter().find(|names| names.show() == text)
+        let all = [Self::Both, Self::GrpcPrometheus, Self::OpenTelemetry, Self::None];
+        all.into_iter().find(|names| names.show() == text)
     }
 
     fn show(&self) -> String {
@@ -266,6 +269,7 @@ impl Value for MetricNames {
             Self::Both => "both",
             Self::GrpcPrometheus => "grpc_prometheus",
             Self::OpenTelemetry => "opentelemetry",
+            Self::None => "none",
         }
         .into()
     }

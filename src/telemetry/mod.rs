@@ -1,6 +1,7 @@
 //! What the service says of itself: logs, metrics and spans.
 
 pub mod catalog;
+mod limits;
 mod lines;
 mod logs;
 mod metrics;
@@ -43,7 +44,7 @@ pub struct Telemetry {
 /// Switches everything on for the process. `env` looks up the `OTEL_*` variables.
 pub fn init(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> Result<Telemetry, InitError> {
     let (writer, lines) = lines::start();
-    let metrics = metrics::install(lines.clone())?;
+    let metrics = metrics::install(lines.clone(), config.metric_names)?;
     let traces = Traces::from_env(env)?;
     let log_filter = logs::install(config, writer, traces.as_ref())?;
     Ok(Telemetry { lines, log_filter, metrics, traces })

@@ -20,9 +20,6 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message;
 use reqwest::blocking;
 
-/// As the specification has it where `OTEL_EXPORTER_OTLP_TIMEOUT` says nothing.
-const TIMEOUT_MS: u64 = 10_000;
-
 /// How many spans the collector has refused of those that it took last.
 pub type Refused = Arc<AtomicUsize>;
 
@@ -34,10 +31,7 @@ pub struct Post {
 }
 
 impl Post {
-    pub fn new(refused: Refused, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let of = |name: &str| env(name).and_then(|ms| ms.parse().ok());
-        let ms = of("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT").or_else(|| of("OTEL_EXPORTER_OTLP_TIMEOUT"));
-        let timeout = Duration::from_millis(ms.unwrap_or(TIMEOUT_MS));
+    pub fn new(refused: Refused, timeout: Duration) -> Result<Self, String> {
         // It must not be made on a thread of an async runtime.
         let made = thread::spawn(move || blocking::Client::builder().timeout(timeout).build()).join();
         let client =

@@ -19,13 +19,10 @@ use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
-    trace::{self as sdk, BatchSpanProcessor, Span, SpanData, SpanProcessor},
+    trace::{self as sdk, BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanProcessor},
 };
 
-use super::post::Refused;
-
-/// As the specification has it where `OTEL_BSP_MAX_QUEUE_SIZE` says nothing.
-const QUEUE: usize = 2_048;
+use super::{limits::Limits, post::Refused};
 
 /// The SDK's batches behind a bound.
 #[derive(Debug)]
@@ -37,11 +34,16 @@ pub struct Bounded {
 }
 
 impl Bounded {
-    pub fn new(exporter: SpanExporter, refused: Refused, env: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub fn new(exporter: SpanExporter, refused: Refused, limits: Limits) -> Self {
         let waiting = Arc::new(AtomicUsize::new(0));
-        let most = env("OTEL_BSP_MAX_QUEUE_SIZE").and_then(|most| most.parse().ok()).unwrap_or(QUEUE);
-        let batches = BatchSpanProcessor::builder(Counted::new(exporter, refused, waiting.clone())).build();
-        Self { batches, waiting, most, dropped: outcome("dropped") }
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(limits.queue)
+            .with_max_export_batch_size(limits.batch)
+            .with_scheduled_delay(limits.delay)
+            .build();
+        let counted = Counted::new(exporter, refused, waiting.clone());
+        let batches = BatchSpanProcessor::builder(counted).with_batch_config(config).build();
+        Self { batches, waiting, most: limits.queue, dropped: outcome("dropped") }
     }
 }
 

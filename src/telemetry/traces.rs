@@ -1,8 +1,8 @@
 //! Spans to a collector, set up by the standard `OTEL_*` variables.
 //!
 //! The SDK itself reads those that only concern it: `OTEL_SERVICE_NAME`,
-//! `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_BSP_*`, `OTEL_SPAN_*_LIMIT`, and the
-//! exporter's headers and timeouts.
+//! `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SPAN_*_LIMIT`, and the exporter's headers and
+//! compression.
 
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{
     InitError, Sampler,
+    limits::Limits,
     post::{Post, Refused},
     queue::Bounded,
 };
@@ -34,20 +35,24 @@ impl Traces {
         // A variable that is set to nothing is as good as not set.
         let env = |key: &str| env(key).filter(|value| !value.is_empty());
         let Some(endpoint) = endpoint(&env).map_err(InitError::Traces)? else { return Ok(None) };
+        propagators(&env).map_err(InitError::Traces)?;
         let sampler = Sampler::from_env(&env).map_err(InitError::Traces)?;
+        let limits = Limits::from_env(&env).map_err(InitError::Traces)?;
         let no_exporter = |error: &dyn std::fmt::Display| {
             InitError::Traces(format!("the span exporter cannot be set up: {error}"))
         };
         let refused = Refused::default();
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Post::new(refused.clone(), &env).map_err(|error| no_exporter(&error))?)
+            .with_http_client(
+                Post::new(refused.clone(), limits.timeout).map_err(|error| no_exporter(&error))?,
+            )
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(endpoint)
             .build()
             .map_err(|error| no_exporter(&error))?;
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(Bounded::new(exporter, refused, &env))
+            .with_span_processor(Bounded::new(exporter, refused, limits))
             // Sampling was decided before a span is built.
             .with_sampler(sdk::Sampler::AlwaysOn)
             .with_resource(resource(&env))
@@ -82,6 +87,7 @@ fn endpoint(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, Stri
         return Ok(None);
     };
     protocol(env)?;
+    compression(env)?;
     let is_plain = endpoint.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http"));
     if !is_plain {
         return Err(format!(
@@ -108,12 +114,37 @@ fn protocol(env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
     Ok(())
 }
 
+/// The SDK packs as these say, and passes over what it does not know.
+fn compression(env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+    for key in ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"] {
+        if let Some(how) = env(key).filter(|how| !["none", "gzip"].contains(&how.as_str())) {
+            return Err(format!("{key} is {how:?}; it must be gzip or none"));
+        }
+    }
+    Ok(())
+}
+
+/// Of the formats in which callers may name their trace one is read.
+fn propagators(env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+    let Some(formats) = env("OTEL_PROPAGATORS") else { return Ok(()) };
+    if formats.split(',').any(|format| format.trim() == "tracecontext") {
+        return Ok(());
+    }
+    Err(format!(
+        "OTEL_PROPAGATORS is {formats:?}; callers are followed by W3C's traceparent alone: leave \
+         tracecontext in the list, or do not set it"
+    ))
+}
+
 fn resource(env: &dyn Fn(&str) -> Option<String>) -> Resource {
     let attributes = env("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
-    let named = env("OTEL_SERVICE_NAME").is_some() || attributes.contains("service.name=");
+    let has = |name: &str| {
+        attributes.split(',').any(|pair| pair.split('=').next().is_some_and(|key| key.trim() == name))
+    };
+    let named = env("OTEL_SERVICE_NAME").is_some() || has("service.name");
     let mut resource =
         Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-    if !attributes.contains("service.instance.id=") {
+    if !has("service.instance.id") {
         // Kubernetes' pods are told theirs; elsewhere processes must still be told apart.
         resource = resource.with_attribute(KeyValue::new("service.instance.id", Uuid::new_v4().to_string()));
     }
@@ -156,6 +187,29 @@ mod tests {
         assert!(https.contains("http://localhost:4318"), "{https}");
         assert!(endpoint_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")]).is_err());
         assert!(endpoint_with(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "zipkin")]).is_err());
+        let zstd = endpoint_with(&[ENDPOINT, ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")]).unwrap_err();
+        assert!(zstd.contains("gzip or none"), "{zstd}");
+    }
+
+    #[test]
+    fn a_format_that_is_not_read_is_refused_where_it_is_the_only_one() {
+        let with = |formats: &'static str| propagators(&|_| Some(formats.into()));
+        assert_eq!(propagators(&|_| None), Ok(()));
+        assert_eq!(with("b3, tracecontext,baggage"), Ok(()));
+        assert!(with("b3").unwrap_err().contains("tracecontext"));
+        assert!(with("none").is_err());
+    }
+
+    #[test]
+    fn attributes_that_only_end_like_ours_leave_ours_as_they_are() {
+        let name = |attributes: &'static str| {
+            let resource = resource(&|key| (key == "OTEL_RESOURCE_ATTRIBUTES").then(|| attributes.into()));
+            let has_id = resource.get(&"service.instance.id".into()).is_some();
+            (resource.get(&"service.name".into()).map(|name| name.to_string()), has_id)
+        };
+        // The process itself has no such variable: what is named there is left to the SDK.
+        assert_eq!(name("peer.service.name=a,my.service.instance.id=b"), (Some("user-service".into()), true));
+        assert!(!name("a=b, service.instance.id=ns.pod.app").1);
     }
 
     #[test]

@@ -2,12 +2,18 @@
 
 use std::{
     convert::Infallible,
+    io::Read,
     net::SocketAddr,
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Receiver},
+    },
     thread,
 };
 
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -27,6 +33,8 @@ use crate::support::PATIENCE;
 pub struct Collector {
     pub addr: SocketAddr,
     exports: Receiver<ExportTraceServiceRequest>,
+    /// How many exports came packed.
+    pub packed: Arc<AtomicUsize>,
 }
 
 impl Collector {
@@ -40,20 +48,27 @@ impl Collector {
         let answer = Bytes::from(answer);
         let (sender, exports) = mpsc::channel();
         let (tell, told) = mpsc::channel();
+        let packed = Arc::new(AtomicUsize::new(0));
+        let counted = packed.clone();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
-                    let (sender, answer) = (sender.clone(), answer.clone());
-                    let service = service_fn(move |request| take(request, sender.clone(), answer.clone()));
+                    let (sender, answer, packed) = (sender.clone(), answer.clone(), counted.clone());
+                    let service = service_fn(move |request| {
+                        if request.headers().contains_key("content-encoding") {
+                            packed.fetch_add(1, Ordering::Relaxed);
+                        }
+                        take(request, sender.clone(), answer.clone())
+                    });
                     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                     drop(tokio::spawn(connection));
                 }
             });
         });
-        Self { addr: told.recv().unwrap(), exports }
+        Self { addr: told.recv().unwrap(), exports, packed }
     }
 
     pub fn endpoint(&self) -> String {
@@ -89,9 +104,16 @@ async fn take(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     assert_eq!(request.uri().path(), "/v1/traces");
     assert_eq!(request.headers()["content-type"], "application/x-protobuf");
-    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let packed = request.headers().get("content-encoding").map(|encoding| encoding == "gzip");
+    let mut body = request.into_body().collect().await.unwrap().to_bytes().to_vec();
+    if let Some(gzip) = packed {
+        assert!(gzip, "another encoding");
+        let mut unpacked = Vec::new();
+        GzDecoder::new(&body[..]).read_to_end(&mut unpacked).unwrap();
+        body = unpacked;
+    }
     // The test may have ended before the server.
-    let _ = sender.send(ExportTraceServiceRequest::decode(body).unwrap());
+    let _ = sender.send(ExportTraceServiceRequest::decode(&body[..]).unwrap());
     Ok(Response::new(Full::new(answer)))
 }
 

@@ -140,6 +140,18 @@ async fn every_metric_is_documented_and_every_documented_metric_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_names_nothing_is_measured_but_the_process() {
+    let server = Server::start(&["--metric-names", "none"]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    assert_eq!(caller.call(GET_USER, &[]).await.code(), Code::NotFound);
+    let page = Scrape::of(server.admin_addr).0;
+    let names = documented::shown(&page).into_keys();
+    let (process, others): (Vec<_>, Vec<_>) = names.partition(|name| name.starts_with("process_"));
+    assert_eq!(others, ["user_service_log_lines_dropped_total"]);
+    assert!(process.contains(&"process_resident_memory_bytes".to_owned()), "{process:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_are_measured_without_their_prefix() {
     let server = Server::start(&[]);
     let caller = Caller::connect(server.grpc_addr).await;

@@ -1,6 +1,6 @@
 //! Spans: which calls have one, what it says, and that it arrives.
 
-use std::process::Command;
+use std::{process::Command, sync::atomic::Ordering};
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse},
@@ -14,7 +14,7 @@ use crate::{
     calls::{Caller, GET_USER, until},
     cli::Cli,
     collector::{Collector, attribute, of_kind},
-    support::Server,
+    support::{Server, documented},
 };
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -70,6 +70,9 @@ async fn a_sampled_call_has_a_span_beneath_its_callers() {
     // The log names the span too.
     let line = server.wait_for_line("\"user_service::call\"");
     assert!(line.contains(&format!("\"span_id\":\"{}\"", hex(&span.span_id))), "{line}");
+    let mut fields = documented::fields(&line);
+    fields.insert("unlogged".into());
+    assert_eq!(fields, documented::log_fields(), "as documented, but for what only floods have");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,11 +174,32 @@ async fn a_collector_that_says_nothing_holds_up_neither_calls_nor_the_end() {
     assert!(server.wait().success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_are_packed_where_that_is_asked_for() {
+    for (how, packed) in [("gzip", true), ("none", false)] {
+        let collector = Collector::start();
+        let server = start(&collector, &[], &[("OTEL_EXPORTER_OTLP_COMPRESSION", how)]);
+        let caller = Caller::connect(server.grpc_addr).await;
+        caller.call(GET_USER, &[]).await;
+        let (_, spans) = collector.spans(2);
+        of_kind(&spans, SpanKind::Server);
+        assert_eq!(collector.packed.load(Ordering::Relaxed) > 0, packed, "{how}");
+    }
+}
+
 #[test]
-fn a_protocol_that_is_not_spoken_is_refused_with_the_one_that_is() {
-    let env =
-        [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
-    let refused = Cli::new().run_with(&["--store-url", "memory:"], &env);
-    assert_eq!(refused.code, Some(64), "{}", refused.err);
-    assert!(refused.err.contains("http/protobuf") && refused.err.contains("4318"), "{}", refused.err);
+fn what_is_not_done_is_refused_with_what_is() {
+    for (name, value, remedies) in [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", &["http/protobuf", "4318"][..]),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", &["gzip or none"]),
+        ("OTEL_PROPAGATORS", "b3", &["tracecontext"]),
+        ("OTEL_TRACES_SAMPLER", "xray", &["traceidratio"]),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "99999999999", &["from 1 to 1000000"]),
+    ] {
+        let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"), (name, value)];
+        let refused = Cli::new().run_with(&["--store-url", "memory:"], &env);
+        assert_eq!(refused.code, Some(64), "{name}: {}", refused.err);
+        assert!(refused.err.contains(name) && refused.err.contains(value), "{}", refused.err);
+        assert!(remedies.iter().all(|remedy| refused.err.contains(remedy)), "{}", refused.err);
+    }
 }

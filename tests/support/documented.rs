@@ -1,4 +1,5 @@
-//! The metrics that docs/METRICS.md promises, and those that a process shows.
+//! The metrics and log lines that the documentation promises, and those that a process
+//! shows.
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
@@ -71,6 +72,17 @@ pub fn agrees(page: &str, whom: &[&str]) {
         }
     }
     assert!(wrong.is_empty(), "{}\n{page}", wrong.join("\n"));
+}
+
+/// The fields of the log line that docs/OPERATIONS.md shows.
+pub fn log_fields() -> BTreeSet<String> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md")).unwrap();
+    fields(page.lines().find(|line| line.starts_with("{\"timestamp\"")).expect("a line is shown"))
+}
+
+/// The fields of a log line.
+pub fn fields(line: &str) -> BTreeSet<String> {
+    serde_json::from_str::<BTreeMap<String, serde_json::Value>>(line).unwrap().into_keys().collect()
 }
 
 /// What is always shown, and by whoever leaves `metric_names` as it is.
