@@ -16,7 +16,7 @@ ARCH     ?= amd64
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
 run: ## Serve on port 50051, on SQLite (user-service.db).
@@ -24,7 +24,11 @@ run: ## Serve on port 50051, on SQLite (user-service.db).
 	cargo run --locked
 
 .PHONY: test
-test: tools chart dashboards-check ## Everything a change must pass: format, lints, all tests.
+test: cluster-tools ## Everything a change must pass: format, lints, all tests. Root and cgroup v1.
+	{ $(MAKE) check && $(CLUSTER) $(PYTHON) tests/cluster/e2e.py; } 2>&1 | tools/tally.sh
+
+.PHONY: check
+check: tools chart dashboards-check ## The same without the tests that start a Kubernetes.
 	cargo fmt --check
 	bin/buf lint
 	bin/buf format --diff --exit-code
@@ -36,7 +40,7 @@ test: tools chart dashboards-check ## Everything a change must pass: format, lin
 .PHONY: chart
 chart: bin/.built .venv/.built ## Check the Dockerfile and the Helm chart: docs, lints, unit tests, schemas of Kubernetes.
 	.venv/bin/hadolint Dockerfile
-	.venv/bin/shellcheck deploy/image/*.sh tools/chart/*.sh
+	.venv/bin/shellcheck deploy/image/*.sh tools/chart/*.sh tests/cluster/*.sh
 	deploy/image/check.sh
 	tools/chart/check.sh
 
@@ -78,6 +82,31 @@ image: ## Make the container image of the Dockerfile without Docker or a registr
 
 image-report: ## Print the image's size, user, layers and files, from its archive.
 	@python3 deploy/image/report.py $(IMAGE)/image.tar
+
+# A cluster that has the image, and knows the chart's objects for others.
+CLUSTER := tests/cluster/cluster.sh -i $(BUILT)/image/amd64/image.tar $$(tools/chart/crds.sh | sed 's/^/-f /')
+
+.PHONY: cluster
+cluster: export CMD ?= bash
+cluster: cluster-tools ## Run CMD (a shell) beside a real Kubernetes of one node that has the image.
+	$(CLUSTER) bash -c "$$CMD"
+
+.PHONY: e2e
+e2e: cluster-tools ## Test image and chart there; ONLY='rollouts hung' are those with these words in their names.
+	$(CLUSTER) $(PYTHON) tests/cluster/e2e.py $(ONLY)
+
+.PHONY: e2e-long
+e2e-long: cluster-tools ## The same rollouts, 50 of them, under at least 300,000 calls.
+	ROLLOUTS=50 CALLS=300000 $(CLUSTER) $(PYTHON) tests/cluster/e2e.py rollouts
+
+.PHONY: able cluster-tools
+able:
+	@tests/cluster/able.sh
+
+cluster-tools: able tools image bin/go-traffic
+	@tools/packages.sh containerd=containerd runc=runc iptables=iptables ip=iproute2 curl=curl \
+		/usr/lib/cni/bridge=containernetworking-plugins
+	tests/cluster/build.sh
 
 .PHONY: soak
 soak: tools ## What takes too long for every change: a thousand kills, watches resumed over 50,000 changes, imports of a million, crowds for minutes.
@@ -153,3 +182,6 @@ bin/go-client: $(PROTOS) $(wildcard $(CLIENTS)/go/*) bin/.built
 	PATH="$$PWD/bin:$$PATH" bin/buf generate --template $(CLIENTS)/go/buf.gen.yaml --path proto/user
 	cd $(CLIENTS)/go && $(GO_BUILD) -o ../../../../bin/go-client .
 	touch $@
+
+bin/go-traffic: bin/go-client $(wildcard $(CLIENTS)/go/traffic/*)
+	cd $(CLIENTS)/go && $(GO_BUILD) -o ../../../../bin/go-traffic ./traffic

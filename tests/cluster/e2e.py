@@ -1,0 +1,72 @@
+"""The chart and the image on a real cluster, asked as an operator would. Runs inside
+of tests/cluster/cluster.sh. Usage: e2e.py [PART-OF-A-NAME].."""
+
+import concurrent.futures
+import contextlib
+import sys
+import time
+import traceback
+
+import changes
+import faults
+import installs
+import probes
+import rollouts
+from kube import Place, Postgres
+
+# The longest first: they run a few at a time, and wait more than they work.
+TESTS = [
+    rollouts.rollouts_evictions_and_scaling_fail_no_call,
+    changes.a_bad_upgrade_takes_no_old_pod_down,
+    installs.everything_comes_and_goes,
+    faults.health_flips_before_calls_are_cut,
+    changes.an_upgrade_from_an_earlier_chart_loses_nothing_on_postgres,
+    faults.without_pre_stop_new_connections_fail,
+    installs.the_defaults_come_and_go,
+    installs.replicas_on_postgres_come_and_go,
+    probes.a_pod_whose_store_is_away_is_not_ready_and_not_restarted,
+    faults.without_goaway_calls_in_flight_fail,
+    installs.objects_for_others_are_in_force,
+    installs.service_links_stop_no_start,
+    installs.sqlite_with_everything_comes_and_goes,
+    installs.memory_comes_and_goes,
+    probes.a_hung_process_is_restarted,
+    probes.a_slow_migration_is_not_killed,
+    changes.an_upgrade_from_an_earlier_chart_loses_nothing_on_sqlite,
+]
+AT_A_TIME = 4
+
+
+def tried(test, postgres: Postgres) -> bool:
+    name, began = test.__name__, time.monotonic()
+    Place.made.places = []
+    try:
+        test(postgres)
+    except (Exception, SystemExit):
+        said = [f"---- {name}", traceback.format_exc(), *(place.log() for place in Place.made.places)]
+        print("\n".join(said), flush=True)
+        print(f"test {name} ... FAILED", flush=True)
+        return False
+    for place in Place.made.places:
+        place.forget()
+    print(f"test {name} ... ok, {time.monotonic() - began:.0f} s", flush=True)
+    return True
+
+
+def main() -> None:
+    chosen = [test for test in TESTS if any(part in test.__name__ for part in sys.argv[1:] or [""])]
+    print(f"running {len(chosen)} tests", flush=True)
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        postgres = Postgres(stack, 5432)
+        with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
+            passed = list(pool.map(lambda test: tried(test, postgres), chosen))
+    failed = passed.count(False)
+    # As `cargo test` says it, so that one sum has both.
+    print(f"test result: {'FAILED' if failed else 'ok'}. {passed.count(True)} passed; {failed} failed; "
+          f"finished in {time.monotonic() - began:.0f}s")
+    sys.exit(failed > 0 or not passed)
+
+
+if __name__ == "__main__":
+    main()
