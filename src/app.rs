@@ -95,7 +95,6 @@ impl App {
         let log_filter = telemetry.log_filter().clone();
         let local = Local { calls: calls.clone(), connections: listener.census(), log_filter };
         let admin = tokio::spawn(admin.serve(telemetry.metrics().clone(), health.clone(), local, stopped));
-        let upkeep = tokio::spawn(telemetry.metrics().clone().keep_up());
         let router = Router::new(&config, &slot, &health);
         let service = layers::stack(router, &config, telemetry.sampler(), calls);
         let ticks = ticks(&health, listener.threads());
@@ -132,7 +131,6 @@ impl App {
                 tracing::warn!("the store did not close in time; what it acknowledged is safe");
             }
         }
-        upkeep.abort();
         drop(stop_admin);
         let _ = admin.await;
         tracing::info!("ended");

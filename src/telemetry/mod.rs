@@ -1,6 +1,7 @@
 //! What the service says of itself: logs, metrics and spans.
 
 pub mod catalog;
+mod histograms;
 mod limits;
 mod lines;
 mod logs;
@@ -56,7 +57,7 @@ impl Telemetry {
         self.traces.as_ref().map(|traces| traces.sampler)
     }
 
-    /// The metrics, to be rendered and kept up.
+    /// The metrics, to be rendered.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
