@@ -11,12 +11,14 @@ use uuid::Uuid;
 
 /// Who calls: an opaque identity that nothing but equality is asked of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Caller(Arc<str>);
+pub struct Caller(Option<Arc<str>>);
 
 impl Caller {
     /// Whoever did not say.
-    pub fn anonymous() -> Self {
-        Self("".into())
+    pub const ANONYMOUS: Self = Self(None);
+
+    fn name(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
     }
 }
 
@@ -85,7 +87,7 @@ impl Idempotency {
     pub fn new(caller: &Caller, method: &str, request_id: RequestId, payload: &[u8]) -> Self {
         let mut key = Sha256::new();
         // Lengths first, so that no two triples run together to the same bytes.
-        for part in [caller.0.as_bytes(), method.as_bytes()] {
+        for part in [caller.name().as_bytes(), method.as_bytes()] {
             key.update(part.len().to_be_bytes());
             key.update(part);
         }
@@ -116,9 +118,9 @@ mod tests {
     fn a_key_tells_callers_methods_and_requests_apart() {
         let request = RequestId::parse("01890a5d-ac96-774b-bcce-b302099a8057").unwrap();
         let other = RequestId::parse("01890a5d-ac96-774b-bcce-b302099a8058").unwrap();
-        let bob = Caller("bob".into());
+        let bob = Caller(Some("bob".into()));
         let keys = [
-            Idempotency::new(&Caller::anonymous(), "Create", request, b"p").key,
+            Idempotency::new(&Caller::ANONYMOUS, "Create", request, b"p").key,
             Idempotency::new(&bob, "Create", request, b"p").key,
             Idempotency::new(&bob, "Delete", request, b"p").key,
             Idempotency::new(&bob, "Delete", other, b"p").key,

@@ -23,7 +23,8 @@ use tower_service::Service;
 use crate::{
     config::Config,
     service::{
-        methods::{Kind, Matched, Method},
+        call::Call,
+        methods::{Kind, Method},
         status,
     },
 };
@@ -124,7 +125,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let method = request.extensions().get::<Matched>().and_then(|matched| matched.0);
+        let method = Call::method(request.extensions());
         let permit = match self.limits.gate(method) {
             None => None,
             Some(gate) => match gate.enter() {

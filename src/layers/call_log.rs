@@ -6,9 +6,10 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tonic::Code;
 use tracing::field::display;
 
@@ -34,9 +35,16 @@ impl CallLog {
         Self { started: Instant::now(), good, refused, failed }
     }
 
-    /// Logs one call. Names of methods come from a fixed table and nothing else
-    /// is of the caller's making, so no line holds personal data.
-    pub fn call(&self, method: Option<&'static Method>, code: Code, took: Duration, trace: &Trace) {
+    /// Logs one call, which ends `now`. Names of methods come from a fixed table and
+    /// nothing else is of the caller's making, so no line holds personal data.
+    pub fn call(
+        &self,
+        method: Option<&'static Method>,
+        code: Code,
+        took: Duration,
+        now: Instant,
+        trace: Option<&Trace>,
+    ) {
         let fault = code::is_server_fault(code);
         // Probes come every second and say nothing when all is well.
         if !fault && method.is_some_and(|method| method.api.is_infrastructure()) {
@@ -47,10 +55,11 @@ impl CallLog {
             _ if fault => &self.failed,
             _ => &self.refused,
         };
-        let Some(unlogged) = allowance.take(self.started.elapsed().as_secs()) else { return };
+        let Some(unlogged) = allowance.take((now - self.started).as_secs()) else { return };
         let unlogged = (unlogged > 0).then_some(unlogged);
         let method = method.map_or("_OTHER", Method::full_name);
-        let (trace_id, span_id) = (trace.id.map(display), trace.span_id.map(display));
+        let (trace_id, span_id) =
+            (trace.map(|trace| display(trace.id)), trace.and_then(|trace| trace.span_id).map(display));
         let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         macro_rules! log {
             ($level:ident) => {

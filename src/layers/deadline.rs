@@ -17,11 +17,7 @@ use tower_service::Service;
 use crate::{
     config::Config,
     domain::Deadline,
-    service::{
-        headers::GRPC_TIMEOUT,
-        methods::{Kind, Matched},
-        status,
-    },
+    service::{call::Call, headers::GRPC_TIMEOUT, methods::Kind, status},
 };
 
 /// Answers `DEADLINE_EXCEEDED` in place of an answer that is late, and drops the
@@ -47,8 +43,7 @@ impl<S> Deadlines<S> {
             None => None,
             Some(value) => Some(parse(value)?),
         };
-        let unary =
-            matches!(request.extensions().get(), Some(Matched(Some(method))) if method.kind == Kind::Unary);
+        let unary = Call::method(request.extensions()).is_some_and(|method| method.kind == Kind::Unary);
         Ok(if unary { Some(asked.unwrap_or(self.default).min(self.max)) } else { asked })
     }
 }
@@ -70,13 +65,12 @@ where
         let Ok(timeout) = self.timeout(&request) else {
             return DeadlineFuture { inner: None, alarm: Alarm::NONE, refusal: Refusal::Malformed };
         };
-        let at = timeout.map(|timeout| Instant::now() + timeout);
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return DeadlineFuture { inner: None, alarm: Alarm::NONE, refusal: Refusal::Late };
         }
-        if let Some(at) = at {
-            request.extensions_mut().insert(Deadline::at(at.into_std()));
-        }
+        let call = request.extensions_mut().get_or_insert_default::<Call>();
+        let at = timeout.map(|timeout| call.started + timeout);
+        call.deadline = at.map_or(Deadline::NONE, |at| Deadline::at(at.into_std()));
         let inner = Some(self.inner.call(request));
         DeadlineFuture { inner, alarm: Alarm { at, timer: None }, refusal: Refusal::Late }
     }
@@ -114,30 +108,20 @@ enum Refusal {
     Late,
 }
 
-pin_project! {
-    /// Rings when the time is up.
-    struct Alarm {
-        at: Option<Instant>,
-        // Set only when there is something to wait for: most calls are answered at once, and a timer
-        // costs more than the rest of this layer.
-        #[pin]
-        timer: Option<Sleep>,
-    }
+/// Rings when the time is up.
+struct Alarm {
+    at: Option<Instant>,
+    // Set only when there is something to wait for: most calls are answered at once, and a timer
+    // costs more than the rest of this layer. In a box, so that calls without one do not move it.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Alarm {
     const NONE: Self = Self { at: None, timer: None };
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
-        let Some(at) = *this.at else { return Poll::Pending };
-        if this.timer.is_none() {
-            this.timer.set(Some(sleep_until(at)));
-        }
-        match this.timer.as_pin_mut() {
-            Some(timer) => timer.poll(cx),
-            None => Poll::Pending,
-        }
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.at else { return Poll::Pending };
+        self.timer.get_or_insert_with(|| Box::pin(sleep_until(at))).as_mut().poll(cx)
     }
 }
 
@@ -146,7 +130,6 @@ pin_project! {
     pub struct DeadlineFuture<F> {
         #[pin]
         inner: Option<F>,
-        #[pin]
         alarm: Alarm,
         refusal: Refusal,
     }
@@ -186,7 +169,6 @@ pin_project! {
     pub struct DeadlineBody<B> {
         #[pin]
         inner: Option<B>,
-        #[pin]
         alarm: Alarm,
     }
 }
@@ -208,7 +190,7 @@ impl<B: Body<Data = Bytes>> Body for DeadlineBody<B> {
         let mut this = self.project();
         let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         // The alarm goes first once it is set, as a stream may always have something to send.
-        if this.alarm.timer.is_none() || this.alarm.as_mut().poll(cx).is_pending() {
+        if this.alarm.timer.is_none() || this.alarm.poll(cx).is_pending() {
             if let Poll::Ready(frame) = inner.poll_frame(cx) {
                 return Poll::Ready(frame);
             }

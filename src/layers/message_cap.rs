@@ -18,10 +18,7 @@ use super::{
     messages::{Messages, TooLarge},
     metrics::Metrics,
 };
-use crate::service::{
-    methods::{Matched, Method},
-    status,
-};
+use crate::service::{call::Call, methods::Method, status};
 
 /// Reads the lengths of the messages that are received, and counts them.
 #[derive(Clone, Debug)]
@@ -50,7 +47,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> S::Future {
-        let method = request.extensions().get::<Matched>().and_then(|matched| matched.0);
+        let method = Call::method(request.extensions());
         let (limit, metrics) = (self.limit, self.metrics.clone());
         self.inner.call(request.map(|inner| CappedBody {
             inner,

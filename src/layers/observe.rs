@@ -5,13 +5,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
 };
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tonic::Code;
 use tower_service::Service;
 use tracing::span::Entered;
@@ -25,10 +25,7 @@ use super::{
     trace::Trace,
 };
 use crate::{
-    service::{
-        leaving::Farewells,
-        methods::{Matched, Method},
-    },
+    service::{call::Call, methods::Method},
     telemetry::Sampler,
 };
 
@@ -69,7 +66,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let call = Call::start(&request, self.recorders.clone());
+        let call = Record::start(&request, self.recorders.clone());
         let entered = call.enter();
         let inner = self.inner.call(request);
         drop(entered);
@@ -79,30 +76,32 @@ where
 
 /// One call, which has not ended. Dropped before its end it was cancelled.
 #[derive(Debug)]
-struct Call {
+struct Record {
     method: Option<&'static Method>,
     started: Instant,
     place: Place,
-    trace: Trace,
+    /// In a box, as most calls have none.
+    trace: Option<Box<Trace>>,
     recorders: Arc<Recorders>,
     ended: Option<Code>,
 }
 
-impl Call {
+impl Record {
     fn start<B>(request: &Request<B>, recorders: Arc<Recorders>) -> Self {
-        let method = request.extensions().get::<Matched>().and_then(|matched| matched.0);
+        let known = request.extensions().get::<Call>();
+        let method = known.and_then(|call| call.method);
+        let started = known.map_or_else(Instant::now, |call| call.started);
+        let connection = known.map_or(0, |call| call.farewells.connection);
         recorders.metrics.of(method).started();
         let name = method.map_or("_OTHER", Method::full_name);
-        let trace = Trace::start(request.headers(), name, recorders.sampler.as_ref());
-        let started = Instant::now();
-        let connection = request.extensions().get::<Farewells>().map_or(0, |known| known.connection);
-        let place = recorders.in_flight.enter(method, connection, started);
+        let trace = Trace::start(request.headers(), name, recorders.sampler.as_ref()).map(Box::new);
+        let place = recorders.in_flight.enter(method, connection, started.into_std());
         Self { method, started, place, trace, recorders, ended: None }
     }
 
     /// Makes the call's span the one that spans of the store are children of.
     fn enter(&self) -> Option<Entered<'_>> {
-        self.trace.span.as_ref().map(tracing::Span::enter)
+        self.trace.as_ref()?.span.as_ref().map(tracing::Span::enter)
     }
 
     fn end(mut self, code: Code) {
@@ -110,15 +109,18 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for Record {
     fn drop(&mut self) {
         let code = self.ended.unwrap_or(Code::Cancelled);
-        let took = self.started.elapsed();
+        let now = Instant::now();
+        let took = now - self.started;
         self.recorders.in_flight.leave(&self.place);
         self.recorders.metrics.of(self.method).finished(code, took);
-        self.trace.finish(code);
+        if let Some(trace) = &mut self.trace {
+            trace.finish(code);
+        }
         if let Some(log) = &self.recorders.log {
-            log.call(self.method, code, took, &self.trace);
+            log.call(self.method, code, took, now, self.trace.as_deref());
         }
     }
 }
@@ -129,7 +131,7 @@ pin_project! {
         // Before the call, so that what is within is dropped while the call has not ended.
         #[pin]
         inner: F,
-        call: Option<Call>,
+        call: Option<Record>,
     }
 }
 
@@ -141,7 +143,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let entered = this.call.as_ref().and_then(Call::enter);
+        let entered = this.call.as_ref().and_then(Record::enter);
         let response = ready!(this.inner.poll(cx));
         drop(entered);
         let mut call = this.call.take();
@@ -156,7 +158,7 @@ where
 }
 
 /// Ends the call unless it has ended.
-fn end(call: &mut Option<Call>, code: Code) {
+fn end(call: &mut Option<Record>, code: Code) {
     if let Some(call) = call.take() {
         call.end(code);
     }
@@ -167,7 +169,7 @@ pin_project! {
     pub struct ObservedBody<B> {
         #[pin]
         inner: B,
-        call: Option<Call>,
+        call: Option<Record>,
         messages: Messages,
     }
 }
@@ -181,7 +183,7 @@ impl<B: Body<Data = Bytes>> Body for ObservedBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        let entered = this.call.as_ref().and_then(Call::enter);
+        let entered = this.call.as_ref().and_then(Record::enter);
         let frame = ready!(this.inner.poll_frame(cx));
         drop(entered);
         match &frame {

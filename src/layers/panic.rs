@@ -16,21 +16,23 @@ use metrics::Counter;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::service::{
-    methods::{Matched, Method},
-    status,
-};
+use crate::service::{call::Call, methods::Method, status};
 
 /// Answers INTERNAL where the inner service, its future or its body panics.
 #[derive(Clone, Debug)]
 pub struct CatchPanic<S> {
     inner: S,
-    panics: Counter,
+}
+
+/// Looked up when there is a panic, so that no call without one carries it.
+fn panics() -> Counter {
+    metrics::counter!("grpc_server_panics_total")
 }
 
 impl<S> CatchPanic<S> {
     pub fn new(inner: S) -> Self {
-        Self { inner, panics: metrics::counter!("grpc_server_panics_total") }
+        panics().increment(0);
+        Self { inner }
     }
 }
 
@@ -48,10 +50,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let report = Report {
-            method: request.extensions().get::<Matched>().and_then(|matched| matched.0),
-            panics: self.panics.clone(),
-        };
+        let report = Report { method: Call::method(request.extensions()) };
         let inner = report.catch(|| self.inner.call(request));
         CatchPanicFuture { inner, report: Some(report) }
     }
@@ -61,7 +60,6 @@ where
 #[derive(Debug)]
 struct Report {
     method: Option<&'static Method>,
-    panics: Counter,
 }
 
 impl Report {
@@ -71,7 +69,7 @@ impl Report {
         // dropped, and what calls share is behind atomics or locks that know of poisoning.
         let caught = catch_unwind(AssertUnwindSafe(f)).ok();
         if caught.is_none() {
-            self.panics.increment(1);
+            panics().increment(1);
             let method = self.method.map_or("_OTHER", Method::full_name);
             tracing::error!(target: "user_service::call", method, "a call panicked and was answered with INTERNAL");
         }

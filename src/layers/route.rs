@@ -5,9 +5,9 @@ use std::task::{Context, Poll};
 use http::Request;
 use tower_service::Service;
 
-use crate::service::methods::{self, Matched};
+use crate::service::{call::Call, methods};
 
-/// Puts [`Matched`] into a request's extensions.
+/// Notes the method in what is known of the [`Call`].
 #[derive(Clone, Debug)]
 pub struct Route<S> {
     inner: S,
@@ -32,8 +32,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        let matched = Matched(find(&request));
-        request.extensions_mut().insert(matched);
+        let method = find(&request);
+        request.extensions_mut().get_or_insert_default::<Call>().method = method;
         self.inner.call(request)
     }
 }

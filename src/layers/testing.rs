@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tonic::{Code, Status};
 
-use crate::service::methods::{self, Matched};
+use crate::service::{call::Call, methods};
 
 pub const UNARY: &str = "/user.v1.UserService/GetUser";
 pub const STREAM: &str = "/grpc.health.v1.Health/Watch";
@@ -69,7 +69,7 @@ impl Body for Script {
 /// A call as the router passes it on.
 pub fn request(path: &str) -> Request<Script> {
     let mut request = Request::builder().method("POST").uri(path).body(Script::default()).unwrap();
-    request.extensions_mut().insert(Matched(methods::find(path)));
+    request.extensions_mut().insert(Call { method: methods::find(path), ..Call::default() });
     request
 }
 

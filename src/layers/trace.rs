@@ -18,11 +18,11 @@ use crate::{
     telemetry::{SPAN_TARGET, Sampler},
 };
 
-/// What a call's trace is known by, and its span where it has one.
+/// The trace that a call is part of, and its span where it has one.
 #[derive(Debug)]
 pub struct Trace {
     /// For the log, to find the trace by.
-    pub id: Option<TraceId>,
+    pub id: TraceId,
     /// Of the call's own span, which only a sampled call has.
     pub span_id: Option<SpanId>,
     pub span: Option<Span>,
@@ -30,13 +30,13 @@ pub struct Trace {
 
 impl Trace {
     /// Reads the caller's trace context and decides; without a sampler spans go
-    /// nowhere, so there are none.
-    pub fn start(headers: &HeaderMap, method: &'static str, sampler: Option<&Sampler>) -> Self {
+    /// nowhere, so there are none. `None` where the caller names no trace and none
+    /// is begun.
+    pub fn start(headers: &HeaderMap, method: &'static str, sampler: Option<&Sampler>) -> Option<Self> {
         let parent = parent(headers);
-        let id = parent.as_ref().map(SpanContext::trace_id);
         let caller = parent.as_ref().map(|parent| (parent.trace_id(), parent.is_sampled()));
         if !sampler.is_some_and(|sampler| sampler.samples(caller)) {
-            return Self { id, span_id: None, span: None };
+            return caller.map(|(id, _)| Self { id, span_id: None, span: None });
         }
         let span = tracing::info_span!(
             target: SPAN_TARGET,
@@ -52,7 +52,7 @@ impl Trace {
             let _ = span.set_parent(Context::new().with_remote_span_context(parent));
         }
         let made = span.context().span().span_context().clone();
-        Self { id: Some(made.trace_id()), span_id: Some(made.span_id()), span: Some(span) }
+        Some(Self { id: made.trace_id(), span_id: Some(made.span_id()), span: Some(span) })
     }
 
     /// Ends the span, if any.

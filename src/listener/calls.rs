@@ -17,10 +17,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tower::{Service, ServiceExt, util::Oneshot};
+use tower::Service;
 
 use super::meter::State;
-use crate::service::leaving::Farewells;
+use crate::service::{call::Call, leaving::Farewells};
 
 /// What one serving thread carries.
 #[derive(Debug, Default)]
@@ -92,19 +92,19 @@ impl Tally {
     }
 }
 
-/// A call in flight, until dropped.
+/// Counts a call as in flight until it is dropped.
 #[derive(Debug)]
-struct Call(Arc<Tally>);
+struct Mark(Arc<Tally>);
 
-impl Call {
-    fn begin(tally: &Arc<Tally>) -> Self {
+impl Mark {
+    fn set(tally: &Arc<Tally>) -> Self {
         tally.calls.fetch_add(1, Relaxed);
         tally.load.calls.fetch_add(1, Relaxed);
         Self(Arc::clone(tally))
     }
 }
 
-impl Drop for Call {
+impl Drop for Mark {
     fn drop(&mut self) {
         let Self(tally) = self;
         tally.load.calls.fetch_sub(1, Relaxed);
@@ -135,12 +135,13 @@ where
 {
     type Response = Response<CountedBody<B>>;
     type Error = Infallible;
-    type Future = CountedFuture<Oneshot<S, Request<Incoming>>>;
+    type Future = CountedFuture<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.tally.farewells.clone());
-        let call = Call::begin(&self.tally);
-        CountedFuture { inner: self.service.clone().oneshot(request), call: Some(call) }
+        request.extensions_mut().insert(Call::on(self.tally.farewells.clone()));
+        let mark = Mark::set(&self.tally);
+        // Whoever is full answers that, so nobody need be asked whether it is ready.
+        CountedFuture { inner: self.service.clone().call(request), mark: Some(mark) }
     }
 }
 
@@ -149,7 +150,7 @@ pin_project! {
     pub struct CountedFuture<F> {
         #[pin]
         inner: F,
-        call: Option<Call>,
+        mark: Option<Mark>,
     }
 }
 
@@ -165,17 +166,17 @@ where
             Ok(response) => response,
             Err(never) => match never {},
         };
-        let call = this.call.take();
-        Poll::Ready(Ok(response.map(|inner| CountedBody { inner, call })))
+        let mark = this.mark.take();
+        Poll::Ready(Ok(response.map(|inner| CountedBody { inner, mark })))
     }
 }
 
 pin_project! {
-    /// The response's body, with its call.
+    /// The response's body, with its mark.
     pub struct CountedBody<B> {
         #[pin]
         inner: B,
-        call: Option<Call>,
+        mark: Option<Mark>,
     }
 }
 

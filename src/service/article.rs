@@ -2,11 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{
-    call::{Call, Users},
-    status,
-    violations::Violations,
-};
+use super::{call::Call, status, users::Users, violations::Violations};
 use crate::{
     domain::{Change, Email, Error, User, UserId, UserKey, Write},
     proto::article as pb,
@@ -25,10 +21,10 @@ impl pb::user_service_server::UserService for Article {
         &self,
         request: Request<pb::UserRequest>,
     ) -> Result<Response<pb::UserResponse>, Status> {
-        let call = Call::of(request.extensions());
+        let deadline = Call::deadline(request.extensions());
         let store = self.0.store()?;
         let user = match key(&request.into_inner().user.unwrap_or_default()) {
-            Some(key) => store.get(&key, call.deadline).await.map_err(status::status)?,
+            Some(key) => store.get(&key, deadline).await.map_err(status::status)?,
             None => None,
         };
         let error = if user.is_none() { NOT_FOUND } else { "" };
@@ -39,12 +35,12 @@ impl pb::user_service_server::UserService for Article {
         &self,
         request: Request<pb::CreateUserRequest>,
     ) -> Result<Response<pb::CreateUserResponse>, Status> {
-        let call = Call::of(request.extensions());
+        let deadline = Call::deadline(request.extensions());
         let request = request.into_inner();
         let change = put(&request).map_err(status::status)?;
         let write = Write { change, idempotency: None, validate_only: false };
         let id = request.user.map(|user| user.id).unwrap_or_default();
-        let user = self.0.save(write, &id, call.deadline).await?;
+        let user = self.0.save(write, &id, deadline).await?;
         Ok(Response::new(pb::CreateUserResponse { user: Some(message(&user)) }))
     }
 }

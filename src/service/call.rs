@@ -1,30 +1,49 @@
-//! What the API services share: how a call reaches the store, and how a user
-//! looks on the wire.
+//! What is known of a call on its way to the service that answers it.
 
-use std::sync::{Arc, OnceLock};
+use http::Extensions;
+use tokio::time::Instant;
 
-use tonic::{Extensions, Status};
+use super::{leaving::Farewells, methods::Method};
+use crate::domain::{Caller, Deadline, Idempotency, RequestId};
 
-use super::status;
-use crate::{
-    domain::{
-        Caller, Change, Deadline, Error, Idempotency, RequestId, Store, Timestamp, User, Write, Written,
-    },
-    feed::Feed,
-};
-
-/// Who calls and until when, as the layers found out.
+/// Of one call, in its request's extensions: whoever finds something out on the way
+/// adds it here. It is one extension, as each costs every call an allocation.
+#[derive(Clone, Debug)]
 pub struct Call {
-    pub caller: Caller,
+    /// What its path matched; `None` for a path that nothing is served under.
+    pub method: Option<&'static Method>,
+    pub started: Instant,
     pub deadline: Deadline,
+    pub caller: Caller,
+    /// What it knows of its connection.
+    pub farewells: Farewells,
 }
 
 impl Call {
-    pub fn of(extensions: &Extensions) -> Self {
+    /// A call that begins now.
+    pub fn on(farewells: Farewells) -> Self {
         Self {
-            caller: extensions.get().cloned().unwrap_or_else(Caller::anonymous),
-            deadline: extensions.get().copied().unwrap_or(Deadline::NONE),
+            method: None,
+            started: Instant::now(),
+            deadline: Deadline::NONE,
+            caller: Caller::ANONYMOUS,
+            farewells,
         }
+    }
+
+    /// What is known of a call whose request has these extensions.
+    pub fn of(extensions: &Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_default()
+    }
+
+    /// Until when its answer is worth having.
+    pub fn deadline(extensions: &Extensions) -> Deadline {
+        extensions.get::<Self>().map_or(Deadline::NONE, |call| call.deadline)
+    }
+
+    /// The method that a call is for, where that is known.
+    pub fn method(extensions: &Extensions) -> Option<&'static Method> {
+        extensions.get::<Self>().and_then(|call| call.method)
     }
 
     /// How to know this write again, if the caller named it. `payload` is what was
@@ -40,67 +59,9 @@ impl Call {
     }
 }
 
-/// Where the store will be: health is served before the store is open.
-#[derive(Clone, Default)]
-pub struct StoreSlot(Arc<OnceLock<(Arc<dyn Store>, Feed)>>);
-
-impl StoreSlot {
-    /// Puts the store in, and the feed of its changes. Only the first ones count.
-    pub fn open(&self, store: Arc<dyn Store>, feed: Feed) {
-        let _ = self.0.set((store, feed));
+/// On no connection, as where no listener is in front.
+impl Default for Call {
+    fn default() -> Self {
+        Self::on(Farewells::default())
     }
-
-    /// The store, or UNAVAILABLE while there is none.
-    pub fn get(&self) -> Result<&Arc<dyn Store>, Status> {
-        self.0.get().map(|(store, _)| store).ok_or_else(status::starting)
-    }
-
-    /// The feed, or UNAVAILABLE while there is none.
-    pub fn feed(&self) -> Result<&Feed, Status> {
-        self.0.get().map(|(_, feed)| feed).ok_or_else(status::starting)
-    }
-}
-
-/// The store, once it is open, with its errors as statuses.
-#[derive(Clone)]
-pub struct Users(StoreSlot);
-
-impl Users {
-    pub fn new(slot: StoreSlot) -> Self {
-        Self(slot)
-    }
-
-    pub fn store(&self) -> Result<&Arc<dyn Store>, Status> {
-        self.0.get()
-    }
-
-    pub fn feed(&self) -> Result<&Feed, Status> {
-        self.0.feed()
-    }
-
-    /// Writes, and answers with the user that the write left, if it left one.
-    /// `id` is the id that the caller sent, for the error to name.
-    pub async fn write(&self, write: Write, id: &str, deadline: Deadline) -> Result<Option<User>, Status> {
-        let named = write.idempotency.is_some();
-        match self.store()?.write(write, deadline).await {
-            Ok(Written { user, .. }) => Ok(user),
-            Err(Error::OutcomeUnknown) if named => Err(status::safe_to_repeat()),
-            Err(error) => Err(status::about(error, id)),
-        }
-    }
-
-    /// Writes a change that leaves a user.
-    pub async fn save(&self, write: Write, id: &str, deadline: Deadline) -> Result<User, Status> {
-        debug_assert!(!matches!(write.change, Change::Delete { .. }), "a delete leaves no user");
-        // None is left where this repeats a write of a user that is gone by now.
-        let user = self.write(write, id, deadline).await?;
-        user.ok_or_else(|| status::about(Error::NotFound(crate::domain::Resource::Id), id))
-    }
-}
-
-/// A point in time as protobuf has it.
-pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
-    let micros = time.as_micros();
-    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or_default();
-    prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }

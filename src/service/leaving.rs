@@ -14,8 +14,7 @@ pub enum Farewell {
     Drain,
 }
 
-/// Tells the calls of one connection that it is to go away: an extension of their
-/// requests.
+/// Tells the calls of one connection that it is to go away.
 #[derive(Clone, Debug, Default)]
 pub struct Farewells {
     /// Whose calls these are; 0 where nobody has numbered connections.

@@ -99,8 +99,3 @@ methods! {
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", ReflectionV1, BidiStreaming;
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", ReflectionV1Alpha, BidiStreaming;
 }
-
-/// What a call's path matched, as a request extension; `None` for a path that
-/// nothing is served under.
-#[derive(Clone, Copy, Debug)]
-pub struct Matched(pub Option<&'static Method>);

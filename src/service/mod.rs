@@ -1,7 +1,7 @@
 //! The gRPC surface.
 
 mod article;
-mod call;
+pub mod call;
 mod faults;
 pub mod headers;
 pub mod health;
@@ -13,11 +13,12 @@ mod router;
 pub mod status;
 mod unary;
 mod user_v1;
+mod users;
 mod violations;
 
-pub use call::StoreSlot;
 pub use health::Health;
 pub use router::Router;
+pub use users::StoreSlot;
 
 #[cfg(test)]
 mod testing;

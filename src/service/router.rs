@@ -16,14 +16,14 @@ use tower_service::Service;
 
 use super::{
     article::Article,
-    call::{StoreSlot, Users},
+    call::Call,
     health::Health,
-    methods::Matched,
     reflection::Reflection,
     reply::Reply,
     status,
     unary::answer,
     user_v1::UserV1,
+    users::{StoreSlot, Users},
 };
 use crate::{
     config::Config,
@@ -36,8 +36,8 @@ use crate::{
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Every service, as one tower service. Reads [`Matched`] from the request's
-/// extensions, and never its path.
+/// Every service, as one tower service. Goes by the method that
+/// [`Call`] names, and never by the path.
 #[derive(Clone)]
 pub struct Router(Arc<Services>);
 
@@ -91,10 +91,9 @@ impl Router {
         let services = Arc::clone(&self.0);
         let limit = services.max_message_bytes;
         macro_rules! unary {
-            ($service:expr, $method:ident) => {{ Box::pin(async move { answer(request, limit, |request| $service.$method(request)).await }) }};
+            ($service:expr, $method:ident) => {{ Box::pin(answer(request, limit, async move |request| $service.$method(request).await)) }};
         }
-        let Matched(matched) = request.extensions().get().copied()?;
-        Some(match matched?.path {
+        Some(match Call::method(request.extensions())?.path {
             "/user.v1.UserService/GetUser" => unary!(services.user_v1, get_user),
             "/user.v1.UserService/CreateUser" => unary!(services.user_v1, create_user),
             "/user.v1.UserService/BatchGetUsers" => unary!(services.user_v1, batch_get_users),
@@ -189,7 +188,12 @@ async fn refuse<B: http_body::Body>(body: B) -> Response<Reply> {
 
 /// Whether the content type is gRPC's with protobuf messages.
 fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
+    // What nearly everybody sends.
+    if value.as_bytes() == b"application/grpc" {
+        return true;
+    }
+    let Ok(value) = value.to_str() else { return false };
     let essence = value.split(';').next().unwrap_or_default().trim();
     ["application/grpc", "application/grpc+proto"].iter().any(|name| essence.eq_ignore_ascii_case(name))
 }

@@ -12,7 +12,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::util::MapRequest;
 
-use super::{Health, Router, StoreSlot, methods, methods::Matched};
+use super::{Health, Router, StoreSlot, call::Call, methods};
 use crate::{
     config::Config,
     domain::{
@@ -39,8 +39,8 @@ pub fn router_with(config: &Config) -> (Router, Arc<FakeStore>) {
 /// The router as a client's transport; paths are matched as the layers do.
 pub fn transport(router: Router) -> Transport {
     fn matched(mut request: Request<Body>) -> Request<Body> {
-        let matched = Matched(methods::find(request.uri().path()));
-        request.extensions_mut().insert(matched);
+        let method = methods::find(request.uri().path());
+        request.extensions_mut().get_or_insert_default::<Call>().method = method;
         request
     }
     MapRequest::new(router, matched)
@@ -51,7 +51,7 @@ pub fn raw(path: &str, body: Vec<u8>) -> Request<Body> {
     let body = Body::new(http_body_util::Full::new(body.into()));
     let mut request = Request::post(path).body(body).unwrap();
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    request.extensions_mut().insert(Matched(methods::find(path)));
+    request.extensions_mut().insert(Call { method: methods::find(path), ..Call::default() });
     request
 }
 

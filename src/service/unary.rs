@@ -5,11 +5,14 @@
 //! costs. Messages, traits and statuses are tonic's here too; only the way between
 //! one message and its bytes is shorter.
 
-use std::{io::Read as _, pin::pin};
+use std::{
+    io::Read as _,
+    pin::{Pin, pin},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use flate2::read::GzDecoder;
-use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use prost::Message;
@@ -21,11 +24,11 @@ use super::{headers::GRPC_ENCODING, reply::Reply, status};
 const PREFIX: usize = 5;
 
 /// Answers one call. `limit` bounds the message as sent and as unpacked.
-pub async fn answer<B, Req, Res, F>(
+pub fn answer<B, Req, Res, F>(
     request: Request<B>,
     limit: usize,
     serve: impl FnOnce(tonic::Request<Req>) -> F,
-) -> Response<Reply>
+) -> impl Future<Output = Response<Reply>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -33,26 +36,41 @@ where
     Res: Message,
     F: Future<Output = Result<tonic::Response<Res>, Status>>,
 {
-    let (head, body) = request.into_parts();
-    let served = async {
-        let message = unpack(read(body, limit).await?, &head.headers, limit)?;
-        let message = Req::decode(message).map_err(|_| status::malformed("the message is not protobuf"))?;
-        serve(tonic::Request::from_parts(MetadataMap::from_headers(head.headers), head.extensions, message))
-            .await
-    };
-    match served.await {
-        Ok(response) => encode(response),
-        Err(status) => status.into_http(),
+    // Taken apart before there is a future, which is as large as what it holds.
+    let (Parts { headers, extensions, .. }, body) = request.into_parts();
+    async move {
+        let mut body = pin!(body);
+        let served = match receive(body.as_mut(), &headers, limit).await {
+            Ok(message) => {
+                serve(tonic::Request::from_parts(MetadataMap::from_headers(headers), extensions, message))
+                    .await
+            }
+            Err(status) => Err(status),
+        };
+        match served {
+            Ok(response) => encode(response),
+            Err(status) => status.into_http(),
+        }
     }
 }
 
+/// The message of a request.
+async fn receive<B, Req>(body: Pin<&mut B>, headers: &HeaderMap, limit: usize) -> Result<Req, Status>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    Req: Message + Default,
+{
+    let message = unpack(read(body, limit).await?, headers, limit)?;
+    Req::decode(message).map_err(|_| status::malformed("the message is not protobuf"))
+}
+
 /// Reads a body that holds exactly one message, prefix included.
-async fn read<B>(body: B, limit: usize) -> Result<Bytes, Status>
+async fn read<B>(mut body: Pin<&mut B>, limit: usize) -> Result<Bytes, Status>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut body = pin!(body);
     let mut message = Bytes::new();
     while !body.is_end_stream() {
         let Some(frame) = body.frame().await else { break };
@@ -91,13 +109,15 @@ fn declared(message: &[u8]) -> usize {
 /// A message without its prefix and its compression.
 fn unpack(mut message: Bytes, headers: &HeaderMap, limit: usize) -> Result<Bytes, Status> {
     let prefix = message.split_to(PREFIX);
-    match (prefix[0], headers.get(&GRPC_ENCODING).map(HeaderValue::as_bytes)) {
-        (0, _) => Ok(message),
-        (1, Some(b"gzip")) => gunzip(&message, limit),
-        (1, None | Some(b"identity")) => {
-            Err(status::malformed("the message says it is compressed, and grpc-encoding does not say how"))
-        }
-        (1, Some(_)) => Err(status::unknown_encoding()),
+    match prefix[0] {
+        0 => Ok(message),
+        1 => match headers.get(&GRPC_ENCODING).map(HeaderValue::as_bytes) {
+            Some(b"gzip") => gunzip(&message, limit),
+            None | Some(b"identity") => Err(status::malformed(
+                "the message says it is compressed, and grpc-encoding does not say how",
+            )),
+            Some(_) => Err(status::unknown_encoding()),
+        },
         _ => Err(status::malformed("the message has a flag that is neither 0 nor 1")),
     }
 }

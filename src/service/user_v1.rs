@@ -6,9 +6,9 @@ use std::{sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    call::{Call, Users, timestamp},
-    leaving::Farewells,
+    call::Call,
     status,
+    users::{Users, timestamp},
 };
 use crate::{
     config::Config,
@@ -63,9 +63,9 @@ impl pb::user_service_server::UserService for UserV1 {
         &self,
         request: Request<pb::GetUserRequest>,
     ) -> Result<Response<pb::GetUserResponse>, Status> {
-        let call = Call::of(request.extensions());
+        let deadline = Call::deadline(request.extensions());
         let key = request::key(request.get_ref()).map_err(status::status)?;
-        let user = self.users.store()?.get(&key, call.deadline).await.map_err(status::status)?;
+        let user = self.users.store()?.get(&key, deadline).await.map_err(status::status)?;
         match user {
             Some(user) => Ok(Response::new(pb::GetUserResponse { user: Some(message(&user)) })),
             None => Err(match key {
@@ -79,10 +79,10 @@ impl pb::user_service_server::UserService for UserV1 {
         &self,
         request: Request<pb::BatchGetUsersRequest>,
     ) -> Result<Response<pb::BatchGetUsersResponse>, Status> {
-        let call = Call::of(request.extensions());
+        let deadline = Call::deadline(request.extensions());
         let request = request.into_inner();
         let ids = request::ids(&request).map_err(status::status)?;
-        let found = self.users.store()?.batch_get(&ids, call.deadline).await.map_err(status::status)?;
+        let found = self.users.store()?.batch_get(&ids, deadline).await.map_err(status::status)?;
         let mut response = pb::BatchGetUsersResponse::default();
         for (id, user) in ids.iter().zip(&found) {
             match user {
@@ -98,10 +98,10 @@ impl pb::user_service_server::UserService for UserV1 {
         &self,
         request: Request<pb::ListUsersRequest>,
     ) -> Result<Response<pb::ListUsersResponse>, Status> {
-        let call = Call::of(request.extensions());
+        let deadline = Call::deadline(request.extensions());
         let (size, token) = request::page(request.get_ref()).map_err(status::status)?;
         let after = token.as_ref().map(PageToken::id);
-        let page = self.users.store()?.list(after, size, call.deadline).await.map_err(status::status)?;
+        let page = self.users.store()?.list(after, size, deadline).await.map_err(status::status)?;
         let next = page.users.last().filter(|_| page.more).map(|last| PageToken::after(last.id.clone()));
         Ok(Response::new(pb::ListUsersResponse {
             users: page.users.iter().map(message).collect(),
@@ -145,14 +145,13 @@ impl pb::user_service_server::UserService for UserV1 {
         request: Request<Streaming<pb::ImportUsersRequest>>,
     ) -> Result<Response<import::Answers>, Status> {
         let call = Call::of(request.extensions());
-        let farewells = request.extensions().get::<Farewells>().cloned().unwrap_or_default();
         let store = Arc::clone(self.users.store()?);
         let importing = import::Importing {
             store,
             deadline: call.deadline,
             requests: request.into_inner(),
             max_message_bytes: self.max_message_bytes,
-            leaving: farewells.hear(),
+            leaving: call.farewells.hear(),
             counts: Arc::clone(&self.imported),
         };
         Ok(Response::new(importing.answers()))
@@ -165,14 +164,12 @@ impl pb::user_service_server::UserService for UserV1 {
         request: Request<pb::WatchUsersRequest>,
     ) -> Result<Response<watch::Messages>, Status> {
         let call = Call::of(request.extensions());
-        // There is none where no listener is in front, as in tests.
-        let farewells = request.extensions().get::<Farewells>().cloned().unwrap_or_default();
         let token = request::resume_token(request.get_ref()).map_err(status::status)?;
         let initial_state = request.get_ref().initial_state;
         let begun = Watch::begin(self.users.feed()?, initial_state, token, call.deadline).await;
         let watch = begun.map_err(status::status)?;
         Ok(Response::new(
-            watch::Telling { watch, heartbeat: self.heartbeat, leaving: farewells.hear() }.messages(),
+            watch::Telling { watch, heartbeat: self.heartbeat, leaving: call.farewells.hear() }.messages(),
         ))
     }
 }

@@ -20,7 +20,7 @@ use user_service::{
     domain::Probe,
     feed::Feed,
     proto::user::v1::{ListUsersRequest, User, user_service_client::UserServiceClient},
-    service::{Health, Router, StoreSlot, methods},
+    service::{Health, Router, StoreSlot, call::Call, methods},
     store,
 };
 
@@ -68,7 +68,7 @@ fn faulty(method: &'static str, fault: Fault) -> SocketAddr {
                 let router = router.clone();
                 let service = service_fn(move |mut request: Request<Incoming>| {
                     let found = methods::find(request.uri().path());
-                    request.extensions_mut().insert(methods::Matched(found));
+                    request.extensions_mut().insert(Call { method: found, ..Call::default() });
                     let is_faulty = found.is_some_and(|found| found.full_name() == method);
                     let router = router.clone();
                     async move {

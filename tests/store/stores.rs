@@ -80,7 +80,7 @@ pub fn plain(change: Change) -> Write {
 /// A write that can be repeated; `payload` stands for what was asked for.
 pub fn repeatable(change: Change, request: u8, payload: &str) -> Write {
     let request = RequestId::parse(&format!("01890a5d-ac96-774b-bcce-b302099a80{request:02x}")).unwrap();
-    let idempotency = Idempotency::new(&Caller::anonymous(), "Write", request, payload.as_bytes());
+    let idempotency = Idempotency::new(&Caller::ANONYMOUS, "Write", request, payload.as_bytes());
     Write { change, idempotency: Some(idempotency), validate_only: false }
 }
 

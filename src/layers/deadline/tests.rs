@@ -53,7 +53,7 @@ fn told(path: &str, timeout: &'static str, default: u64, max: u64) -> Option<u64
     let config = config(Duration::from_secs(default), Duration::from_secs(max));
     let (tell, told) = std::sync::mpsc::channel();
     let service = service_fn(move |request: Request<Script>| {
-        let deadline = request.extensions().get::<Deadline>().and_then(|deadline| deadline.remaining());
+        let deadline = Call::of(request.extensions()).deadline.remaining();
         tell.send(deadline).unwrap();
         ready(Ok::<_, Infallible>(response(&[])))
     });

@@ -10,7 +10,10 @@ use tonic::{Code, Request, Status};
 use super::pb;
 use crate::{
     domain::{Deadline, Error},
-    service::testing::{FakeStore, Transport, bad_fields, details, router, transport},
+    service::{
+        call::Call,
+        testing::{FakeStore, Transport, bad_fields, details, router, transport},
+    },
 };
 
 const REQUEST_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -360,7 +363,7 @@ async fn the_store_is_given_the_deadline_of_the_call() {
     assert_eq!(store.last_deadline(), Some(Deadline::NONE));
     let deadline = Deadline::at(Instant::now() + Duration::from_mins(1));
     let mut request = Request::new(create_request("ada"));
-    request.extensions_mut().insert(deadline);
+    request.extensions_mut().insert(Call { deadline, ..Call::default() });
     client.create_user(request).await.unwrap();
     assert_eq!(store.last_deadline(), Some(deadline));
 }

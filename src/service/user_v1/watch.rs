@@ -12,9 +12,9 @@ use crate::{
     feed::{End, Item, Watch},
     proto::user::v1::{self as pb, watch_users_response::Event as Said},
     service::{
-        call::timestamp,
         leaving::{Farewell, Leaving},
         status,
+        users::timestamp,
     },
 };
 
