@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import tarfile
 import tempfile
 
@@ -15,9 +16,12 @@ VALUES = CI / "postgres-values.yaml"
 QUICK = ("replicaCount=2", "rollout.minReadySeconds=2", "config.drain_timeout_ms=5000")
 
 
-def failed(saw: dict, *words: str) -> int:
-    """How many calls of those groups failed whose names have all the words."""
-    return sum(group["failed"] for name, group in saw["groups"].items() if all(word in name for word in words))
+def must_have_noticed(fault: str, saw: dict, *words: str) -> None:
+    """Calls failed of those groups whose names have all the words."""
+    groups = [group for name, group in saw["groups"].items() if all(word in name for word in words)]
+    calls, failed = (sum(group[key] for group in groups) for key in ("calls", "failed"))
+    assert failed > 0, f"{fault}: nobody noticed: {saw}"
+    print(f"{fault}: {failed} of {calls} calls failed", flush=True)
 
 
 def without_pre_stop_new_connections_fail(postgres) -> None:
@@ -28,22 +32,28 @@ def without_pre_stop_new_connections_fail(postgres) -> None:
     traffic = Traffic(place.address, pause="2ms")
     for _ in range(3):
         place.restart()
-    saw = traffic.end()
-    assert failed(saw, "no retries", "comes and goes") > 0, f"nobody noticed: {saw}"
+    must_have_noticed("no preStop", traffic.end(), "no retries", "comes and goes")
 
 
 def health_flips_before_calls_are_cut(postgres) -> None:
     """With no time to drain, callers are safe only if they have left before, which is
     what health is for. Those who ask for `liveness` are not told: it never flips."""
     place = Place("health-flip")
-    postgres.give(place)
+    database = postgres.give(place)
     place.install(VALUES, "replicaCount=3", "config.shutdown_delay_ms=2000", "config.drain_timeout_ms=0")
     told = Traffic(place.headless, pause="10ms")
-    untold = Traffic(place.headless, pause="0s", config=documented() | {"healthCheckConfig": {"serviceName": "liveness"}})
-    place.restart()
-    saw = untold.end()
+    unaware = documented() | {"healthCheckConfig": {"serviceName": "liveness"}}
+    untold = Traffic(place.headless, pause="10ms", callers=16, config=unaware)
+    # Writes take half a second, so that some are in flight when they are cut.
+    slow = subprocess.Popen(postgres.session(database), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    slow.stdin.write("BEGIN; SELECT FROM user_service.meta FOR UPDATE; SELECT pg_sleep(0.5); COMMIT; SELECT pg_sleep(0.1);\n" * 400)
+    slow.stdin.flush()
+    for _ in range(3):
+        place.restart()
+    slow.kill()
+    slow.wait()
+    must_have_noticed("no health flip", untold.end(), "no retries")
     told.must_have_noticed_nothing()
-    assert failed(saw, "no retries", "stays") > 0, f"nobody noticed: {saw}"
 
 
 def without_goaway_calls_in_flight_fail(postgres) -> None:
@@ -54,10 +64,9 @@ def without_goaway_calls_in_flight_fail(postgres) -> None:
         killed_in_place_of_stopped(os.environ["CLUSTER_IMAGES"].split()[-1], archive.name, f"{IMAGE}-killed")
         run("ctr", "--namespace", "k8s.io", "images", "import", archive.name)
     place.install(VALUES, *QUICK, f"image.tag={IMAGE.rpartition(':')[2]}-killed")
-    traffic = Traffic(place.address, place.headless, pause="0s")
+    traffic = Traffic(place.address, place.headless, pause="2ms", callers=12)
     place.restart()
-    saw = traffic.end()
-    assert failed(saw, "no retries", "stays") > 0, f"nobody noticed: {saw}"
+    must_have_noticed("no GOAWAY", traffic.end(), "no retries")
 
 
 def killed_in_place_of_stopped(source: str, target: str, name: str) -> None:

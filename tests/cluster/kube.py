@@ -217,11 +217,12 @@ class Postgres:
 class Traffic:
     """Callers of a release, through its ClusterIP and its headless name at once."""
 
-    def __init__(self, *targets: str, pause: str = "50ms", config: dict | None = None):
+    def __init__(self, *targets: str, pause: str = "50ms", callers: int = 2, config: dict | None = None):
         self.config = tempfile.NamedTemporaryFile("w", suffix=".json")
         json.dump(config or documented(), self.config)
         self.config.flush()
-        self.process = subprocess.Popen([ROOT / "bin" / "go-traffic", "-config", self.config.name, "-pause", pause, *targets],
+        self.process = subprocess.Popen([ROOT / "bin" / "go-traffic", "-config", self.config.name, "-pause", pause,
+                                         "-callers", str(callers), *targets],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == "ready\n", "the callers do not get through"
 

@@ -6,7 +6,7 @@
 // waiting; each of these by callers that stay and by callers that come and go. What
 // it saw is written as JSON.
 //
-// usage: go-traffic -config FILE [-pause DURATION] TARGET...
+// usage: go-traffic -config FILE [-callers COUNT] [-pause DURATION] TARGET...
 package main
 
 import (
@@ -49,6 +49,7 @@ type group struct {
 
 func main() {
 	file := flag.String("config", "", "service config, as JSON")
+	count := flag.Int("callers", 2, "how many callers of each kind")
 	pause := flag.Duration("pause", 20*time.Millisecond, "how long a caller rests between two calls")
 	flag.Parse()
 	config, err := os.ReadFile(*file)
@@ -60,10 +61,10 @@ func main() {
 	}
 	ready, stopping := make(chan struct{}), atomic.Bool{}
 	var waiting, running sync.WaitGroup
-	for number := range 2 * len(groups) {
+	for number := range *count * len(groups) {
 		waiting.Add(1)
 		running.Go(func() {
-			groups[number/2].run(number, *pause, &stopping, waiting.Done, ready)
+			groups[number / *count].run(number, *pause, &stopping, waiting.Done, ready)
 		})
 	}
 	waiting.Wait()
