@@ -156,25 +156,29 @@ async fn a_newer_schema_in_the_database_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_login_that_may_not_change_the_schema_serves_once_it_is_there() {
+async fn a_login_that_may_not_change_the_schema_serves_what_another_has_migrated() {
     let server = block_in_place(shared);
     let config = server.fresh().await;
-    let client = server.client(&name(&config)).await;
-    let role = format!("server_{}", name(&config));
-    client.batch_execute(&format!("CREATE ROLE {role} LOGIN")).await.unwrap();
-    let humble = server.config(&role, &name(&config));
+    let database = name(&config);
+    let client = server.client(&database).await;
+    let (owner, role) = (format!("owner_{database}"), format!("server_{database}"));
+    client.batch_execute(&format!("CREATE ROLE {owner} LOGIN; CREATE ROLE {role} LOGIN")).await.unwrap();
+    let humble = server.config(&role, &database);
     let opening = humble.clone();
     let refused = spawn_blocking(move || store::open(&opening).err().unwrap()).await.unwrap();
     assert!(matches!(refused, OpenError::NoRights(_)), "{refused}");
     assert!(refused.to_string().contains("user-service migrate"), "{refused}");
 
-    let migrating = config.clone();
+    let manual = include_str!("../../docs/OPERATIONS.md");
+    let (_, rights) =
+        manual.split_once("```sql\nGRANT CREATE").expect("the manual says which rights it takes");
+    let rights = format!("GRANT CREATE{}", rights.split_once("```").unwrap().0);
+    // The database last, as its name begins as the login's does.
+    let rights =
+        rights.replace(" users", &format!(" {role}")).replace("owner", &owner).replace("accounts", &database);
+    client.batch_execute(&rights).await.unwrap();
+    let migrating = server.config(&owner, &database);
     spawn_blocking(move || store::migrate(&migrating).unwrap()).await.unwrap();
-    let grants = format!(
-        "GRANT USAGE ON SCHEMA user_service TO {role};
-         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA user_service TO {role}"
-    );
-    client.batch_execute(&grants).await.unwrap();
     let store = spawn_blocking(move || store::open(&humble).unwrap()).await.unwrap();
     let ada = stored(&store, create("ada")).await;
     assert_eq!(get(&store, "ada").await, Some(ada));
