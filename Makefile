@@ -93,7 +93,7 @@ cluster: cluster-tools ## Run CMD (a shell) beside a real Kubernetes of one node
 
 .PHONY: e2e
 e2e: cluster-tools ## Test image and chart there; ONLY='rollouts hung' are those with these words in their names.
-	$(CLUSTER) $(PYTHON) tests/cluster/e2e.py $(ONLY)
+	$(CLUSTER) $(PYTHON) tests/cluster/e2e.py --all $(ONLY)
 
 .PHONY: e2e-long
 e2e-long: cluster-tools ## The same rollouts, 50 of them, under at least 300,000 calls.

@@ -1,5 +1,5 @@
 """The chart and the image on a real cluster, asked as an operator would. Runs inside
-of tests/cluster/cluster.sh. Usage: e2e.py [PART-OF-A-NAME].."""
+of tests/cluster/cluster.sh. Usage: e2e.py [--all] [PART-OF-A-NAME].."""
 
 import concurrent.futures
 import contextlib
@@ -19,7 +19,6 @@ TESTS = [
     rollouts.rollouts_evictions_and_scaling_fail_no_call,
     changes.a_bad_upgrade_takes_no_old_pod_down,
     installs.everything_comes_and_goes,
-    faults.health_flips_before_calls_are_cut,
     changes.an_upgrade_from_an_earlier_chart_loses_nothing_on_postgres,
     faults.without_pre_stop_new_connections_fail,
     installs.the_defaults_come_and_go,
@@ -34,6 +33,9 @@ TESTS = [
     probes.a_slow_migration_is_not_killed,
     changes.an_upgrade_from_an_earlier_chart_loses_nothing_on_sqlite,
 ]
+# Only with --all: what is planted fails a call in a thousand, so that a slow machine
+# may see none, and that would say nothing of a change.
+BY_CHANCE = [faults.health_flips_before_calls_are_cut]
 AT_A_TIME = 4
 
 
@@ -54,7 +56,9 @@ def tried(test, postgres: Postgres) -> bool:
 
 
 def main() -> None:
-    chosen = [test for test in TESTS if any(part in test.__name__ for part in sys.argv[1:] or [""])]
+    parts = [part for part in sys.argv[1:] if part != "--all"] or [""]
+    tests = [*BY_CHANCE, *TESTS] if "--all" in sys.argv else TESTS
+    chosen = [test for test in tests if any(part in test.__name__ for part in parts)]
     print(f"running {len(chosen)} tests", flush=True)
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
