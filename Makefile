@@ -109,7 +109,7 @@ cluster-tools: able tools image bin/go-traffic
 	tests/cluster/build.sh
 
 .PHONY: soak
-soak: tools ## What takes too long for every change: a thousand kills, watches resumed over 50,000 changes, imports of a million, crowds for minutes.
+soak: tools ## What takes too long for every change: a thousand kills, watches resumed over 50,000 changes, imports of a million (their speed: make bench-costs PARTS=imports), crowds for minutes.
 	KILLS=1000 cargo test --locked --test store outlives_a_kill -- --nocapture
 	WATCH_CHANGES=50000 cargo test --locked --test store resumed_on_any_replica -- --nocapture
 	IMPORT_USERS=1000000 cargo test --locked --test store a_large_import -- --nocapture --test-threads 1

@@ -3,12 +3,13 @@
 Markdown table.
 
 costs.py [PART]... (default: all): creates, batch, list, start, gets, overload,
-postgres.
+postgres, imports.
 From the environment:
   SECONDS_A_RUN=5                       how long each load lasts
   ROUNDS=3                              how often those on PostgreSQL are repeated
   LIST_USERS=1000000                    users in the listing
   GET_USERS="1000 100000 10000000"      users that random reads pick from
+  IMPORT_USERS=1000000                  users that are imported
   USERS=100000                          users in the store of everything else
 Stores are filled through the service once, some 10,000 users a second, and kept.
 
@@ -17,6 +18,7 @@ docs/PERFORMANCE.md says what the rows mean."""
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 
@@ -31,6 +33,7 @@ ROUNDS = setting("ROUNDS", 3)
 SECONDS = setting("SECONDS_A_RUN", 5.0)
 USERS = setting("USERS", 100_000)
 LIST_USERS = setting("LIST_USERS", 1_000_000)
+IMPORT_USERS = setting("IMPORT_USERS", 1_000_000)
 GET_USERS = [int(n) for n in os.environ.get("GET_USERS", "1000 100000 10000000").split()]
 OURS = SERVERS[OURS_ALL]
 # What the service puts into one commit at most.
@@ -179,6 +182,42 @@ def on_postgres():
                           f"({min(ratios):.2f} to {max(ratios):.2f})")
 
 
+def imports():
+    """Users by `user-service import`, and their rows by whatever else can load them."""
+    lines = machine.scratch(on_disk=True) / "users.jsonl"
+    with lines.open("w") as file:
+        for n in range(IMPORT_USERS):
+            file.write(f'{{"id":"u-{n:09}","name":"User Number {n}","email":"user.{n}@example.com","age":{n % 100}}}\n')
+    bare = disk("sqlite", "--batch", MOST_IN_A_COMMIT)
+    with running(OURS, fresh()) as process:
+        yield imported("SQLite", process, lines, {"bare SQLite": bare})
+    with postgres.database() as database:
+        # What the rig asks first is a user too; it is a row of the loads like all others.
+        with running(ON_POSTGRES, database.port, core=None) as process:
+            done = imported("PostgreSQL", process, lines, {})
+        inserts, copies = postgres.bare_loads(database, MOST_IN_A_COMMIT)
+        rates = {name: IMPORT_USERS / database.load(file)
+                 for name, file in (("multi-row INSERT", inserts), ("COPY", copies))}
+        done[-1] = beside(float(done[1].replace(",", "")), rates) + done[-1]
+        yield done
+
+
+def imported(store, process, lines, rates):
+    with Usage(process.pid) as usage:
+        said = subprocess.run([machine.OURS, "import", "--server", f"127.0.0.1:{process.port}", lines],
+                              capture_output=True, text=True, check=True).stderr
+    if said != f"import: {IMPORT_USERS} created, 0 unchanged, 0 refused\n":
+        raise RuntimeError(said)
+    rate = IMPORT_USERS / usage.seconds
+    return [f"users by ImportUsers, {IMPORT_USERS:,}, {store}", f"{rate:,.0f}", "", "",
+            f"{usage.server * 1e6 / IMPORT_USERS:.2f}",
+            f"{beside(rate, rates)}RSS {rss_kib(process.pid) / 1024:.1f} MiB"]
+
+
+def beside(rate, rates):
+    return "".join(f"{rate / other:.2f} x {name}'s {other:,.0f}, " for name, other in rates.items())
+
+
 def others(found):
     """How many calls did not end with OK."""
     kinds = [f"{count:,} of status {code}" for code, count in found["others"].items()]
@@ -188,7 +227,7 @@ def others(found):
 
 
 PARTS = {"creates": creates, "batch": batch, "list": listing, "start": start, "gets": gets, "overload": overload,
-         "postgres": on_postgres}
+         "postgres": on_postgres, "imports": imports}
 
 
 def main():

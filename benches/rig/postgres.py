@@ -26,6 +26,43 @@ BARE = """CREATE TABLE bare (id text COLLATE "C" PRIMARY KEY, name text NOT NULL
     age integer NOT NULL, revision bigint NOT NULL, create_time bigint NOT NULL, update_time bigint NOT NULL)"""
 
 
+TABLES = ("users", "changes")
+
+
+def bare_loads(database, batch):
+    """Two files of SQL that load what the service's tables hold into tables of the
+    same kind: a commit for so many users, and by COPY in one."""
+    rows, inserts, copies = {}, database.directory / "inserts.sql", database.directory / "copies.sql"
+    for table in TABLES:
+        order = database.sql(f"COPY (SELECT * FROM user_service.{table} ORDER BY revision) TO STDOUT")
+        rows[table] = order.splitlines()
+    with inserts.open("w") as file:
+        file.write(likes("inserted"))
+        for at in range(0, len(rows["users"]), batch):
+            file.write("BEGIN;\n")
+            for table in TABLES:
+                values = ",".join(f"({literals(row)})" for row in rows[table][at:at + batch])
+                file.write(f"INSERT INTO inserted_{table} VALUES {values};\n")
+            file.write("COMMIT;\n")
+    with copies.open("w") as file:
+        file.write(likes("copied") + "BEGIN;\n")
+        for table in TABLES:
+            file.write(f"COPY copied_{table} FROM STDIN;\n")
+            file.writelines(f"{row}\n" for row in rows[table])
+            file.write("\\.\n")
+        file.write("COMMIT;\n")
+    return inserts, copies
+
+
+def likes(prefix):
+    return "".join(f"CREATE TABLE {prefix}_{table} (LIKE user_service.{table} INCLUDING ALL);\n" for table in TABLES)
+
+
+def literals(row):
+    """The fields of a line of COPY; the rig's users have nothing to escape."""
+    return ",".join("NULL" if field == "\\N" else f"'{field}'" for field in row.split("\t"))
+
+
 def tool(name):
     return max(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
 
@@ -36,6 +73,12 @@ class Database:
 
     def sql(self, text):
         return machine.run([tool("psql"), *self.at(), "-Atqc", text, "postgres"])
+
+    def load(self, script):
+        """Seconds that psql takes for a file of SQL."""
+        began = time.monotonic()
+        machine.run([tool("psql"), *self.at(), "-q", "-v", "ON_ERROR_STOP=1", "-f", script, "postgres"])
+        return time.monotonic() - began
 
     def at(self):
         return ["-h", "127.0.0.1", "-p", self.port, "-U", "bench"]
