@@ -14,6 +14,7 @@ if [[ ${1:-} != build ]]; then
     need strace strace       # the tests watch and break the store's system calls
     need git git
     need openssl openssl     # certificates of the tests' own
+    need script bsdutils     # a terminal for what shows how far it is
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need initdb postgresql # a database of the tests' own
     PATH=$PATH:/usr/sbin need pgbouncer pgbouncer
     for more in "$@"; do     # COMMAND=PACKAGE, for what only some targets need

@@ -211,7 +211,7 @@ async fn a_stream_into_postgres() {
 /// `IMPORT_USERS` says how many; a million in the soak. The bounds on memory are
 /// the same for any number.
 async fn a_large_import(store_url: &str) {
-    let users = env::var("IMPORT_USERS").map_or(20_000, |users| users.parse().expect("a number"));
+    let users = env::var("IMPORT_USERS").map_or(50_000, |users| users.parse().expect("a number"));
     let (server, mut client) = serve(store_url).await;
     let (began, before) = (Instant::now(), resident(&server));
     let requests = tokio_stream::iter((0..users).map(with_id));

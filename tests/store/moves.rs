@@ -5,6 +5,7 @@ use std::{
     collections::HashSet,
     fmt::Write,
     fs,
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -170,10 +171,14 @@ async fn has(client: &mut Client, number: usize) -> bool {
     client.get_user(GetUserRequest { key: Some(key) }).await.is_ok()
 }
 
+/// Until an import has come so far; it may be slow, but goes on.
 async fn until_there(client: &mut Client, number: usize) {
-    let end = Instant::now() + PATIENCE;
+    let (mut step, mut end) = (0, Instant::now() + PATIENCE);
     while !has(client, number).await {
-        assert!(Instant::now() < end, "user {number} does not come");
+        if has(client, step).await {
+            (step, end) = (step + 250, Instant::now() + PATIENCE);
+        }
+        assert!(Instant::now() < end, "user {step} does not come");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -187,16 +192,25 @@ fn each_once(users: &[User], count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_cut_at_either_end_stores_each_user_once() {
+async fn an_import_into_sqlite_cut_at_either_end_stores_each_user_once() {
+    let dir = tempfile::tempdir().unwrap();
+    cut_at_either_end(&sqlite(dir.path())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_into_postgres_cut_at_either_end_stores_each_user_once() {
+    cut_at_either_end(&fresh_postgres().await).await;
+}
+
+async fn cut_at_either_end(store: &str) {
     const USERS: usize = 20_000;
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("users.jsonl");
     fs::write(&input, lines(USERS)).unwrap();
-    let store = sqlite(dir.path());
     let chance = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos() as usize;
     let (first, second) = (chance % 3_000, 4_000 + chance / 7 % 4_000);
     println!("cut at {first} and {second}");
-    let (server, mut client) = serve(&store).await;
+    let (server, mut client) = serve(store).await;
     let addr = server.grpc_addr;
     let args = ["import", input.to_str().unwrap()];
 
@@ -209,12 +223,55 @@ async fn an_import_cut_at_either_end_stores_each_user_once() {
     until_there(&mut client, second).await;
     server.signal("KILL");
     drop(server);
-    assert!(importing.try_wait().unwrap().is_none(), "it was over before the cut");
-    let (_server, mut client) = again(&store, addr).await;
+    let over = importing.try_wait().unwrap().is_some();
+    assert!(!over, "it was over before the cut: {:?}", wait(importing));
+    let (_server, mut client) = again(store, addr).await;
     let (code, said) = wait(importing);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(" 0 refused"), "{said}");
     each_once(&all_users(&mut client).await, USERS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_goes_on_when_its_server_is_back_and_has_each_user_once() {
+    const USERS: usize = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (input, store) = (dir.path().join("users.jsonl"), sqlite(dir.path()));
+    fs::write(&input, lines(USERS)).unwrap();
+    let (server, _) = serve(&store).await;
+    let addr = server.grpc_addr;
+    assert_eq!(run(&["import", input.to_str().unwrap()], addr).0, Some(0));
+
+    let mut exporting = command(&["export"], addr).spawn().unwrap();
+    let mut out = BufReader::new(exporting.stdout.take().unwrap());
+    let mut exported = String::new();
+    // It has begun, and cannot end while nobody reads on.
+    block_in_place(|| out.read_line(&mut exported)).unwrap();
+    server.signal("KILL");
+    drop(server);
+    let (_server, _) = again(&store, addr).await;
+    block_in_place(|| out.read_to_string(&mut exported)).unwrap();
+    assert_eq!(wait(exporting), (Some(0), "export: 20000 users\n".into()));
+    let addresses: HashSet<_> = exported.lines().map(|line| line.split('"').nth(11).unwrap()).collect();
+    assert_eq!((exported.lines().count(), addresses.len()), (USERS, USERS));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_shows_how_far_an_import_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("users.jsonl");
+    fs::write(&input, lines(2_000)).unwrap();
+    let (server, _) = serve("memory:").await;
+    let program = env!("CARGO_BIN_EXE_user-service");
+    let line = format!("{program} import --server {} {}", server.grpc_addr, input.display());
+    // script(1) runs a command on a terminal of its own.
+    let script =
+        || Command::new("script").args(["--quiet", "--return", "--command", &line, "/dev/null"]).output();
+    let output = block_in_place(script).unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("% ") && shown.contains(" left"), "no bar in {shown:?}");
+    assert!(shown.ends_with("import: 2000 created, 0 unchanged, 0 refused\r\n"), "{shown:?}");
 }
 
 fn wait(importing: Child) -> (Option<i32>, String) {
