@@ -53,6 +53,11 @@ pub enum OpenError {
     )]
     NoRights(String),
     #[error(
+        "the schema of the store {0} could not be brought up to date: others held its tables all the time; end \
+         long transactions (pg_stat_activity shows them), or try again when they are over"
+    )]
+    Busy(String),
+    #[error(
         "the database {0} has something else in its schema user_service, which is left as it is: point \
          store_url at another database"
     )]

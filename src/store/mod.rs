@@ -17,7 +17,7 @@ pub use error::OpenError;
 pub use metrics::{BATCH_SIZE, OPERATION_DURATION, QUEUE_DEPTH, WRITABLE};
 
 use crate::{
-    config::{Config, StoreUrl},
+    config::{Config, PostgresUrl, StoreUrl},
     domain::Store,
 };
 
@@ -51,9 +51,15 @@ pub fn traced(store: Arc<dyn Store>, config: &Config) -> Arc<dyn Store> {
 pub fn migrate(config: &Config) -> Result<(), OpenError> {
     match &config.store_url {
         StoreUrl::Memory => Ok(()),
-        StoreUrl::Postgres(url) => postgres::migrate(url, config),
+        StoreUrl::Postgres(url) => postgres::migrate(url, config, &[]),
         StoreUrl::Sqlite(path) => sqlite::migrate(path),
     }
+}
+
+/// The same on `PostgreSQL` with the steps of a release to come, while this one
+/// serves: how it is tested that they get along.
+pub fn migrate_further(url: &PostgresUrl, config: &Config, steps: &[&str]) -> Result<(), OpenError> {
+    postgres::migrate(url, config, steps)
 }
 
 /// Erases what the change log says of users who were deleted since, and returns in

@@ -118,21 +118,38 @@ fn create(id: &str, name: &str, request_id: &str) -> CreateUserRequest {
     }
 }
 
+/// What a crowd has done so far.
+#[derive(Default)]
+pub struct Counts {
+    wrote: AtomicU64,
+    read: AtomicU64,
+    /// Calls that did not do what they should, not even refuse.
+    pub failures: AtomicU64,
+}
+
+impl Counts {
+    fn least(&self) -> u64 {
+        self.wrote.load(Ordering::Relaxed).min(self.read.load(Ordering::Relaxed))
+    }
+}
+
 /// Clients at work, until [`Crowd::stop`].
 pub struct Crowd {
     stop: Arc<AtomicBool>,
+    pub counts: Arc<Counts>,
     clients: JoinSet<Vec<Event>>,
 }
 
 impl Crowd {
     pub fn start(replicas: &Arc<Replicas>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let known = Arc::new(AtomicU64::new(0));
+        let (known, counts) = (Arc::new(AtomicU64::new(0)), Arc::<Counts>::default());
         let mut clients = JoinSet::new();
         for number in 1..=CLIENTS {
             let member = Member {
                 replicas: Arc::clone(replicas),
                 known: Arc::clone(&known),
+                counts: Arc::clone(&counts),
                 random: number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
                 number,
                 count: 0,
@@ -140,7 +157,19 @@ impl Crowd {
             };
             clients.spawn(member.work(Arc::clone(&stop)));
         }
-        Self { stop, clients }
+        Self { stop, counts, clients }
+    }
+
+    /// Lets them work for so long, and until they have done enough, however slow the
+    /// machine is.
+    pub async fn work(&self, duration: Duration) {
+        let enough = self.counts.least() + 200;
+        time::sleep(duration).await;
+        let end = Instant::now() + crate::support::PATIENCE;
+        while self.counts.least() < enough {
+            assert!(Instant::now() < end, "only {} of {enough} calls are done", self.counts.least());
+            time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub async fn stop(self) -> Vec<Event> {
@@ -152,6 +181,7 @@ impl Crowd {
 struct Member {
     replicas: Arc<Replicas>,
     known: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     random: u64,
     number: u64,
     count: u64,
@@ -168,8 +198,12 @@ impl Member {
                 continue;
             };
             let told = match &seen {
-                Seen::Wrote { revision, .. } => *revision,
+                Seen::Wrote { revision, .. } => {
+                    self.counts.wrote.fetch_add(1, Ordering::Relaxed);
+                    *revision
+                }
                 Seen::Read(rows) => {
+                    self.counts.read.fetch_add(1, Ordering::Relaxed);
                     rows.iter().filter_map(|(_, row)| Some(row.as_ref()?.0)).max().unwrap_or(0)
                 }
                 _ => 0,
@@ -191,6 +225,14 @@ impl Member {
         let replicas = self.replicas.len() as u64;
         let n = usize::try_from(self.below(replicas)).unwrap();
         self.replicas.client(n)
+    }
+
+    fn noted<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
+        answer.inspect_err(|status| {
+            if !is_refused(status) {
+                self.counts.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        })
     }
 
     /// One call, or one that is repeated until its outcome is known.
@@ -222,7 +264,8 @@ impl Member {
         let mut open = false;
         for _ in 0..30 {
             let name = name.to_owned();
-            match change.call(self.client()).await {
+            let answer = change.call(self.client()).await;
+            match self.noted(answer) {
                 Ok(user) => return Some(Seen::Wrote { name, revision: revision(&user?) }),
                 Err(status) if is_refused(&status) && open => return Some(Seen::Unknown),
                 Err(status) if is_refused(&status) => return Some(Seen::Failed { name }),
@@ -239,7 +282,8 @@ impl Member {
 
     async fn delete(&mut self, id: String) -> Option<Seen> {
         let request = DeleteUserRequest { id: id.clone(), ..DeleteUserRequest::default() };
-        match self.client().delete_user(limited(request)).await {
+        let answer = self.client().delete_user(limited(request)).await;
+        match self.noted(answer) {
             Ok(_) => Some(Seen::Deleted { id }),
             Err(status) if is_refused(&status) || is_not_applied(&status) => None,
             Err(_) => Some(Seen::UnknownDelete { id }),
@@ -248,7 +292,8 @@ impl Member {
 
     async fn get(&mut self, id: String) -> Option<Seen> {
         let request = GetUserRequest { key: Some(Key::Id(id.clone())) };
-        match self.client().get_user(limited(request)).await {
+        let answer = self.client().get_user(limited(request)).await;
+        match self.noted(answer) {
             Ok(user) => Some(Seen::Read(vec![(id, user.into_inner().user.map(row))])),
             Err(status) if status.code() == Code::NotFound => Some(Seen::Read(vec![(id, None)])),
             Err(_) => None,
@@ -258,7 +303,8 @@ impl Member {
     async fn batch_get(&mut self) -> Option<Seen> {
         let ids: Vec<_> = (0..IDS).step_by(5).map(|id| format!("user-{id}")).collect();
         let request = BatchGetUsersRequest { ids: ids.clone(), allow_missing: true };
-        let users = self.client().batch_get_users(limited(request)).await.ok()?.into_inner().users;
+        let answer = self.client().batch_get_users(limited(request)).await;
+        let users = self.noted(answer).ok()?.into_inner().users;
         let mut found: BTreeMap<_, _> = users.into_iter().map(|user| (user.id.clone(), row(user))).collect();
         Some(Seen::Read(ids.into_iter().map(|id| (id.clone(), found.remove(&id))).collect()))
     }
@@ -289,7 +335,8 @@ fn revision(user: &User) -> u64 {
     u64::from_str_radix(user.etag.trim_matches('"'), 16).unwrap()
 }
 
-fn row(user: User) -> (u64, Row) {
+/// Its revision, and what was written.
+pub fn row(user: User) -> (u64, Row) {
     (revision(&user), Row { name: user.name, email: user.email })
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     env,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -11,11 +11,12 @@ use tokio::{
     task::{block_in_place, spawn_blocking},
     time,
 };
-use user_service::store;
+use user_service::{config::StoreUrl, store};
 
 use crate::{
     crowd::{Crowd, Replicas, stored},
     database::{Database, name},
+    onlookers::Onlookers,
     proxy::{Plan, Proxy},
     revisions::{self, Event, Seen},
 };
@@ -39,7 +40,7 @@ fn count(events: &[Event], which: fn(&Seen) -> bool) -> usize {
 }
 
 /// What does not fit together of what a crowd saw and what is stored in the end.
-async fn judge(server: &Database, name: &str, events: &[Event]) -> Vec<String> {
+async fn judge(server: &Database, name: &str, events: &[Event], onlookers: Option<Onlookers>) -> Vec<String> {
     let (log, users) = stored(&server.client(name).await).await;
     let [wrote, read] =
         [|seen: &Seen| matches!(seen, Seen::Wrote { .. }), |seen: &Seen| matches!(seen, Seen::Read(_))]
@@ -47,17 +48,23 @@ async fn judge(server: &Database, name: &str, events: &[Event]) -> Vec<String> {
     let unknown = count(events, |seen| matches!(seen, Seen::Unknown | Seen::UnknownDelete { .. }));
     println!("{wrote} writes, {read} reads, {unknown} unknown outcomes, {} revisions", log.len());
     assert!(wrote > 100 && read > 100, "{wrote} writes and {read} reads are too few");
-    revisions::check(&log, &users, events)
+    let mut wrong = revisions::check(&log, &users, events);
+    if let Some(onlookers) = onlookers {
+        wrong.extend(onlookers.disagree(&log, &users).await);
+    }
+    wrong
 }
 
 fn assert_right(wrong: &[String]) {
     assert!(wrong.is_empty(), "{} are wrong, such as {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
 }
 
-async fn back(replicas: &Replicas, what: &str) {
+/// `calm` is how long the same takes while all is well, which tells how slow the
+/// machine is.
+async fn back(replicas: &Replicas, calm: Duration, what: &str) {
     let took = replicas.recovered().await;
-    println!("back {took:?} after {what}");
-    assert!(took < BACK, "the service is back {took:?} after {what}");
+    println!("back {took:?} after {what}, {calm:?} while all is well");
+    assert!(took < BACK + calm * 20, "the service is back {took:?} after {what}");
     // So that there is something to lose the next time.
     time::sleep(Duration::from_millis(700)).await;
 }
@@ -67,12 +74,13 @@ async fn a_crowd_on_three_replicas_agrees_with_the_order_of_revisions() {
     let server = block_in_place(Database::start);
     let name = name(&server.fresh().await);
     let replicas = Replicas::start(&url(server.port, &name), REPLICAS);
+    let onlookers = Onlookers::start(&replicas).await;
     let crowd = Crowd::start(&replicas);
-    time::sleep(phase(8)).await;
+    crowd.work(phase(8)).await;
     let events = crowd.stop().await;
     let unknown = count(&events, |seen| matches!(seen, Seen::Unknown | Seen::UnknownDelete { .. }));
     assert_eq!(unknown, 0, "nothing failed, so everybody knows");
-    assert_right(&judge(&server, &name, &events).await);
+    assert_right(&judge(&server, &name, &events, Some(onlookers)).await);
 }
 
 /// The counter as a sequence: revisions are unique, but not in commit order.
@@ -80,8 +88,9 @@ const SEQUENCE: &str = "
     SET search_path = user_service;
     CREATE SEQUENCE counter MINVALUE 0 START 0;
     ALTER TABLE meta RENAME TO truth;
-    CREATE FUNCTION now() RETURNS TABLE (schema_version integer, store_id uuid, revision bigint)
-        LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY SELECT t.schema_version, t.store_id, c.last_value
+    CREATE FUNCTION now() RETURNS TABLE (schema_version integer, store_id uuid, revision bigint, fence bigint)
+        LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY SELECT t.schema_version, t.store_id,
+        COALESCE(NULLIF(current_setting('planted.mine', true), '')::bigint, c.last_value), t.fence
         FROM user_service.truth t, user_service.counter c; END $$;
     CREATE VIEW meta AS SELECT * FROM user_service.now();
     CREATE FUNCTION move() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -89,6 +98,8 @@ const SEQUENCE: &str = "
         NEW.revision := NEW.revision - OLD.revision + last_value FROM user_service.counter;
         PERFORM setval('user_service.counter', NEW.revision);
         PERFORM pg_advisory_unlock(1);
+        PERFORM set_config('planted.mine', NEW.revision::text, true);
+        PERFORM pg_sleep(random() / 5);
         RETURN NEW;
     END $$;
     CREATE TRIGGER move INSTEAD OF UPDATE ON meta FOR EACH ROW EXECUTE FUNCTION move()";
@@ -102,9 +113,9 @@ async fn a_sequence_in_place_of_the_counter_is_caught() {
     server.client(&name).await.batch_execute(SEQUENCE).await.unwrap();
     let replicas = Replicas::start(&url(server.port, &name), REPLICAS);
     let crowd = Crowd::start(&replicas);
-    time::sleep(Duration::from_secs(3)).await;
+    crowd.work(Duration::from_secs(3)).await;
     let events = crowd.stop().await;
-    let wrong = judge(&server, &name, &events).await;
+    let wrong = judge(&server, &name, &events, None).await;
     let late = |wrong: &&String| wrong.starts_with("order") || wrong.starts_with("read");
     assert!(wrong.iter().any(|wrong| late(&wrong)), "nobody saw the past: {wrong:#?}");
 }
@@ -115,43 +126,45 @@ async fn a_crowd_loses_nothing_when_replicas_connections_and_database_fail() {
     let name = name(&server.fresh().await);
     let proxy = Proxy::start(server.port).await;
     let replicas = Replicas::start(&url(proxy.port, &name), REPLICAS);
+    let onlookers = Onlookers::start(&replicas).await;
     let crowd = Crowd::start(&replicas);
-    time::sleep(phase(1)).await;
+    crowd.work(phase(1)).await;
+    let calm = replicas.recovered().await;
 
     let killed = Arc::clone(&replicas);
     spawn_blocking(move || killed.replace(1)).await.unwrap();
-    back(&replicas, "a replica was killed").await;
+    back(&replicas, calm, "a replica was killed").await;
 
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
     assert!(!server.client("postgres").await.query(cut, &[&name]).await.unwrap().is_empty());
-    back(&replicas, "connections were cut").await;
+    back(&replicas, calm, "connections were cut").await;
 
     for plan in [Plan::CutBeforeCommit, Plan::CutAfterCommit].repeat(4) {
         proxy.plan.send_replace(plan);
         proxy.plan.subscribe().wait_for(|plan| *plan == Plan::Forward).await.unwrap();
         time::sleep(Duration::from_millis(200)).await;
     }
-    back(&replicas, "commits were cut").await;
+    back(&replicas, calm, "commits were cut").await;
 
     proxy.plan.send_replace(Plan::Silence);
     time::sleep(phase(5)).await;
     proxy.plan.send_replace(Plan::Forward);
-    back(&replicas, "the database said nothing").await;
+    back(&replicas, calm, "the database said nothing").await;
 
     proxy.plan.send_replace(Plan::Slow(Duration::from_millis(200)));
     time::sleep(phase(3)).await;
     proxy.plan.send_replace(Plan::Forward);
-    back(&replicas, "the database was slow").await;
+    back(&replicas, calm, "the database was slow").await;
 
     for signal in ["INT", "QUIT"] {
         block_in_place(|| server.stop(signal));
         time::sleep(phase(1)).await;
         block_in_place(|| server.run());
-        back(&replicas, "the database restarted").await;
+        back(&replicas, calm, "the database restarted").await;
     }
-    time::sleep(phase(1)).await;
+    crowd.work(phase(1)).await;
     let events = crowd.stop().await;
-    assert_right(&judge(&server, &name, &events).await);
+    assert_right(&judge(&server, &name, &events, Some(onlookers)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,46 +174,53 @@ async fn a_crowd_loses_nothing_when_the_database_fails_over() {
     let standby = primary.standby().await;
     let hosts = format!("{},127.0.0.1:{}", primary.port, standby.port);
     let replicas = Replicas::start(&(url(hosts, &name) + "&target_session_attrs=read-write"), REPLICAS);
+    let onlookers = Onlookers::start(&replicas).await;
     let crowd = Crowd::start(&replicas);
-    time::sleep(phase(2)).await;
+    crowd.work(phase(2)).await;
+    let calm = replicas.recovered().await;
     block_in_place(|| primary.stop("QUIT"));
     let begun = Instant::now();
     let promoted = standby.client("postgres").await.query_one("SELECT pg_promote()", &[]).await.unwrap();
     assert!(promoted.get::<_, bool>(0));
     println!("promoted within {:?}", begun.elapsed());
-    back(&replicas, "a failover").await;
-    time::sleep(phase(2)).await;
+    back(&replicas, calm, "a failover").await;
+    crowd.work(phase(2)).await;
     let events = crowd.stop().await;
-    assert_right(&judge(&standby, &name, &events).await);
+    assert_right(&judge(&standby, &name, &events, Some(onlookers)).await);
 }
 
 /// What a release to come may add: it takes nothing from this one.
 const NEXT_SCHEMA: &str = "
-    BEGIN;
     ALTER TABLE user_service.users ADD COLUMN nickname text NOT NULL DEFAULT '';
     ALTER TABLE user_service.changes ADD COLUMN nickname text;
     CREATE INDEX ON user_service.users (nickname);
-    CREATE TABLE user_service.nicknames (nickname text PRIMARY KEY);
-    UPDATE user_service.meta SET schema_version = schema_version + 1;
-    COMMIT";
+    CREATE TABLE user_service.nicknames (nickname text PRIMARY KEY)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_notices_nothing_of_a_migration_by_the_next_release() {
     let server = block_in_place(Database::start);
-    let name = name(&server.fresh().await);
+    let config = server.fresh().await;
+    let name = name(&config);
     let replicas = Replicas::start(&url(server.port, &name), REPLICAS);
+    let onlookers = Onlookers::start(&replicas).await;
     let crowd = Crowd::start(&replicas);
-    time::sleep(Duration::from_secs(1)).await;
+    let counts = Arc::clone(&crowd.counts);
+    crowd.work(Duration::from_secs(1)).await;
+    let StoreUrl::Postgres(place) = config.store_url.clone() else { unreachable!("it is a database") };
+    let migrating = spawn_blocking(move || store::migrate_further(&place, &config, &[NEXT_SCHEMA]));
+    migrating.await.unwrap().unwrap();
     let client = server.client(&name).await;
-    client.batch_execute(NEXT_SCHEMA).await.unwrap();
-    let before: i64 = client.query_one("SELECT revision FROM user_service.meta", &[]).await.unwrap().get(0);
-    time::sleep(Duration::from_secs(1)).await;
+    let now = "SELECT revision, schema_version FROM user_service.meta";
+    let now = client.query_one(now, &[]).await.unwrap();
+    assert_eq!(now.get::<_, i32>(1), 2);
+    let before = now.get::<_, i64>(0).cast_unsigned();
+    crowd.work(Duration::from_secs(1)).await;
     let events = crowd.stop().await;
     let unknown = count(&events, |seen| matches!(seen, Seen::Unknown | Seen::UnknownDelete { .. }));
     assert_eq!(unknown, 0, "each call has an answer");
-    let wrote = events.iter().filter(
-        |event| matches!(event.seen, Seen::Wrote { revision, .. } if revision > before.cast_unsigned()),
-    );
+    assert_eq!(counts.failures.load(Ordering::Relaxed), 0, "each call is served");
+    let wrote =
+        events.iter().filter(|event| matches!(event.seen, Seen::Wrote { revision, .. } if revision > before));
     assert!(wrote.count() > 100, "writes go on");
-    assert_right(&judge(&server, &name, &events).await);
+    assert_right(&judge(&server, &name, &events, Some(onlookers)).await);
 }

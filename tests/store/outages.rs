@@ -192,6 +192,22 @@ async fn a_commit_without_an_answer_is_looked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_said_not_to_be_applied_does_not_come_late() {
+    let (proxy, store) = proxied(PATIENCE).await;
+    for round in 0..5 {
+        recovered(&store, &format!("before-{round}")).await;
+        proxy.plan.send_replace(Plan::CutAndDeliverLate);
+        let name = format!("user-{round}");
+        let answer = write(&store, create(&name)).await;
+        assert!(matches!(answer, Err(Error::Unavailable(_))), "{answer:?}");
+        proxy.late.deliver.notify_one();
+        time::timeout(PATIENCE, proxy.late.ended.notified()).await.expect("the database takes it");
+        assert_eq!(get(&store, &name).await, None, "round {round}");
+    }
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_says_nothing_costs_no_call_more_than_the_time_limit() {
     let (proxy, store) = proxied(Duration::from_secs(1)).await;
     write(&store, create("ada")).await.unwrap();

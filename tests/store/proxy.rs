@@ -14,7 +14,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
     time,
 };
@@ -28,13 +28,23 @@ pub enum Plan {
     Slow(Duration),
     /// Cut the next connection that commits before its commit gets through.
     CutBeforeCommit,
+    /// Cut it on the store's side alone, and let its transaction get through later.
+    CutAndDeliverLate,
     /// Cut it when the database has committed, before anybody learns of that.
     CutAfterCommit,
+}
+
+/// A transaction that gets through when its store has given it up.
+#[derive(Default)]
+pub struct Late {
+    pub deliver: Notify,
+    pub ended: Notify,
 }
 
 pub struct Proxy {
     pub port: u16,
     pub plan: Arc<watch::Sender<Plan>>,
+    pub late: Arc<Late>,
     accepting: JoinHandle<()>,
 }
 
@@ -43,14 +53,15 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let plan = Arc::new(watch::Sender::new(Plan::Forward));
-        let plans = plan.clone();
+        let (plans, late) = (plan.clone(), Arc::<Late>::default());
+        let lates = late.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((store, _)) = listener.accept().await {
                 let Ok(database) = TcpStream::connect(("127.0.0.1", database)).await else { continue };
-                tokio::spawn(pass(store, database, plans.clone()));
+                tokio::spawn(pass(store, database, plans.clone(), lates.clone()));
             }
         });
-        Self { port, plan, accepting }
+        Self { port, plan, late, accepting }
     }
 }
 
@@ -60,17 +71,31 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass(store: TcpStream, database: TcpStream, plan: Arc<watch::Sender<Plan>>) {
+async fn pass(store: TcpStream, database: TcpStream, plan: Arc<watch::Sender<Plan>>, late: Arc<Late>) {
     let (from_store, to_store) = store.into_split();
-    let (from_database, to_database) = database.into_split();
+    let (mut from_database, mut to_database) = database.into_split();
     let mute = AtomicBool::new(false);
-    tokio::select! {
-        () = ask(from_store, to_database, &plan, &mute) => {}
-        () = answer(from_database, to_store, &plan, &mute) => {}
+    let kept = tokio::select! {
+        kept = ask(from_store, &mut to_database, &plan, &mute) => kept,
+        () = answer(&mut from_database, to_store, &plan, &mute) => None,
+    };
+    if let Some(kept) = kept {
+        late.deliver.notified().await;
+        to_database.write_all(&kept).await.unwrap();
+        to_database.shutdown().await.unwrap();
+        // The server has done all of it when it closes as well.
+        let _ = from_database.read_to_end(&mut Vec::new()).await;
+        late.ended.notify_one();
     }
 }
 
-async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: &watch::Sender<Plan>, mute: &AtomicBool) {
+/// Ends with the connection; with what is to be delivered late, if anything.
+async fn ask(
+    mut from: OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    plan: &watch::Sender<Plan>,
+    mute: &AtomicBool,
+) -> Option<Vec<u8>> {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let _ = plan.subscribe().wait_for(|plan| *plan != Plan::Silence).await;
@@ -78,21 +103,28 @@ async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: &watch::Send
         if let Plan::Slow(wait) = now {
             time::sleep(wait).await;
         }
-        if matches!(now, Plan::CutBeforeCommit | Plan::CutAfterCommit) && holds_commit(&buffer[..read]) {
+        let cuts = matches!(now, Plan::CutBeforeCommit | Plan::CutAndDeliverLate | Plan::CutAfterCommit);
+        if let Some(commit) = commit_in(&buffer[..read]).filter(|_| cuts) {
             plan.send_replace(Plan::Forward);
-            if now == Plan::CutBeforeCommit {
-                return;
+            match now {
+                Plan::CutBeforeCommit => {
+                    // All but that message, whose text its kind and its length stand before.
+                    let _ = to.write_all(&buffer[..commit - 5]).await;
+                    return None;
+                }
+                Plan::CutAndDeliverLate => return Some(buffer[..read].to_vec()),
+                _ => mute.store(true, Ordering::SeqCst),
             }
-            mute.store(true, Ordering::SeqCst);
         }
         if to.write_all(&buffer[..read]).await.is_err() {
-            return;
+            return None;
         }
     }
+    None
 }
 
 async fn answer(
-    mut from: OwnedReadHalf,
+    from: &mut OwnedReadHalf,
     mut to: OwnedWriteHalf,
     plan: &watch::Sender<Plan>,
     mute: &AtomicBool,
@@ -103,7 +135,7 @@ async fn answer(
         let _ = plan.subscribe().wait_for(|plan| *plan != Plan::Silence).await;
         if mute.load(Ordering::SeqCst) {
             kept.extend_from_slice(&buffer[..read]);
-            if holds_commit(&kept) {
+            if commit_in(&kept).is_some() {
                 return;
             }
         } else if to.write_all(&buffer[..read]).await.is_err() {
@@ -112,7 +144,7 @@ async fn answer(
     }
 }
 
-/// The statement, and the answer to it.
-fn holds_commit(bytes: &[u8]) -> bool {
-    bytes.windows(7).any(|window| window == b"COMMIT\0")
+/// Where the statement is, or the answer to it.
+fn commit_in(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(7).position(|window| window == b"COMMIT\0")
 }

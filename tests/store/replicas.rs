@@ -1,14 +1,20 @@
 //! Several stores on one database, and who may change its schema.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use tokio::task::{JoinSet, block_in_place, spawn_blocking};
+use tokio::{
+    task::{JoinSet, block_in_place, spawn_blocking},
+    time,
+};
 use user_service::{
-    config::Config,
+    config::{Config, StoreUrl},
     domain::{
         Change, Deadline, Entry, Error, Page, PageSize, Position, Probe, Resource, Revision, Store, User,
         UserId, UserKey, Write, Written,
@@ -20,6 +26,7 @@ use crate::{
     database::{name, shared},
     history,
     stores::{create, fields, get, id, plain, repeatable, stored},
+    support::PATIENCE,
 };
 
 /// Replicas behind a balancer: each call goes to the next one.
@@ -153,6 +160,33 @@ async fn a_newer_schema_in_the_database_is_refused() {
     client.batch_execute("UPDATE user_service.meta SET schema_version = 99").await.unwrap();
     let refused = block_in_place(|| store::open(&config)).err().unwrap();
     assert!(matches!(refused, OpenError::NewerSchema { found: 99, known: 1, .. }), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_has_to_wait_for_a_table_lets_calls_go_first() {
+    let server = block_in_place(shared);
+    let config = server.fresh().await;
+    let store = replicas(&config, 1).await;
+    let ada = stored(&store, create("ada")).await;
+    let (dump, other) = (server.client(&name(&config)).await, server.client(&name(&config)).await);
+    dump.batch_execute("BEGIN; SELECT FROM user_service.users").await.unwrap();
+    let StoreUrl::Postgres(place) = config.store_url.clone() else { unreachable!("it is a database") };
+    let step = "ALTER TABLE user_service.users ADD COLUMN nickname text";
+    let migrating = spawn_blocking(move || store::migrate_further(&place, &config, &[step]));
+    let waits =
+        "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER%nickname%'";
+    for round in 0..3 {
+        let until = Instant::now() + PATIENCE;
+        while other.query(waits, &[]).await.unwrap().is_empty() {
+            assert!(Instant::now() < until && !migrating.is_finished(), "the migration does not wait");
+            time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(get(&store, "ada").await, Some(ada.clone()));
+        stored(&store, create(&format!("user-{round}"))).await;
+    }
+    dump.batch_execute("COMMIT").await.unwrap();
+    migrating.await.unwrap().unwrap();
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

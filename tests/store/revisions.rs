@@ -18,7 +18,7 @@ pub struct Row {
 }
 
 /// One line of the change log: `None` where it deletes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logged {
     pub revision: u64,
     pub id: String,

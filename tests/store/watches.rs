@@ -1,32 +1,24 @@
 //! What those who watch a store are told: every change once and in order, however
 //! often and wherever they go on.
 
-use std::{
-    collections::BTreeMap,
-    env, fs, slice,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, slice, sync::Arc, time::Duration};
 
-use tokio::task::{JoinHandle, JoinSet, block_in_place, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet};
 use user_service::{
-    config::{Config, StoreUrl},
     domain::{
         Age, Change, Deadline, Entry, Error, Event, PageSize, Patch, Point, Progress, ResumeToken, Store,
         StoreId, Timestamp, User, UserId,
     },
     feed::{End, Feed, Item, Watch},
-    store,
 };
 
 use crate::{
-    database::{name, shared},
-    stores::{at, create, delete, fields, id, stored, write},
+    stores::{create, delete, fields, id, stored, write},
     support::PATIENCE,
 };
 
 /// Much more than a test's changes weigh.
-const ROOMY: usize = 64 << 20;
+pub const ROOMY: usize = 64 << 20;
 
 /// A feed that is read for as long as this lives.
 pub struct Running {
@@ -47,30 +39,30 @@ impl Drop for Running {
     }
 }
 
-async fn begin(feed: &Feed, token: Option<ResumeToken>) -> Result<Watch, Error> {
+pub async fn begin(feed: &Feed, token: Option<ResumeToken>) -> Result<Watch, Error> {
     // As a caller has it.
     let token = token.map(|token| ResumeToken::parse(&token.encode()).unwrap());
     Watch::begin(feed, true, token, Deadline::NONE).await
 }
 
-async fn next(watch: &mut Watch) -> Result<Item, End> {
+pub async fn next(watch: &mut Watch) -> Result<Item, End> {
     tokio::time::timeout(PATIENCE, watch.next()).await.expect("a watch goes on")
 }
 
 /// What a caller makes of what it is told, checking all that it may expect.
 #[derive(Default)]
 pub struct Folded {
-    users: BTreeMap<UserId, User>,
+    pub users: BTreeMap<UserId, User>,
     scanned: Option<UserId>,
     /// The last revision that was told of.
-    revision: Option<u64>,
-    caught_up: usize,
+    pub revision: Option<u64>,
+    pub caught_up: usize,
     /// What was told in all.
     items: usize,
 }
 
 impl Folded {
-    fn take(&mut self, item: Item) {
+    pub fn take(&mut self, item: Item) {
         self.items += 1;
         match item {
             Item::Existing(user) => {
@@ -103,7 +95,7 @@ impl Folded {
     }
 
     /// Goes on until this revision was told of.
-    async fn follow(&mut self, watch: &mut Watch, revision: u64) {
+    pub async fn follow(&mut self, watch: &mut Watch, revision: u64) {
         while self.revision.is_none_or(|last| last < revision) {
             self.take(next(watch).await.unwrap());
         }
@@ -111,7 +103,7 @@ impl Folded {
 }
 
 /// Everything that the store has.
-async fn table(store: &Arc<dyn Store>) -> BTreeMap<UserId, User> {
+pub async fn table(store: &Arc<dyn Store>) -> BTreeMap<UserId, User> {
     let (mut users, mut last, size) = (BTreeMap::new(), None, PageSize::parse(1_000).unwrap());
     loop {
         let page = store.list(last.as_ref(), size, Deadline::NONE).await.unwrap();
@@ -138,7 +130,7 @@ async fn state_at(store: &Arc<dyn Store>, revision: u64) -> BTreeMap<UserId, Use
 
 /// Creates, updates and deletes at random on a few users each; ends with the
 /// last revision.
-fn busy(stores: &[Arc<dyn Store>], changes: usize) -> JoinHandle<u64> {
+pub fn busy(stores: &[Arc<dyn Store>], changes: usize) -> JoinHandle<u64> {
     const WRITERS: usize = 8;
     let stores = stores.to_vec();
     tokio::spawn(async move {
@@ -190,7 +182,7 @@ impl Random {
     }
 }
 
-async fn users(store: &Arc<dyn Store>, count: usize) {
+pub async fn users(store: &Arc<dyn Store>, count: usize) {
     let mut writes = JoinSet::new();
     for n in 0..count {
         let store = store.clone();
@@ -302,7 +294,7 @@ pub async fn a_token_of_another_history_is_refused(store: Arc<dyn Store>) {
     }
 }
 
-async fn users_named(store: &Arc<dyn Store>, name: &str, count: usize) {
+pub async fn users_named(store: &Arc<dyn Store>, name: &str, count: usize) {
     for n in 0..count {
         stored(store, create(&format!("{name}-{n}"))).await;
     }
@@ -336,159 +328,4 @@ pub async fn a_watch_that_falls_behind_is_cut_and_can_be_resumed(store: Arc<dyn 
     assert!(folded.users == table(&store).await, "what was told is the table");
     // One that had not begun to be served from the buffer is not too slow for it.
     other.follow(&mut quick, newest).await;
-}
-
-/// `WATCH_CHANGES` says how many.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_resumed_on_any_replica_neither_skips_nor_repeats() {
-    let changes = env::var("WATCH_CHANGES").map_or(1_600, |changes| changes.parse().expect("a number"));
-    let config = block_in_place(shared).fresh().await;
-    let stores = open_all(&[&config, &config, &config]).await;
-    resume_at_random(&stores, changes).await;
-    for store in stores {
-        store.close().await;
-    }
-}
-
-async fn open_all(configs: &[&Config]) -> Vec<Arc<dyn Store>> {
-    let mut opened = Vec::new();
-    for config in configs {
-        let config = (*config).clone();
-        opened.push(spawn_blocking(move || store::open(&config).unwrap()).await.unwrap());
-    }
-    opened
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watchers_on_all_replicas_are_told_the_same_in_the_same_order() {
-    let config = block_in_place(shared).fresh().await;
-    let stores = open_all(&[&config, &config, &config]).await;
-    let feeds: Vec<_> = stores.iter().map(|store| Running::start(store, ROOMY)).collect();
-    let mut watches = Vec::new();
-    for running in &feeds {
-        watches.push(Watch::begin(&running.feed, false, None, Deadline::NONE).await.unwrap());
-    }
-    let writing = busy(&stores, 800);
-    let mut told = Vec::new();
-    for mut watch in watches {
-        let mut entries = Vec::new();
-        while entries.len() < 800 {
-            if let Item::Happened(entry) = next(&mut watch).await.unwrap() {
-                entries.push(entry);
-            }
-        }
-        told.push(entries);
-    }
-    assert_eq!(writing.await.unwrap(), 800);
-    assert!(told.iter().all(|entries| *entries == told[0]));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_of_a_file_that_was_restored_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let (path, backup) = (dir.path().join("users.db"), dir.path().join("backup.db"));
-    let store = store::open(&at(&path)).unwrap();
-    users_named(&store, "old", 5).await;
-    store.close().await;
-    fs::copy(&path, &backup).unwrap();
-    let store = store::open(&at(&path)).unwrap();
-    let lost = told_of_new(&store).await;
-    store.close().await;
-    fs::copy(&backup, &path).unwrap();
-    refused_after_restore(&store::open(&at(&path)).unwrap(), lost).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_of_a_database_that_was_restored_is_refused() {
-    let server = block_in_place(shared);
-    let config = server.fresh().await;
-    let store = open_all(&[&config]).await.remove(0);
-    users_named(&store, "old", 5).await;
-    store.close().await;
-    let restored = format!("restored_{}", name(&config));
-    // All that is in it, as a backup would have it.
-    let copy = format!("CREATE DATABASE {restored} TEMPLATE {}", name(&config));
-    server.client("postgres").await.batch_execute(&copy).await.unwrap();
-    let stores = open_all(&[&config, &server.config("tests", &restored)]).await;
-    let lost = told_of_new(&stores[0]).await;
-    refused_after_restore(&stores[1], lost).await;
-}
-
-/// Changes that the backup does not have, and the token behind them.
-async fn told_of_new(store: &Arc<dyn Store>) -> ResumeToken {
-    let running = Running::start(store, ROOMY);
-    let mut watch = begin(&running.feed, None).await.unwrap();
-    users_named(store, "lost", 5).await;
-    let mut folded = Folded::default();
-    folded.follow(&mut watch, 10).await;
-    watch.token()
-}
-
-async fn refused_after_restore(store: &Arc<dyn Store>, lost: ResumeToken) {
-    let running = Running::start(store, ROOMY);
-    // Ahead of the store, and then no longer ahead, but of another history.
-    for round in 0..3 {
-        let refused = begin(&running.feed, Some(lost.clone())).await.err();
-        assert!(matches!(refused, Some(Error::ResumeTokenExpired)), "round {round}: {refused:?}");
-        users_named(store, &format!("round-{round}"), 5).await;
-    }
-    store.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_ends_whose_log_is_cleared_away_while_it_scans() {
-    let config = Config { store_url: StoreUrl::Memory, change_log_rows: 1_000, ..Config::default() };
-    let store = store::open(&config).unwrap();
-    users(&store, 200).await;
-    let running = Running::start(&store, ROOMY);
-    let mut watch = begin(&running.feed, None).await.unwrap();
-    let mut folded = Folded::default();
-    folded.take(next(&mut watch).await.unwrap());
-    users_named(&store, "more", 1_100).await;
-    let end = loop {
-        match next(&mut watch).await {
-            Ok(item) => folded.take(item),
-            Err(end) => break end,
-        }
-    };
-    assert!(matches!(end, End::Failed(Error::ResumeTokenExpired)), "{end:?}");
-    assert_eq!((folded.users.len(), folded.caught_up), (200, 0));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_is_refused_once_what_follows_it_was_cleared_away() {
-    let dir = tempfile::tempdir().unwrap();
-    let database = block_in_place(shared).fresh().await;
-    let memory = Config { store_url: StoreUrl::Memory, ..Config::default() };
-    for config in [memory, at(&dir.path().join("users.db")), database] {
-        let config = Config { change_log_rows: 1_000, ..config };
-        let mut store = open_all(&[&config]).await.remove(0);
-        users_named(&store, "first", 1).await;
-        let running = Running::start(&store, ROOMY);
-        let old = begin(&running.feed, None).await.unwrap().token();
-        users(&store, 600).await;
-        let mut young = begin(&running.feed, None).await.unwrap();
-        while !matches!(next(&mut young).await.unwrap(), Item::CaughtUp) {}
-        let young = young.token();
-        for n in 0..6 {
-            users_named(&store, &format!("more-{n}"), 100).await;
-        }
-        if config.store_url != StoreUrl::Memory {
-            // Old rows are looked for when a store is opened, and then now and then.
-            store.close().await;
-            store = open_all(&[&config]).await.remove(0);
-        }
-        let oldest =
-            || async { store.changes(0, 1, Deadline::NONE).await.unwrap().first().unwrap().point.revision };
-        let until = Instant::now() + PATIENCE;
-        while oldest().await < 201 {
-            assert!(Instant::now() < until, "the log still begins with {}", oldest().await);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let running = Running::start(&store, ROOMY);
-        begin(&running.feed, Some(young)).await.expect("what follows is there");
-        let refused = begin(&running.feed, Some(old)).await.err();
-        assert!(matches!(refused, Some(Error::ResumeTokenExpired)), "{refused:?}");
-        store.close().await;
-    }
 }

@@ -8,8 +8,8 @@ use crate::{
     store::apply::{Kind, Recorded, Transaction, apply},
 };
 
-/// Where revisions begin as long as the real ones are not known; no store gets
-/// there.
+/// Where revisions begin as long as the real ones are not known, which only the
+/// database gives out; no store gets there.
 const PROVISIONAL: Revision = 1 << 62;
 
 /// What writes are about.
@@ -71,6 +71,21 @@ pub(super) struct Batch {
     pub remembered: HashMap<[u8; 32], Remembered>,
 }
 
+/// Puts the revisions after `base` in place of the provisional ones.
+pub(super) fn number(answers: &mut [Result<Written, Error>], base: Revision) {
+    let number = |revision: &mut Revision| {
+        if *revision > PROVISIONAL {
+            *revision = *revision - PROVISIONAL + base;
+        }
+    };
+    for written in answers.iter_mut().flatten() {
+        number(&mut written.revision);
+        if let Some(user) = &mut written.user {
+            number(&mut user.revision);
+        }
+    }
+}
+
 impl Batch {
     /// Takes up a user as the store has it.
     pub fn know(&mut self, user: User) {
@@ -112,22 +127,14 @@ impl Batch {
         apply(self, write, now)
     }
 
-    /// Puts the revisions after `base` in place of the provisional ones.
-    pub fn number(&mut self, base: Revision, answers: &mut [Result<Written, Error>]) {
-        let number = |revision: &mut Revision| {
-            if *revision > PROVISIONAL {
-                *revision = *revision - PROVISIONAL + base;
-            }
-        };
-        self.users.values_mut().for_each(|user| number(&mut user.revision));
-        self.log.iter_mut().filter_map(|row| row.user.as_mut()).for_each(|user| number(&mut user.revision));
-        self.remembered.values_mut().for_each(|row| number(&mut row.revision));
-        for written in answers.iter_mut().flatten() {
-            number(&mut written.revision);
-            if let Some(user) = &mut written.user {
-                number(&mut user.revision);
-            }
-        }
+    /// How many revisions it takes.
+    pub fn count(&self) -> i64 {
+        i64::try_from(self.log.len()).unwrap_or(i64::MAX)
+    }
+
+    /// How far a provisional revision is behind the last one of this batch.
+    pub fn behind(&self, revision: Revision) -> i64 {
+        (revision - PROVISIONAL).cast_signed() - self.count()
     }
 
     /// Users who are there no more, and users as they are to be stored.

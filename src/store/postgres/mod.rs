@@ -8,7 +8,10 @@
 mod batch;
 mod commit;
 mod fault;
+mod insert;
 mod link;
+mod outcome;
+mod points;
 mod readers;
 mod rows;
 mod schema;
@@ -37,6 +40,7 @@ pub use fault::Fault;
 
 use self::{
     link::{DISCONNECTED, Link, Target},
+    points::Points,
     readers::Readers,
     session::Session,
     sql::Sql,
@@ -68,7 +72,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const CLOSED: Error = Error::Unavailable("the store is closed");
 
 pub(super) struct PostgresStore {
-    readers: Readers,
+    readers: Arc<Readers>,
+    points: Arc<Points>,
     writer_link: Arc<Link>,
     /// The last revision that this replica wrote.
     newest: Arc<watch::Sender<Revision>>,
@@ -79,15 +84,18 @@ pub(super) struct PostgresStore {
     durations: Durations,
 }
 
-/// Brings the schema up to date. Blocks.
-pub(super) fn migrate(url: &PostgresUrl, config: &Config) -> Result<(), OpenError> {
+/// Brings the schema up to date, and further where there are steps to come. Blocks.
+pub(super) fn migrate(url: &PostgresUrl, config: &Config, further: &[&str]) -> Result<(), OpenError> {
     let target = target(url, config)?;
-    block_on(first_connection(&target, url, schema::bring_up_to_date))
+    let steps = [&schema::STEPS[..], further].concat();
+    block_on(first_connection(&target, url, async |session: &Session, place: &str| {
+        schema::bring_up_to_date(session, place, &steps).await
+    }))
 }
 
 /// Erases deleted users from the change log; how many changes. Blocks.
 pub(super) fn purge(url: &PostgresUrl, config: &Config) -> Result<u64, OpenError> {
-    migrate(url, config)?;
+    migrate(url, config, &[])?;
     let target = target(url, config)?;
     block_on(first_connection(&target, url, schema::purge))
 }
@@ -135,7 +143,7 @@ async fn first_connection<T>(
 impl PostgresStore {
     /// Opens the store. Blocks, on a thread that belongs to a runtime.
     pub fn open(url: &PostgresUrl, config: &Config) -> Result<Self, OpenError> {
-        migrate(url, config)?;
+        migrate(url, config, &[])?;
         let target = Arc::new(target(url, config)?);
         let runtime = Handle::try_current().map_err(|error| OpenError::Thread(io::Error::other(error)))?;
         let _on_runtime = runtime.enter();
@@ -154,8 +162,10 @@ impl PostgresStore {
             change_log_retention: config.change_log_retention,
             change_log_rows: i64::try_from(config.change_log_rows).unwrap_or(i64::MAX),
         };
+        let readers = Arc::new(Readers::new(&target, config.store_connections));
         let store = Self {
-            readers: Readers::new(&target, config.store_connections),
+            points: Points::new(Arc::clone(&readers)),
+            readers,
             writer_link,
             newest,
             queue: RwLock::new(Some(queue)),
@@ -200,19 +210,13 @@ impl PostgresStore {
 impl Store for PostgresStore {
     async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
         let _timer = Timer::start(&self.durations.get);
-        let rows = match key {
-            UserKey::Id(id) => self.readers.rows(Sql::UserById, &[&id.as_str()], deadline).await?,
-            UserKey::Email(email) => {
-                self.readers.rows(Sql::UserByEmail, &[&email.as_str()], deadline).await?
-            }
-        };
-        Ok(rows::users(&rows)?.pop().map(Arc::new))
+        self.points.get(key, deadline).await
     }
 
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
         let _timer = Timer::start(&self.durations.batch_get);
         let asked: Vec<_> = ids.iter().map(UserId::as_str).collect();
-        let rows = self.readers.rows(Sql::UsersByIds, &[&asked], deadline).await?;
+        let rows = self.readers.rows(Sql::Users, &[&asked, &[""; 0].as_slice()], deadline).await?;
         let users = rows::users(&rows)?.into_iter().map(|user| (user.id.clone(), user));
         let users: HashMap<UserId, User> = users.collect();
         Ok(ids.iter().map(|id| users.get(id).cloned()).collect())

@@ -32,7 +32,7 @@ pub(super) struct Readers {
     room: Semaphore,
     limit: Duration,
     retries: Counter,
-    metrics: ReadMetrics,
+    pub metrics: ReadMetrics,
 }
 
 impl Readers {
@@ -49,34 +49,45 @@ impl Readers {
 
     /// Runs one statement: one snapshot. Fails at once where there is no connection.
     pub async fn rows(&self, sql: Sql, params: &[Param<'_>], deadline: Deadline) -> Result<Vec<Row>, Error> {
-        if deadline.is_over() {
-            return Err(Error::DeadlineExceeded);
-        }
-        let session = self.session().ok_or(DISCONNECTED)?;
-        let until = deadline.remaining().map_or(self.limit, |left| left.min(self.limit));
         let reading = async {
             let waiting = self.metrics.waiting();
             let _room = self.room.acquire().await.map_err(|_| DISCONNECTED)?;
             drop(waiting);
             let _asked = self.metrics.asked();
-            match session.rows(sql, params).await {
-                Ok(rows) => Ok(rows),
-                // Cut in the middle: reading again does no harm.
-                Err(error) if error.is_closed() => {
-                    self.retries.increment(1);
-                    let other = self.session().ok_or(DISCONNECTED)?;
-                    other.rows(sql, params).await.map_err(failed)
-                }
-                Err(error) => Err(failed(error)),
-            }
+            self.ask(sql, params).await
         };
+        self.in_time(deadline, reading).await
+    }
+
+    /// The same without a limit on how many are under way.
+    pub async fn ask(&self, sql: Sql, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+        let session = self.session().ok_or(DISCONNECTED)?;
+        match session.rows(sql, params).await {
+            // Cut in the middle: reading again does no harm.
+            Err(error) if error.is_closed() => {
+                self.retries.increment(1);
+                let other = self.session().ok_or(DISCONNECTED)?;
+                other.rows(sql, params).await.map_err(failed)
+            }
+            answer => answer.map_err(failed),
+        }
+    }
+
+    /// Waits for a read no longer than its caller, and the limit, allow. A connection
+    /// that is silent for so long is given up by whoever keeps it.
+    pub async fn in_time<T>(
+        &self,
+        deadline: Deadline,
+        reading: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        if deadline.is_over() {
+            return Err(Error::DeadlineExceeded);
+        }
+        let until = deadline.remaining().map_or(self.limit, |left| left.min(self.limit));
         match time::timeout(until, reading).await {
             Ok(read) => read,
             Err(_) if until < self.limit => Err(Error::DeadlineExceeded),
-            Err(_) => {
-                session.abandon();
-                Err(Error::Unavailable("the database did not answer in time"))
-            }
+            Err(_) => Err(Error::Unavailable("the database did not answer in time")),
         }
     }
 

@@ -1,6 +1,9 @@
 //! The schema: brought up to date by whoever comes first, and only ever added
 //! to, so that the release before goes on working meanwhile.
 
+use std::time::Duration;
+
+use tokio::time;
 use tokio_postgres::error::SqlState;
 
 use super::{fault::Fault, session::Session};
@@ -8,49 +11,87 @@ use crate::store::OpenError;
 
 /// The schema, one step a version. Only ever appended to, and no step may take
 /// from the release before what it uses.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_users.sql")];
+pub(super) const STEPS: [&str; 1] = [include_str!("migrations/0001_users.sql")];
 
 /// The advisory lock of whoever migrates.
 const MIGRATION_LOCK: i64 = 0x7573_7276_0000_0001;
 
+/// How long a step waits for a table, and everybody who wants that table behind it.
+/// Shorter than a deadlock takes to be noticed: the migration is what gives way.
+const LOCK_TIMEOUT: &str = "500ms";
+
+/// How often it then tries again, and how long it leaves the tables to others first.
+const TRIES: usize = 60;
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Makes sure that the schema is the newest, and changes it where it is not.
-pub(super) async fn bring_up_to_date(session: &Session, place: &str) -> Result<(), OpenError> {
+pub(super) async fn bring_up_to_date(
+    session: &Session,
+    place: &str,
+    steps: &[&str],
+) -> Result<(), OpenError> {
     let failed = |error| OpenError::Postgres { place: place.into(), source: Fault::Sql(error) };
-    if checked(version(session).await.map_err(failed)?, place)? == MIGRATIONS.len() {
+    if checked(version(session).await.map_err(failed)?, steps, place)? == steps.len() {
         return Ok(());
     }
-    // The connection is not used again, so a failure rolls itself back.
-    migrate(session, place).await
+    for _ in 0..TRIES {
+        // The connection is not used again, so a failure rolls itself back.
+        if migrate(session, place, steps).await? {
+            return Ok(());
+        }
+        session.client.batch_execute("ROLLBACK").await.map_err(failed)?;
+        time::sleep(PAUSE).await;
+    }
+    Err(OpenError::Busy(place.into()))
 }
 
-async fn migrate(session: &Session, place: &str) -> Result<(), OpenError> {
-    let failed = |error: tokio_postgres::Error| match error.code() {
-        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => OpenError::NoRights(place.into()),
-        Some(code) if [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT].contains(code) => {
-            OpenError::ForeignSchema(place.into())
+/// Whether all steps were made; if not, somebody else holds what they need.
+async fn migrate(session: &Session, place: &str, steps: &[&str]) -> Result<bool, OpenError> {
+    match steps_made(session, steps).await {
+        Ok(found) => {
+            let from = checked(found, steps, place)?;
+            if from < steps.len() {
+                tracing::info!(from, to = steps.len(), "the store's schema was migrated");
+            }
+            Ok(true)
         }
-        _ => OpenError::Postgres { place: place.into(), source: Fault::Sql(error) },
-    };
-    let client = &session.client;
-    let lock = format!("BEGIN; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
-    client.batch_execute(&lock).await.map_err(failed)?;
-    // Another may have been faster.
-    let from = checked(version(session).await.map_err(failed)?, place)?;
-    for step in &MIGRATIONS[from..] {
-        client.batch_execute(step).await.map_err(failed)?;
+        Err(error) => Err(match error.code() {
+            Some(code) if [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].contains(code) => {
+                return Ok(false);
+            }
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => OpenError::NoRights(place.into()),
+            Some(code) if [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT].contains(code) => {
+                OpenError::ForeignSchema(place.into())
+            }
+            _ => OpenError::Postgres { place: place.into(), source: Fault::Sql(error) },
+        }),
     }
-    let to = MIGRATIONS.len();
+}
+
+/// Makes those steps that are missing, in one transaction; what version it found.
+async fn steps_made(session: &Session, steps: &[&str]) -> Result<usize, tokio_postgres::Error> {
+    let client = &session.client;
+    client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
+    // Another may have been faster.
+    let from = version(session).await?;
+    client.batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")).await?;
+    if from > 0 {
+        // Writers hold this while they wait for tables: whoever came for them in
+        // another order would wait with them in a circle.
+        client.batch_execute("SELECT FROM user_service.meta FOR UPDATE").await?;
+    }
+    for step in steps.iter().skip(from) {
+        client.batch_execute(step).await?;
+    }
+    let to = steps.len();
     let end =
         format!("UPDATE user_service.meta SET schema_version = {to} WHERE schema_version < {to}; COMMIT");
-    client.batch_execute(&end).await.map_err(failed)?;
-    if from < to {
-        tracing::info!(from, to, "the store's schema was migrated");
-    }
-    Ok(())
+    client.batch_execute(&end).await?;
+    Ok(from)
 }
 
-fn checked(found: usize, place: &str) -> Result<usize, OpenError> {
-    let known = MIGRATIONS.len();
+fn checked(found: usize, steps: &[&str], place: &str) -> Result<usize, OpenError> {
+    let known = steps.len();
     if found <= known { Ok(found) } else { Err(OpenError::NewerSchema { place: place.into(), found, known }) }
 }
 

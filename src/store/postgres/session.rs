@@ -21,6 +21,10 @@ use super::sql::Sql;
 /// because a service without its store gets no calls.
 const PINGS: Duration = Duration::from_secs(1);
 
+/// Every statement goes by an index, whatever the tables' statistics say of tables
+/// that were small a minute ago, and is planned once.
+const PLANNING: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off";
+
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 
 /// A connection, which calls may share: their statements travel one behind the
@@ -40,6 +44,7 @@ impl Session {
     /// driven meanwhile.
     pub async fn new(client: Client, prepared: bool, warned: Arc<AtomicBool>) -> Result<Self, Error> {
         let statements = if prepared {
+            client.batch_execute(PLANNING).await?;
             let prepare = |sql: &Sql| client.prepare_typed(sql.text(), sql.types());
             Some(futures_util::future::try_join_all(Sql::ALL.iter().map(prepare)).await?)
         } else {
@@ -70,7 +75,8 @@ impl Session {
 
     /// Begins a transaction that the server itself ends when nobody else does.
     pub async fn begin(&self, limit: Duration) -> Result<(), Error> {
-        let limit = limit.as_millis();
+        // 0 would be no limit.
+        let limit = limit.as_millis().max(1);
         self.client
             .batch_execute(&format!(
                 "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit}; \

@@ -48,14 +48,15 @@ macro_rules! statements {
 }
 
 statements! {
-    UserById(TEXT) = concat!("SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id = $1");
-    UserByEmail(TEXT) = concat!("SELECT ", user_columns!("u"), " FROM user_service.users u WHERE email = $1");
-    UsersByIds(TEXT_ARRAY) =
-        concat!("SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id = ANY($1)");
+    /// Some by id, and some by address; whoever is asked for by both comes twice.
+    Users(TEXT_ARRAY, TEXT_ARRAY) = concat!(
+        "SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id = ANY($1) UNION ALL SELECT ",
+        user_columns!("u"), " FROM user_service.users u WHERE email = ANY($2)"
+    );
     Page(TEXT, INT8) = concat!(
         "SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id > $1 ORDER BY id LIMIT $2"
     );
-    Revision() = "SELECT (SELECT revision FROM user_service.meta)";
+    Revision() = "SELECT m.revision, m.fence FROM (VALUES (1)) one LEFT JOIN user_service.meta m ON true";
     /// The store's id, the last revision, and when it was made.
     Position() =
         "SELECT m.store_id, m.revision, c.time FROM user_service.meta m
@@ -63,11 +64,6 @@ statements! {
     Changes(INT8, INT8) = concat!(
         "SELECT ", user_columns!("c"), ", c.time, c.kind FROM user_service.changes c
          WHERE c.revision > $1 ORDER BY c.revision LIMIT $2"
-    );
-    /// Everyone whom a batch is about: by id, and by address.
-    UsersOfBatch(TEXT_ARRAY, TEXT_ARRAY) = concat!(
-        "SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id = ANY($1) UNION SELECT ",
-        user_columns!("u"), " FROM user_service.users u WHERE email = ANY($2)"
     );
     /// The writes that were made before, the user as each left it, and as it is.
     Recorded(BYTEA_ARRAY, INT8) = concat!(
@@ -83,16 +79,23 @@ statements! {
         "WITH taken AS
              (UPDATE user_service.meta SET revision = revision + $1 RETURNING revision - $1 AS base)
          SELECT (SELECT base FROM taken)";
-    SetRevision(INT8) = "UPDATE user_service.meta SET revision = $1";
-    /// Whether anything of a batch is not as it was at revision `$1`.
-    Conflict(INT8, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8, INT8) =
-        "SELECT EXISTS (SELECT 1 FROM user_service.changes
-                        WHERE revision > $1 AND (id = ANY($2) OR email = ANY($3)))
-             OR (SELECT count(*) FROM user_service.idempotency WHERE key = ANY($4) AND time >= $5) <> $6";
+    /// Fails if anything of a batch is not as it was at revision `$1`, or if the batch
+    /// was given up. The text is what the server's log has of it.
+    Check(INT8, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8, INT8, INT8) =
+        "SELECT CAST(CASE WHEN
+             EXISTS (SELECT 1 FROM user_service.changes
+                     WHERE revision > $1 AND revision <= (SELECT revision FROM user_service.meta)
+                         AND (id = ANY($2) OR email = ANY($3)))
+             OR (SELECT count(*) FROM user_service.idempotency WHERE key = ANY($4) AND time >= $5) <> $6
+             OR (SELECT fence FROM user_service.meta) <> $7
+         THEN 'another replica was faster; this batch is made again' ELSE '0' END AS integer)";
     Delete(TEXT_ARRAY) = "DELETE FROM user_service.users WHERE id = ANY($1)";
+    /// Here and below revisions are counted back from the counter, which is ours.
     Put(TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY, INT8_ARRAY, INT8_ARRAY, INT8_ARRAY) =
         "INSERT INTO user_service.users (id, name, email, age, revision, create_time, update_time)
-         SELECT * FROM UNNEST($1, $2, $3, $4, $5, $6, $7)
+         SELECT id, name, email, age, m.revision + behind, create_time, update_time
+         FROM UNNEST($1, $2, $3, $4, $5, $6, $7)
+             AS u (id, name, email, age, behind, create_time, update_time), user_service.meta m
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email, age = excluded.age,
              revision = excluded.revision, create_time = excluded.create_time,
              update_time = excluded.update_time";
@@ -100,18 +103,25 @@ statements! {
         INT8_ARRAY) =
         "INSERT INTO user_service.changes
              (batch, revision, time, kind, id, name, email, age, create_time, update_time)
-         SELECT $1, * FROM UNNEST($2, $3, $4, $5, $6, $7, $8, $9, $10)";
+         SELECT $1, m.revision + behind, time, kind, id, name, email, age, create_time, update_time
+         FROM UNNEST($2, $3, $4, $5, $6, $7, $8, $9, $10)
+             AS c (behind, time, kind, id, name, email, age, create_time, update_time), user_service.meta m";
     Record(BYTEA_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, INT8_ARRAY, INT8_ARRAY) =
         "INSERT INTO user_service.idempotency (key, payload, id, revision, time)
-         SELECT * FROM UNNEST($1, $2, $3, $4, $5)
+         SELECT key, payload, id, COALESCE(m.revision + behind, 0), time
+         FROM UNNEST($1, $2, $3, $4, $5) AS i (key, payload, id, behind, time), user_service.meta m
          ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, id = excluded.id,
              revision = excluded.revision, time = excluded.time";
     /// Waits until no transaction holds the counter.
     LockRevision() = "SELECT revision FROM user_service.meta FOR UPDATE";
     /// A row of the write-ahead log, and so something to commit.
     Touch() = "UPDATE user_service.meta SET revision = revision";
-    IsCommitted(INT8, UUID) =
-        "SELECT EXISTS (SELECT 1 FROM user_service.changes WHERE revision = $1 AND batch = $2)";
+    /// Keeps a batch that may still be on its way from being committed.
+    Fence() = "UPDATE user_service.meta SET fence = fence + 1";
+    /// The revision before a batch's first, if it was committed.
+    Committed(INT8, UUID) =
+        "SELECT min(revision) - 1 FROM user_service.changes
+         WHERE revision > $1 AND revision <= (SELECT revision FROM user_service.meta) AND batch = $2";
     /// One replica clears at a time.
     ClearRecorded(INT8, INT8, INT8) =
         "DELETE FROM user_service.idempotency WHERE key IN

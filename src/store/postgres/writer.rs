@@ -14,9 +14,11 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    commit::{self, Failure, Outcome},
+    batch::number,
+    commit::{self, Failure, Limits},
     fault::Fault,
     link::{DISCONNECTED, Link},
+    outcome::{self, Outcome},
     session::Param,
     sql::Sql,
 };
@@ -106,10 +108,10 @@ impl Writer {
 
     async fn answers(&self, requests: &[Request]) -> Vec<Answer> {
         let all = |error: fn() -> Error| requests.iter().map(|_| Err(error())).collect();
-        let until = Instant::now() + self.limit;
-        for _ in 0..TRIES {
+        let limits = Limits { until: Instant::now() + self.limit, statement: self.limit };
+        for tries in 0..TRIES {
             let Some(session) = self.link.session() else { return all(|| DISCONNECTED) };
-            match commit::commit(&session, requests, until, self.limit).await {
+            match commit::commit(&session, requests, tries > 0, limits).await {
                 Ok(answers) => return answers,
                 Err(Failure::Again) => self.retries.increment(1),
                 Err(Failure::Refused(Error::Internal(error))) => {
@@ -122,9 +124,12 @@ impl Writer {
                 }
                 Err(Failure::Refused(_)) => return all(|| Error::Unavailable("the batch failed")),
                 Err(Failure::Warned) => return all(|| Error::OutcomeUnknown),
-                Err(Failure::InDoubt { first, tag, answers }) => {
-                    return match self.find_out(first, tag).await {
-                        Some(Outcome::Durable) => answers,
+                Err(Failure::InDoubt { seen, tag, mut answers }) => {
+                    return match self.find_out(seen, tag).await {
+                        Some(Outcome::Durable { base }) => {
+                            number(&mut answers, base);
+                            answers
+                        }
                         Some(Outcome::Undone) => {
                             all(|| Error::Unavailable("the connection to the database broke"))
                         }
@@ -138,11 +143,11 @@ impl Writer {
 
     /// What became of a transaction without an answer to its commit, unless that
     /// cannot be found out in time.
-    async fn find_out(&self, first: Revision, tag: Uuid) -> Option<Outcome> {
+    async fn find_out(&self, seen: Revision, tag: Uuid) -> Option<Outcome> {
         let until = Instant::now() + self.limit;
         while Instant::now() < until {
             if let Some(session) = self.link.session()
-                && let Ok(outcome) = commit::look(&session, first, tag, until - Instant::now()).await
+                && let Ok(outcome) = outcome::look(&session, seen, tag, until - Instant::now()).await
             {
                 tracing::warn!(?outcome, "a commit got no answer; its outcome was found out");
                 return Some(outcome);

@@ -11,7 +11,10 @@ CREATE TABLE user_service.meta (
     store_id uuid NOT NULL DEFAULT gen_random_uuid(),
     -- The last revision given out. Locked from when it is moved on until the
     -- commit, so revisions are in commit order.
-    revision bigint NOT NULL
+    revision bigint NOT NULL,
+    -- Moved on by whoever gives a batch up whose commit got no answer: one that
+    -- began before cannot be committed any more.
+    fence bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 10);
 
 INSERT INTO user_service.meta (schema_version, revision) VALUES (0, 0);
