@@ -28,13 +28,14 @@ use super::PATIENCE;
 const NOBODY: u32 = 65_534;
 
 /// Ends the server with the signal that it is told, or when whoever started it is
-/// gone, however that went; then nobody needs the data any more.
+/// gone, however that went; then nobody needs the data any more. PostgreSQL is quickest
+/// by QUIT, which others ignore as jobs of a shell do.
 pub const KEEPER: &str = r#"
     dir=$1; shift; "$@" & pid=$!
     if read -r signal; then
         kill -"$signal" $pid; wait $pid
     else
-        kill -QUIT $pid; wait $pid; cd /; rm -rf "$dir"
+        kill -QUIT $pid; kill -TERM $pid; wait $pid; cd /; rm -rf "$dir"
     fi
 "#;
 
