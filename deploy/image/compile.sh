@@ -15,8 +15,19 @@ lower=$(echo "$target" | tr '-' '_')
 # brings its own musl to link with.
 export "CC_$lower=$cpu-linux-gnu-gcc"
 export "AR_$lower=$cpu-linux-gnu-ar"
-export "CFLAGS_$lower=-specs=/usr/lib/$cpu-linux-musl/musl-gcc.specs"
+cflags=-specs=/usr/lib/$cpu-linux-musl/musl-gcc.specs
 export "CARGO_TARGET_${upper}_LINKER=$cpu-linux-gnu-gcc"
+
+if [ "$arch" = arm64 ]; then
+    # gcc's own choice between kinds of atomics asks what musl does not answer.
+    cflags="$cflags -mno-outline-atomics"
+    # jemalloc looks for its headers with these flags alone.
+    export "${upper}_CPPFLAGS=$cflags"
+    # Kernels there have pages of up to 64 KiB, and jemalloc serves no larger ones
+    # than it was built for.
+    export JEMALLOC_SYS_WITH_LG_PAGE=16
+fi
+export "CFLAGS_$lower=$cflags"
 
 # What a thread keeps to hand out again is looked through after so many bytes. By
 # default it is 64 KiB, which is every twentieth call or so.
