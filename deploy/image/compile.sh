@@ -21,8 +21,8 @@ export "CARGO_TARGET_${upper}_LINKER=$cpu-linux-gnu-gcc"
 if [ "$arch" = arm64 ]; then
     # gcc's own choice between kinds of atomics asks what musl does not answer.
     cflags="$cflags -mno-outline-atomics"
-    # jemalloc looks for its headers with these flags alone.
-    export "${upper}_CPPFLAGS=$cflags"
+    # jemalloc lists the headers that it needs without the flags above.
+    export "${upper}_CPPFLAGS=-isystem /usr/include/$cpu-linux-musl"
     # Kernels there have pages of up to 64 KiB, and jemalloc serves no larger ones
     # than it was built for.
     export JEMALLOC_SYS_WITH_LG_PAGE=16
