@@ -40,6 +40,9 @@ const LOOKING: Duration = Duration::from_millis(50);
 
 const BITE: i64 = 2_000;
 
+/// A batch waits for more for no longer than this part of what the last one took.
+const GATHERING: u32 = 4;
+
 /// The advisory lock of whoever clears.
 const CLEARING_LOCK: i64 = 0x7573_7276_0000_0002;
 
@@ -64,10 +67,19 @@ pub(super) struct Writer {
     pub change_log_rows: i64,
 }
 
+/// Who was there when a batch was done: answered by it, or waiting.
+#[derive(Clone, Copy)]
+struct Crowd {
+    size: usize,
+    /// How long those who were answered are waited for.
+    until: Instant,
+}
+
 impl Writer {
     /// Works until every sender is gone and everything that they sent is done.
     pub async fn run(mut self) {
         let mut clear_at = Instant::now();
+        let mut crowd = Crowd { size: 0, until: clear_at };
         loop {
             let mut requests = Vec::new();
             tokio::select! {
@@ -76,13 +88,29 @@ impl Writer {
                     if count == 0 {
                         break;
                     }
+                    self.gather(&mut requests, crowd).await;
+                    let (began, size) = (Instant::now(), requests.len());
                     self.batch(requests).await;
+                    let until = Instant::now() + began.elapsed() / GATHERING;
+                    crowd = Crowd { size: size + self.queue.len(), until };
                 }
                 () = time::sleep_until(clear_at) => {}
             }
             if Instant::now() >= clear_at {
                 let more = time::timeout(self.limit, self.clear()).await.unwrap_or(false);
                 clear_at = Instant::now() + if more { Duration::ZERO } else { CLEARING };
+            }
+        }
+    }
+
+    /// Adds to a batch those who were answered a moment ago and ask again, so that they
+    /// and those who waited meanwhile do not take turns, each half of a batch waiting
+    /// for the other half's commit.
+    async fn gather(&mut self, requests: &mut Vec<Request>, crowd: Crowd) {
+        while requests.len() < crowd.size.min(MAX_BATCH) {
+            let more = self.queue.recv_many(requests, MAX_BATCH - requests.len());
+            if !matches!(time::timeout_at(crowd.until, more).await, Ok(1..)) {
+                break;
             }
         }
     }
