@@ -40,6 +40,12 @@ pub struct Probe {
 /// ([`Error::DeadlineExceeded`]).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// The user with this id, where that is known without looking: as [`Self::get`]
+    /// would answer, and no older. `None` says nothing of whether there is one.
+    fn at_hand(&self, _id: &UserId) -> Option<Arc<User>> {
+        None
+    }
+
     /// The user with this key; shared, as the store may keep it at hand.
     async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error>;
 

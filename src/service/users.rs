@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::status;
 use crate::{
-    domain::{Change, Deadline, Error, Store, Timestamp, User, Write, Written},
+    domain::{Change, Deadline, Error, Store, Timestamp, User, UserKey, Write, Written},
     feed::Feed,
 };
 
@@ -47,6 +47,17 @@ impl Users {
 
     pub fn feed(&self) -> Result<&Feed, Status> {
         self.0.feed()
+    }
+
+    /// The user with this key: at once where the store has it at hand.
+    pub async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Status> {
+        let store = self.store()?;
+        if let UserKey::Id(id) = key
+            && let Some(user) = store.at_hand(id)
+        {
+            return Ok(Some(user));
+        }
+        store.get(key, deadline).await.map_err(status::status)
     }
 
     /// Writes, and answers with the user that the write left, if it left one.

@@ -103,6 +103,10 @@ fn fault(error: &Error) -> Option<&'static str> {
 
 #[async_trait]
 impl Store for Traced {
+    fn at_hand(&self, id: &UserId) -> Option<Arc<User>> {
+        self.store.at_hand(id)
+    }
+
     async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
         self.run(("get", "get users"), None, self.store.get(key, deadline)).await
     }
