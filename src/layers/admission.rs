@@ -23,7 +23,7 @@ use tower_service::Service;
 use crate::{
     config::Config,
     service::{
-        call::Call,
+        call::Inbound,
         methods::{Kind, Method},
         status,
     },
@@ -111,9 +111,9 @@ impl<S> Admission<S> {
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Admission<S>
+impl<S, B, R> Service<Request<Inbound<B>>> for Admission<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<Inbound<B>>, Response = Response<R>>,
     R: Default,
 {
     type Response = Response<AdmittedBody<R>>;
@@ -124,8 +124,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let method = Call::method(request.extensions());
+    fn call(&mut self, request: Request<Inbound<B>>) -> Self::Future {
+        let method = request.body().call.method;
         let permit = match self.limits.gate(method) {
             None => None,
             Some(gate) => match gate.enter() {
@@ -210,7 +210,7 @@ mod tests {
 
     fn answer(limits: &Arc<Limits>, path: &str) -> Answer {
         let service = Admission::new(
-            service_fn(|_: Request<Script>| ready(Ok::<_, Infallible>(response(&[Step::Hang])))),
+            service_fn(|_: Request<Inbound<Script>>| ready(Ok::<_, Infallible>(response(&[Step::Hang])))),
             limits.clone(),
         );
         service.oneshot(request(path)).now_or_never().unwrap().unwrap()
@@ -238,7 +238,9 @@ mod tests {
     fn a_call_that_its_caller_gives_up_frees_its_place() {
         let limits = limits(1);
         let service = Admission::new(
-            service_fn(|_: Request<Script>| std::future::pending::<Result<Response<Script>, Infallible>>()),
+            service_fn(|_: Request<Inbound<Script>>| {
+                std::future::pending::<Result<Response<Script>, Infallible>>()
+            }),
             limits.clone(),
         );
         assert!(service.oneshot(request(UNARY)).now_or_never().is_none());

@@ -17,7 +17,7 @@ use tower_service::Service;
 use crate::{
     config::Config,
     domain::Deadline,
-    service::{call::Call, headers::GRPC_TIMEOUT, methods::Kind, status},
+    service::{call::Inbound, headers::GRPC_TIMEOUT, methods::Kind, status},
 };
 
 /// Answers `DEADLINE_EXCEEDED` in place of an answer that is late, and drops the
@@ -38,19 +38,19 @@ impl<S> Deadlines<S> {
     ///
     /// The server's own default and maximum are for unary calls only: a stream
     /// lives for as long as its client wants it to.
-    fn timeout<B>(&self, request: &Request<B>) -> Result<Option<Duration>, Malformed> {
+    fn timeout<B>(&self, request: &Request<Inbound<B>>) -> Result<Option<Duration>, Malformed> {
         let asked = match request.headers().get(&GRPC_TIMEOUT) {
             None => None,
             Some(value) => Some(parse(value)?),
         };
-        let unary = Call::method(request.extensions()).is_some_and(|method| method.kind == Kind::Unary);
+        let unary = request.body().call.method.is_some_and(|method| method.kind == Kind::Unary);
         Ok(if unary { Some(asked.unwrap_or(self.default).min(self.max)) } else { asked })
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Deadlines<S>
+impl<S, B, R> Service<Request<Inbound<B>>> for Deadlines<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<Inbound<B>>, Response = Response<R>>,
     R: Default,
 {
     type Response = Response<DeadlineBody<R>>;
@@ -61,14 +61,14 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Inbound<B>>) -> Self::Future {
         let Ok(timeout) = self.timeout(&request) else {
             return DeadlineFuture { inner: None, alarm: Alarm::NONE, refusal: Refusal::Malformed };
         };
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return DeadlineFuture { inner: None, alarm: Alarm::NONE, refusal: Refusal::Late };
         }
-        let call = request.extensions_mut().get_or_insert_default::<Call>();
+        let call = &mut request.body_mut().call;
         let at = timeout.map(|timeout| call.started + timeout);
         call.deadline = at.map_or(Deadline::NONE, |at| Deadline::at(at.into_std()));
         let inner = Some(self.inner.call(request));

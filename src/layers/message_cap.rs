@@ -18,7 +18,7 @@ use super::{
     messages::{Messages, TooLarge},
     metrics::Metrics,
 };
-use crate::service::{call::Call, methods::Method, status};
+use crate::service::{call::Inbound, methods::Method, status};
 
 /// Reads the lengths of the messages that are received, and counts them.
 #[derive(Clone, Debug)]
@@ -34,9 +34,9 @@ impl<S> MessageCap<S> {
     }
 }
 
-impl<S, B> Service<Request<B>> for MessageCap<S>
+impl<S, B> Service<Request<Inbound<B>>> for MessageCap<S>
 where
-    S: Service<Request<CappedBody<B>>>,
+    S: Service<Request<Inbound<CappedBody<B>>>>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -46,16 +46,11 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> S::Future {
-        let method = Call::method(request.extensions());
+    fn call(&mut self, request: Request<Inbound<B>>) -> S::Future {
         let (limit, metrics) = (self.limit, self.metrics.clone());
-        self.inner.call(request.map(|inner| CappedBody {
-            inner,
-            messages: Messages::default(),
-            limit,
-            metrics,
-            method,
-            lost: false,
+        self.inner.call(request.map(|Inbound { call, body }| {
+            let (method, messages) = (call.method, Messages::default());
+            Inbound { call, body: CappedBody { inner: body, messages, limit, metrics, method, lost: false } }
         }))
     }
 }

@@ -34,7 +34,7 @@ use self::{
     route::Route,
 };
 pub use self::{in_flight::InFlight, message_cap::CappedBody};
-use crate::{config::Config, telemetry::Sampler};
+use crate::{config::Config, service::call::Inbound, telemetry::Sampler};
 
 /// Puts the layers around the service. Made once for the whole process: its
 /// clones share every limit and count.
@@ -44,15 +44,20 @@ pub fn stack<S, B, R>(
     sampler: Option<Sampler>,
     in_flight: InFlight,
 ) -> impl Service<
-    Request<B>,
+    Request<Inbound<B>>,
     Response = Response<impl Body<Data = Bytes, Error = R::Error> + Send + 'static>,
     Error = Infallible,
     Future: Send + 'static,
 > + Clone
 + Send
++ Sync
 + 'static
 where
-    S: Service<Request<CappedBody<B>>, Response = Response<R>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Inbound<CappedBody<B>>>, Response = Response<R>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send + 'static,
     B: Body<Data = Bytes> + 'static,
     R: Body<Data = Bytes> + Default + Send + 'static,

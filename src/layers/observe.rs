@@ -25,7 +25,10 @@ use super::{
     trace::Trace,
 };
 use crate::{
-    service::{call::Call, methods::Method},
+    service::{
+        call::{Call, Inbound},
+        methods::Method,
+    },
     telemetry::Sampler,
 };
 
@@ -53,9 +56,9 @@ impl<S> Observe<S> {
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Observe<S>
+impl<S, B, R> Service<Request<Inbound<B>>> for Observe<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<Inbound<B>>, Response = Response<R>>,
 {
     type Response = Response<ObservedBody<R>>;
     type Error = S::Error;
@@ -65,7 +68,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Inbound<B>>) -> Self::Future {
         let call = Record::start(&request, self.recorders.clone());
         let entered = call.enter();
         let inner = self.inner.call(request);
@@ -87,15 +90,12 @@ struct Record {
 }
 
 impl Record {
-    fn start<B>(request: &Request<B>, recorders: Arc<Recorders>) -> Self {
-        let known = request.extensions().get::<Call>();
-        let method = known.and_then(|call| call.method);
-        let started = known.map_or_else(Instant::now, |call| call.started);
-        let connection = known.map_or(0, |call| call.farewells.connection);
+    fn start<B>(request: &Request<Inbound<B>>, recorders: Arc<Recorders>) -> Self {
+        let &Call { method, started, ref farewells, .. } = &request.body().call;
         recorders.metrics.of(method).started();
         let name = method.map_or("_OTHER", Method::full_name);
         let trace = Trace::start(request.headers(), name, recorders.sampler.as_ref()).map(Box::new);
-        let place = recorders.in_flight.enter(method, connection, started.into_std());
+        let place = recorders.in_flight.enter(method, farewells.connection, started.into_std());
         Self { method, started, place, trace, recorders, ended: None }
     }
 

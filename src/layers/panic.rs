@@ -16,7 +16,7 @@ use metrics::Counter;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::service::{call::Call, methods::Method, status};
+use crate::service::{call::Inbound, methods::Method, status};
 
 /// Answers INTERNAL where the inner service, its future or its body panics.
 #[derive(Clone, Debug)]
@@ -36,9 +36,9 @@ impl<S> CatchPanic<S> {
     }
 }
 
-impl<S, B, R> Service<Request<B>> for CatchPanic<S>
+impl<S, B, R> Service<Request<Inbound<B>>> for CatchPanic<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<Inbound<B>>, Response = Response<R>>,
     R: Default,
 {
     type Response = Response<CatchPanicBody<R>>;
@@ -49,8 +49,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let report = Report { method: Call::method(request.extensions()) };
+    fn call(&mut self, request: Request<Inbound<B>>) -> Self::Future {
+        let report = Report { method: request.body().call.method };
         let inner = report.catch(|| self.inner.call(request));
         CatchPanicFuture { inner, report: Some(report) }
     }
@@ -167,7 +167,9 @@ mod tests {
     use super::*;
     use crate::layers::testing::{Script, Step, UNARY, end, head, recorded, request, response};
 
-    fn code_of(f: impl FnOnce(Request<Script>) -> Response<Script> + Clone + 'static) -> Option<Code> {
+    fn code_of(
+        f: impl FnOnce(Request<Inbound<Script>>) -> Response<Script> + Clone + 'static,
+    ) -> Option<Code> {
         let service = CatchPanic::new(service_fn(move |request| {
             let f = f.clone();
             async move { Ok::<_, Infallible>(f(request)) }
@@ -187,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_panic_before_there_is_a_future_is_the_same() {
-        let service = CatchPanic::new(service_fn(|_: Request<Script>| {
+        let service = CatchPanic::new(service_fn(|_: Request<Inbound<Script>>| {
             assert!(UNARY.is_empty(), "on the way to a future");
             ready(Ok::<_, Infallible>(response(&[])))
         }));
@@ -197,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_the_midst_of_an_answer_ends_it_with_internal() {
-        let service = CatchPanic::new(service_fn(|_: Request<Script>| {
+        let service = CatchPanic::new(service_fn(|_: Request<Inbound<Script>>| {
             ready(Ok::<_, Infallible>(response(&[Step::Data(b"some"), Step::Panic])))
         }));
         let response = service.oneshot(request(UNARY)).now_or_never().unwrap().unwrap();

@@ -5,9 +5,9 @@ use std::task::{Context, Poll};
 use http::Request;
 use tower_service::Service;
 
-use crate::service::{call::Call, methods};
+use crate::service::{call::Inbound, methods};
 
-/// Notes the method in what is known of the [`Call`].
+/// Notes the method in what is known of the call.
 #[derive(Clone, Debug)]
 pub struct Route<S> {
     inner: S,
@@ -19,9 +19,9 @@ impl<S> Route<S> {
     }
 }
 
-impl<S, B> Service<Request<B>> for Route<S>
+impl<S, B> Service<Request<Inbound<B>>> for Route<S>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<Inbound<B>>>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -31,9 +31,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
-        let method = find(&request);
-        request.extensions_mut().get_or_insert_default::<Call>().method = method;
+    fn call(&mut self, mut request: Request<Inbound<B>>) -> S::Future {
+        request.body_mut().call.method = find(&request);
         self.inner.call(request)
     }
 }

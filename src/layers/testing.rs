@@ -14,7 +14,10 @@ use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tonic::{Code, Status};
 
-use crate::service::{call::Call, methods};
+use crate::service::{
+    call::{Call, Inbound},
+    methods,
+};
 
 pub const UNARY: &str = "/user.v1.UserService/GetUser";
 pub const STREAM: &str = "/grpc.health.v1.Health/Watch";
@@ -67,10 +70,9 @@ impl Body for Script {
 }
 
 /// A call as the router passes it on.
-pub fn request(path: &str) -> Request<Script> {
-    let mut request = Request::builder().method("POST").uri(path).body(Script::default()).unwrap();
-    request.extensions_mut().insert(Call { method: methods::find(path), ..Call::default() });
-    request
+pub fn request(path: &str) -> Request<Inbound<Script>> {
+    let request = Request::post(path).body(Script::default()).unwrap();
+    Inbound::request(request, Call { method: methods::find(path), ..Call::default() })
 }
 
 /// An answer with this body.

@@ -20,7 +20,10 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::meter::State;
-use crate::service::{call::Call, leaving::Farewells};
+use crate::service::{
+    call::{Call, Inbound},
+    leaving::Farewells,
+};
 
 /// What one serving thread carries.
 #[derive(Debug, Default)]
@@ -131,14 +134,14 @@ impl<S> Counted<S> {
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone,
+    S: Service<Request<Inbound<Incoming>>, Response = Response<B>, Error = Infallible> + Clone,
 {
     type Response = Response<CountedBody<B>>;
     type Error = Infallible;
     type Future = CountedFuture<S::Future>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(Call::on(self.tally.farewells.clone()));
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let request = Inbound::request(request, Call::on(self.tally.farewells.clone()));
         let mark = Mark::set(&self.tally);
         // Whoever is full answers that, so nobody need be asked whether it is ready.
         CountedFuture { inner: self.service.clone().call(request), mark: Some(mark) }

@@ -28,7 +28,10 @@ use super::{
     life::{Life, Spans, Verdict},
     meter::{Meter, Reason, State},
 };
-use crate::{config::Config, service::leaving::Farewell};
+use crate::{
+    config::Config,
+    service::{call::Inbound, leaving::Farewell},
+};
 
 /// Unread bytes a client may send on one stream. It fits a message at its cap and
 /// a part of the next, so that no honest client waits for room.
@@ -61,7 +64,6 @@ pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
 }
 
 /// What every connection of one thread is served with.
-#[derive(Clone)]
 pub struct Host<S> {
     pub service: S,
     pub http2: http2::Builder<TokioExecutor>,
@@ -74,22 +76,27 @@ pub struct Host<S> {
 
 impl<S, B> Host<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Inbound<Incoming>>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Serves a connection to its end.
-    pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(self, io: T) {
-        let Self { service, http2, spans, meter, load, mut phase, census } = self;
+    /// Serves a connection to its end, and gives its seat back after that. One future
+    /// and no other around it, which would be as large once more.
+    pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(self: Arc<Self>, io: T, _seat: impl Sized) {
         let born = Instant::now();
-        let tally = Arc::new(Tally::new(load, born));
-        let _listed = census.enter(Arc::clone(&tally));
+        let tally = Arc::new(Tally::new(Arc::clone(&self.load), born));
+        let _listed = self.census.enter(Arc::clone(&tally));
         let (io, handshake_done) = Watched::new(io);
-        let service = Counted::new(service, Arc::clone(&tally));
-        let mut connection = pin!(http2.serve_connection(TokioIo::new(io), service));
-        let mut life = Life::new(&spans, born);
-        let mut record = Record::new(meter, Arc::clone(&tally));
+        let service = Counted::new(self.service.clone(), Arc::clone(&tally));
+        let mut connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
+        let mut phase = self.phase.clone();
+        let mut life = Life::new(&self.spans, born);
+        let mut record = Record::new(Arc::clone(&self.meter), Arc::clone(&tally));
         let mut timer = pin!(sleep_until(born));
         loop {
             let progress = poll_fn(|cx| {

@@ -31,7 +31,7 @@ use self::{
     life::Spans,
     meter::Meter,
 };
-use crate::config::Config;
+use crate::{config::Config, service::call::Inbound};
 
 mod acceptor;
 mod bind;
@@ -105,7 +105,11 @@ impl Listener {
     /// control runtime, where the acceptor stays.
     pub fn serve<S, B>(self, service: &S, ticks: &Ticks) -> io::Result<Running>
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<Inbound<Incoming>>, Response = Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -115,7 +119,7 @@ impl Listener {
         let (mut inboxes, mut threads) = (Vec::new(), Vec::new());
         for number in 0..self.threads() {
             let (phase, watch) = watch::channel(Phase::Serving);
-            let host = Host {
+            let host = Arc::new(Host {
                 service: service.clone(),
                 http2: connection::http2(&self.config),
                 spans: Spans::new(&self.config),
@@ -123,7 +127,7 @@ impl Listener {
                 load: Arc::new(Load::of(number)),
                 phase: watch,
                 census: self.census.clone(),
-            };
+            });
             threads.push(Thread { phase, load: Arc::clone(&host.load) });
             inboxes.push(worker::start(number, host, Arc::clone(ticks), alive.clone())?);
         }

@@ -24,6 +24,7 @@ use tokio::{
 use tower::Service;
 
 use super::{Phase, Ticks, calls::Load, connection::Host};
+use crate::service::call::Inbound;
 
 /// How often a thread shows that it is alive, and how late it is for that.
 const TICK: Duration = Duration::from_millis(200);
@@ -63,12 +64,16 @@ pub struct Inbox {
 /// phase is [`Phase::Over`]; `alive` is dropped when it has.
 pub fn start<S, B>(
     number: usize,
-    host: Host<S>,
+    host: Arc<Host<S>>,
     ticks: Ticks,
     alive: mpsc::Sender<Infallible>,
 ) -> io::Result<Inbox>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Inbound<Incoming>>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -110,22 +115,20 @@ async fn work(
     }
 }
 
-fn spawn<S, B>(host: &Host<S>, accepted: Accepted)
+fn spawn<S, B>(host: &Arc<Host<S>>, accepted: Accepted)
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Inbound<Incoming>>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Accepted { stream, seat } = accepted;
     match tokio::net::TcpStream::from_std(stream) {
-        Ok(stream) => {
-            let serving = host.clone().serve(stream);
-            tokio::spawn(async move {
-                serving.await;
-                drop(seat);
-            });
-        }
+        Ok(stream) => drop(tokio::spawn(Arc::clone(host).serve(stream, seat))),
         Err(error) => tracing::warn!(%error, "a connection could not be handed to its thread"),
     }
 }

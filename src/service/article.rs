@@ -1,6 +1,6 @@
 //! The article's contract: a thin translation onto the same users.
 
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use super::{call::Call, status, users::Users, violations::Violations};
 use crate::{
@@ -15,33 +15,27 @@ const NOT_FOUND: &str = "User not found";
 #[derive(Clone)]
 pub struct Article(pub Users);
 
-#[tonic::async_trait]
-impl pb::user_service_server::UserService for Article {
-    async fn get_user(
-        &self,
-        request: Request<pb::UserRequest>,
-    ) -> Result<Response<pb::UserResponse>, Status> {
-        let deadline = Call::deadline(request.extensions());
-        let store = self.0.store()?;
-        let user = match key(&request.into_inner().user.unwrap_or_default()) {
-            Some(key) => store.get(&key, deadline).await.map_err(status::status)?,
-            None => None,
+impl Article {
+    pub async fn get_user(&self, call: Call, request: pb::UserRequest) -> Result<pb::UserResponse, Status> {
+        let user = match key(&request.user.unwrap_or_default()) {
+            Some(key) => self.0.get(&key, call.deadline).await?,
+            // Even so it is said whether the service has started.
+            None => self.0.store().map(|_| None)?,
         };
         let error = if user.is_none() { NOT_FOUND } else { "" };
-        Ok(Response::new(pb::UserResponse { user: user.as_deref().map(message), error: error.into() }))
+        Ok(pb::UserResponse { user: user.as_deref().map(message), error: error.into() })
     }
 
-    async fn create_user(
+    pub async fn create_user(
         &self,
-        request: Request<pb::CreateUserRequest>,
-    ) -> Result<Response<pb::CreateUserResponse>, Status> {
-        let deadline = Call::deadline(request.extensions());
-        let request = request.into_inner();
+        call: Call,
+        request: pb::CreateUserRequest,
+    ) -> Result<pb::CreateUserResponse, Status> {
         let change = put(&request).map_err(status::status)?;
         let write = Write { change, idempotency: None, validate_only: false };
         let id = request.user.map(|user| user.id).unwrap_or_default();
-        let user = self.0.save(write, &id, deadline).await?;
-        Ok(Response::new(pb::CreateUserResponse { user: Some(message(&user)) }))
+        let user = self.0.save(write, &id, call.deadline).await?;
+        Ok(pb::CreateUserResponse { user: Some(message(&user)) })
     }
 }
 

@@ -1,13 +1,27 @@
 //! What is known of a call on its way to the service that answers it.
 
-use http::Extensions;
+use http::Request;
 use tokio::time::Instant;
 
 use super::{leaving::Farewells, methods::Method};
 use crate::domain::{Caller, Deadline, Idempotency, RequestId};
 
-/// Of one call, in its request's extensions: whoever finds something out on the way
-/// adds it here. It is one extension, as each costs every call an allocation.
+/// A request's body with what is known of its call. Not an extension of the request,
+/// as a table of those costs every call several allocations.
+#[derive(Debug)]
+pub struct Inbound<B> {
+    pub call: Call,
+    pub body: B,
+}
+
+impl<B> Inbound<B> {
+    /// The request with this known of it.
+    pub fn request(request: Request<B>, call: Call) -> Request<Self> {
+        request.map(|body| Self { call, body })
+    }
+}
+
+/// Of one call: whoever finds something out on the way adds it here.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// What its path matched; `None` for a path that nothing is served under.
@@ -29,21 +43,6 @@ impl Call {
             caller: Caller::ANONYMOUS,
             farewells,
         }
-    }
-
-    /// What is known of a call whose request has these extensions.
-    pub fn of(extensions: &Extensions) -> Self {
-        extensions.get().cloned().unwrap_or_default()
-    }
-
-    /// Until when its answer is worth having.
-    pub fn deadline(extensions: &Extensions) -> Deadline {
-        extensions.get::<Self>().map_or(Deadline::NONE, |call| call.deadline)
-    }
-
-    /// The method that a call is for, where that is known.
-    pub fn method(extensions: &Extensions) -> Option<&'static Method> {
-        extensions.get::<Self>().and_then(|call| call.method)
     }
 
     /// How to know this write again, if the caller named it. `payload` is what was

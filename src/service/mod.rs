@@ -11,6 +11,7 @@ mod reflection;
 mod reply;
 mod router;
 pub mod status;
+mod streaming;
 mod unary;
 mod user_v1;
 mod users;

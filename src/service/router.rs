@@ -11,33 +11,25 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
-use tonic::codec::CompressionEncoding;
 use tower_service::Service;
 
 use super::{
     article::Article,
-    call::Call,
+    call::Inbound,
     health::Health,
     reflection::Reflection,
     reply::Reply,
-    status,
+    status, streaming,
     unary::answer,
     user_v1::UserV1,
     users::{StoreSlot, Users},
 };
-use crate::{
-    config::Config,
-    proto::{
-        article::user_service_server::UserService as _,
-        health::health_server::Health as _,
-        user::v1::user_service_server::{UserService as _, UserServiceServer},
-    },
-};
+use crate::{config::Config, proto::health::health_server::Health as _};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Every service, as one tower service. Goes by the method that
-/// [`Call`] names, and never by the path.
+/// the [`Inbound`] call names, and never by the path.
 #[derive(Clone)]
 pub struct Router(Arc<Services>);
 
@@ -50,15 +42,6 @@ struct Services {
     reflection_v1: Reflection,
     reflection_v1alpha: Reflection,
     max_message_bytes: usize,
-}
-
-impl Services {
-    /// tonic's server of those methods that stream.
-    fn user_v1_streams(&self, max_message_bytes: usize) -> UserServiceServer<UserV1> {
-        UserServiceServer::new(self.user_v1.clone())
-            .accept_compressed(CompressionEncoding::Gzip)
-            .max_decoding_message_size(max_message_bytes)
-    }
 }
 
 impl Router {
@@ -83,25 +66,43 @@ impl Router {
     }
 
     /// The answer of the method that was matched; `None` where none is served.
-    fn dispatch<B>(&self, request: Request<B>) -> Option<Served>
+    fn dispatch<B>(&self, request: Request<Inbound<B>>) -> Option<Served>
     where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError> + Send,
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
     {
         let services = Arc::clone(&self.0);
         let limit = services.max_message_bytes;
         macro_rules! unary {
-            ($service:expr, $method:ident) => {{ Box::pin(answer(request, limit, async move |request| $service.$method(request).await)) }};
+            ($service:expr, $method:ident) => {{
+                Box::pin(answer(request, limit, async move |call, message| {
+                    $service.$method(call, message).await
+                }))
+            }};
         }
-        Some(match Call::method(request.extensions())?.path {
+        // The health protocol asks nothing of a call, so it is the generated trait's.
+        macro_rules! health {
+            ($method:ident) => {{
+                Box::pin(answer(request, limit, async move |_, message| {
+                    let answered = services.health.$method(tonic::Request::new(message)).await;
+                    answered.map(tonic::Response::into_inner)
+                }))
+            }};
+        }
+        let plain = |request: Request<Inbound<B>>| request.map(|inbound| inbound.body);
+        Some(match request.body().call.method?.path {
             "/user.v1.UserService/GetUser" => unary!(services.user_v1, get_user),
             "/user.v1.UserService/CreateUser" => unary!(services.user_v1, create_user),
             "/user.v1.UserService/BatchGetUsers" => unary!(services.user_v1, batch_get_users),
             "/user.v1.UserService/ListUsers" => unary!(services.user_v1, list_users),
             "/user.v1.UserService/UpdateUser" => unary!(services.user_v1, update_user),
             "/user.v1.UserService/DeleteUser" => unary!(services.user_v1, delete_user),
-            "/user.v1.UserService/ImportUsers" | "/user.v1.UserService/WatchUsers" => {
-                Box::pin(streamed(services.user_v1_streams(limit).call(request), limit))
+            "/user.v1.UserService/ImportUsers" => {
+                let serve = move |call, messages| services.user_v1.import_users(&call, messages);
+                Box::pin(streaming::answer_many(request, limit, serve))
+            }
+            "/user.v1.UserService/WatchUsers" => {
+                let serve = async move |call, message| services.user_v1.watch_users(call, message).await;
+                Box::pin(streaming::answer_one(request, limit, serve))
             }
             "/UserService/GetUser" => {
                 let article = services.article.clone()?;
@@ -111,27 +112,26 @@ impl Router {
                 let article = services.article.clone()?;
                 unary!(article, create_user)
             }
-            "/grpc.health.v1.Health/Check" => unary!(services.health, check),
-            "/grpc.health.v1.Health/List" => unary!(services.health, list),
+            "/grpc.health.v1.Health/Check" => health!(check),
+            "/grpc.health.v1.Health/List" => health!(list),
             "/grpc.health.v1.Health/Watch" => {
                 let mut health = services.health.server().max_decoding_message_size(limit);
-                Box::pin(streamed(health.call(request), limit))
+                Box::pin(streaming::answer_by(health.call(plain(request)), limit))
             }
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => {
-                Box::pin(streamed(services.reflection_v1.call(request), limit))
+                Box::pin(streaming::answer_by(services.reflection_v1.call(plain(request)), limit))
             }
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
-                Box::pin(streamed(services.reflection_v1alpha.call(request), limit))
+                Box::pin(streaming::answer_by(services.reflection_v1alpha.call(plain(request)), limit))
             }
             _ => return None,
         })
     }
 }
 
-impl<B> Service<Request<B>> for Router
+impl<B> Service<Request<Inbound<B>>> for Router
 where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError> + Send,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
 {
     type Response = Response<Reply>;
     type Error = Infallible;
@@ -141,9 +141,9 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> RouterFuture {
+    fn call(&mut self, request: Request<Inbound<B>>) -> RouterFuture {
         if !is_grpc(request.headers()) {
-            return RouterFuture::Served(Box::pin(refuse(request.into_body())));
+            return RouterFuture::Served(Box::pin(refuse(request.into_body().body)));
         }
         if request.method() != Verb::POST {
             let mut response = status::unimplemented().into_http();
@@ -156,17 +156,6 @@ where
             None => RouterFuture::Ready(Some(status::unimplemented().into_http())),
         }
     }
-}
-
-/// The answer of one of tonic's own servers. An error of theirs is all in the
-/// head, and lacks what ours have.
-async fn streamed(
-    served: impl Future<Output = Result<Response<tonic::body::Body>, Infallible>>,
-    max_message_bytes: usize,
-) -> Response<Reply> {
-    let Ok(mut response) = served.await;
-    status::complete(response.headers_mut(), max_message_bytes);
-    response.map(Reply::from)
 }
 
 /// How long the rest of a request is read that is refused.

@@ -12,7 +12,11 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::util::MapRequest;
 
-use super::{Health, Router, StoreSlot, call::Call, methods};
+use super::{
+    Health, Router, StoreSlot,
+    call::{Call, Inbound},
+    methods,
+};
 use crate::{
     config::Config,
     domain::{
@@ -22,7 +26,7 @@ use crate::{
     feed::Feed,
 };
 
-pub type Transport = MapRequest<Router, fn(Request<Body>) -> Request<Body>>;
+pub type Transport = MapRequest<Router, fn(Request<Body>) -> Request<Inbound<Body>>>;
 
 /// A router with its store open.
 pub fn router() -> (Router, Arc<FakeStore>) {
@@ -38,21 +42,20 @@ pub fn router_with(config: &Config) -> (Router, Arc<FakeStore>) {
 
 /// The router as a client's transport; paths are matched as the layers do.
 pub fn transport(router: Router) -> Transport {
-    fn matched(mut request: Request<Body>) -> Request<Body> {
+    fn matched(mut request: Request<Body>) -> Request<Inbound<Body>> {
+        let call = request.extensions_mut().remove().unwrap_or_default();
         let method = methods::find(request.uri().path());
-        request.extensions_mut().get_or_insert_default::<Call>().method = method;
-        request
+        Inbound::request(request, Call { method, ..call })
     }
     MapRequest::new(router, matched)
 }
 
 /// A call as it comes from the layers, for what no client would send.
-pub fn raw(path: &str, body: Vec<u8>) -> Request<Body> {
+pub fn raw(path: &str, body: Vec<u8>) -> Request<Inbound<Body>> {
     let body = Body::new(http_body_util::Full::new(body.into()));
     let mut request = Request::post(path).body(body).unwrap();
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    request.extensions_mut().insert(Call { method: methods::find(path), ..Call::default() });
-    request
+    Inbound::request(request, Call { method: methods::find(path), ..Call::default() })
 }
 
 /// The details of an error, once what every error owes is checked.

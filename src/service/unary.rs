@@ -16,39 +16,40 @@ use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE, requ
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use prost::Message;
-use tonic::{Status, metadata::MetadataMap};
+use tonic::Status;
 
-use super::{headers::GRPC_ENCODING, reply::Reply, status};
+use super::{
+    call::{Call, Inbound},
+    headers::GRPC_ENCODING,
+    reply::Reply,
+    status,
+};
 
 /// Before each message: whether it is compressed, and its length in four bytes.
 const PREFIX: usize = 5;
 
 /// Answers one call. `limit` bounds the message as sent and as unpacked.
-pub fn answer<B, Req, Res, F>(
-    request: Request<B>,
+pub fn answer<B, Req, Res>(
+    request: Request<Inbound<B>>,
     limit: usize,
-    serve: impl FnOnce(tonic::Request<Req>) -> F,
+    serve: impl AsyncFnOnce(Call, Req) -> Result<Res, Status>,
 ) -> impl Future<Output = Response<Reply>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     Req: Message + Default,
     Res: Message,
-    F: Future<Output = Result<tonic::Response<Res>, Status>>,
 {
     // Taken apart before there is a future, which is as large as what it holds.
-    let (Parts { headers, extensions, .. }, body) = request.into_parts();
+    let (Parts { headers, .. }, Inbound { call, body }) = request.into_parts();
     async move {
         let mut body = pin!(body);
         let served = match receive(body.as_mut(), &headers, limit).await {
-            Ok(message) => {
-                serve(tonic::Request::from_parts(MetadataMap::from_headers(headers), extensions, message))
-                    .await
-            }
+            Ok(message) => serve(call, message).await,
             Err(status) => Err(status),
         };
         match served {
-            Ok(response) => encode(response),
+            Ok(message) => encode(&message),
             Err(status) => status.into_http(),
         }
     }
@@ -133,8 +134,7 @@ fn gunzip(message: &[u8], limit: usize) -> Result<Bytes, Status> {
     if unpacked.len() > limit { Err(status::message_too_large(limit)) } else { Ok(unpacked.into()) }
 }
 
-fn encode(response: tonic::Response<impl Message>) -> Response<Reply> {
-    let (metadata, message, extensions) = response.into_parts();
+fn encode(message: &impl Message) -> Response<Reply> {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX + length);
     bytes.put_u8(0);
@@ -142,9 +142,9 @@ fn encode(response: tonic::Response<impl Message>) -> Response<Reply> {
     bytes.put_u32(u32::try_from(length).expect("an answer is bounded"));
     message.encode_raw(&mut bytes);
     let mut response = Response::new(Reply::message(bytes.freeze()));
-    *response.headers_mut() = metadata.into_headers();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    *response.extensions_mut() = extensions;
+    let mut headers = HeaderMap::with_capacity(1);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    *response.headers_mut() = headers;
     response
 }
 

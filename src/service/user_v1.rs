@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::{
     call::Call,
@@ -41,33 +41,29 @@ impl UserV1 {
             imported: Arc::new(import::Counts::new()),
         }
     }
-}
 
-#[tonic::async_trait]
-impl pb::user_service_server::UserService for UserV1 {
-    async fn create_user(
+    pub async fn create_user(
         &self,
-        request: Request<pb::CreateUserRequest>,
-    ) -> Result<Response<pb::CreateUserResponse>, Status> {
-        let call = Call::of(request.extensions());
-        let mut request = request.into_inner();
+        call: Call,
+        mut request: pb::CreateUserRequest,
+    ) -> Result<pb::CreateUserResponse, Status> {
         let (change, request_id) = request::create(&request).map_err(status::status)?;
         request.request_id.clear();
         let idempotency = call.idempotency("user.v1.UserService/CreateUser", request_id, &request);
         let write = Write { change, idempotency, validate_only: request.validate_only };
         let user = self.users.save(write, &request.user_id, call.deadline).await?;
-        Ok(Response::new(pb::CreateUserResponse { user: Some(message(&user)) }))
+        Ok(pb::CreateUserResponse { user: Some(message(&user)) })
     }
 
-    async fn get_user(
+    pub async fn get_user(
         &self,
-        request: Request<pb::GetUserRequest>,
-    ) -> Result<Response<pb::GetUserResponse>, Status> {
-        let deadline = Call::deadline(request.extensions());
-        let key = request::key(request.get_ref()).map_err(status::status)?;
-        let user = self.users.store()?.get(&key, deadline).await.map_err(status::status)?;
+        call: Call,
+        request: pb::GetUserRequest,
+    ) -> Result<pb::GetUserResponse, Status> {
+        let key = request::key(request).map_err(status::status)?;
+        let user = self.users.get(&key, call.deadline).await?;
         match user {
-            Some(user) => Ok(Response::new(pb::GetUserResponse { user: Some(message(&user)) })),
+            Some(user) => Ok(pb::GetUserResponse { user: Some(message(&user)) }),
             None => Err(match key {
                 UserKey::Id(id) => status::about(Error::NotFound(Resource::Id), id.as_str()),
                 UserKey::Email(_) => status::status(Error::NotFound(Resource::Email)),
@@ -75,14 +71,13 @@ impl pb::user_service_server::UserService for UserV1 {
         }
     }
 
-    async fn batch_get_users(
+    pub async fn batch_get_users(
         &self,
-        request: Request<pb::BatchGetUsersRequest>,
-    ) -> Result<Response<pb::BatchGetUsersResponse>, Status> {
-        let deadline = Call::deadline(request.extensions());
-        let request = request.into_inner();
+        call: Call,
+        request: pb::BatchGetUsersRequest,
+    ) -> Result<pb::BatchGetUsersResponse, Status> {
         let ids = request::ids(&request).map_err(status::status)?;
-        let found = self.users.store()?.batch_get(&ids, deadline).await.map_err(status::status)?;
+        let found = self.users.store()?.batch_get(&ids, call.deadline).await.map_err(status::status)?;
         let mut response = pb::BatchGetUsersResponse::default();
         for (id, user) in ids.iter().zip(&found) {
             match user {
@@ -91,86 +86,76 @@ impl pb::user_service_server::UserService for UserV1 {
                 None => return Err(status::about(Error::NotFound(Resource::Id), id.as_str())),
             }
         }
-        Ok(Response::new(response))
+        Ok(response)
     }
 
-    async fn list_users(
+    pub async fn list_users(
         &self,
-        request: Request<pb::ListUsersRequest>,
-    ) -> Result<Response<pb::ListUsersResponse>, Status> {
-        let deadline = Call::deadline(request.extensions());
-        let (size, token) = request::page(request.get_ref()).map_err(status::status)?;
+        call: Call,
+        request: pb::ListUsersRequest,
+    ) -> Result<pb::ListUsersResponse, Status> {
+        let (size, token) = request::page(&request).map_err(status::status)?;
         let after = token.as_ref().map(PageToken::id);
-        let page = self.users.store()?.list(after, size, deadline).await.map_err(status::status)?;
+        let page = self.users.store()?.list(after, size, call.deadline).await.map_err(status::status)?;
         let next = page.users.last().filter(|_| page.more).map(|last| PageToken::after(last.id.clone()));
-        Ok(Response::new(pb::ListUsersResponse {
+        Ok(pb::ListUsersResponse {
             users: page.users.iter().map(message).collect(),
             next_page_token: next.map(|token| token.encode()).unwrap_or_default(),
-        }))
+        })
     }
 
-    async fn update_user(
+    pub async fn update_user(
         &self,
-        request: Request<pb::UpdateUserRequest>,
-    ) -> Result<Response<pb::UpdateUserResponse>, Status> {
-        let call = Call::of(request.extensions());
-        let mut request = request.into_inner();
+        call: Call,
+        mut request: pb::UpdateUserRequest,
+    ) -> Result<pb::UpdateUserResponse, Status> {
         let (change, request_id) = request::update(&request).map_err(status::status)?;
         request.request_id.clear();
         let idempotency = call.idempotency("user.v1.UserService/UpdateUser", request_id, &request);
         let write = Write { change, idempotency, validate_only: request.validate_only };
         let id = request.user.map(|user| user.id).unwrap_or_default();
         let user = self.users.save(write, &id, call.deadline).await?;
-        Ok(Response::new(pb::UpdateUserResponse { user: Some(message(&user)) }))
+        Ok(pb::UpdateUserResponse { user: Some(message(&user)) })
     }
 
-    async fn delete_user(
+    pub async fn delete_user(
         &self,
-        request: Request<pb::DeleteUserRequest>,
-    ) -> Result<Response<pb::DeleteUserResponse>, Status> {
-        let call = Call::of(request.extensions());
-        let mut request = request.into_inner();
+        call: Call,
+        mut request: pb::DeleteUserRequest,
+    ) -> Result<pb::DeleteUserResponse, Status> {
         let (change, request_id) = request::delete(&request).map_err(status::status)?;
         request.request_id.clear();
         let idempotency = call.idempotency("user.v1.UserService/DeleteUser", request_id, &request);
         let write = Write { change, idempotency, validate_only: false };
         self.users.write(write, &request.id, call.deadline).await?;
-        Ok(Response::new(pb::DeleteUserResponse {}))
+        Ok(pb::DeleteUserResponse {})
     }
 
-    type ImportUsersStream = import::Answers;
-
-    async fn import_users(
+    pub fn import_users(
         &self,
-        request: Request<Streaming<pb::ImportUsersRequest>>,
-    ) -> Result<Response<import::Answers>, Status> {
-        let call = Call::of(request.extensions());
-        let store = Arc::clone(self.users.store()?);
+        call: &Call,
+        requests: Streaming<pb::ImportUsersRequest>,
+    ) -> Result<import::Answers, Status> {
         let importing = import::Importing {
-            store,
+            store: Arc::clone(self.users.store()?),
             deadline: call.deadline,
-            requests: request.into_inner(),
+            requests,
             max_message_bytes: self.max_message_bytes,
             leaving: call.farewells.hear(),
             counts: Arc::clone(&self.imported),
         };
-        Ok(Response::new(importing.answers()))
+        Ok(importing.answers())
     }
 
-    type WatchUsersStream = watch::Messages;
-
-    async fn watch_users(
+    pub async fn watch_users(
         &self,
-        request: Request<pb::WatchUsersRequest>,
-    ) -> Result<Response<watch::Messages>, Status> {
-        let call = Call::of(request.extensions());
-        let token = request::resume_token(request.get_ref()).map_err(status::status)?;
-        let initial_state = request.get_ref().initial_state;
-        let begun = Watch::begin(self.users.feed()?, initial_state, token, call.deadline).await;
+        call: Call,
+        request: pb::WatchUsersRequest,
+    ) -> Result<watch::Messages, Status> {
+        let token = request::resume_token(&request).map_err(status::status)?;
+        let begun = Watch::begin(self.users.feed()?, request.initial_state, token, call.deadline).await;
         let watch = begun.map_err(status::status)?;
-        Ok(Response::new(
-            watch::Telling { watch, heartbeat: self.heartbeat, leaving: call.farewells.hear() }.messages(),
-        ))
+        Ok(watch::Telling { watch, heartbeat: self.heartbeat, leaving: call.farewells.hear() }.messages())
     }
 }
 
@@ -180,7 +165,7 @@ fn message(user: &User) -> pb::User {
         email: user.email.as_str().into(),
         age: user.age.years().into(),
         id: user.id.as_str().into(),
-        etag: user.etag().to_string(),
+        etag: user.etag().into(),
         create_time: Some(timestamp(user.create_time)),
         update_time: Some(timestamp(user.update_time)),
     }

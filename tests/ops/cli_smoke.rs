@@ -20,7 +20,11 @@ use user_service::{
     domain::Probe,
     feed::Feed,
     proto::user::v1::{ListUsersRequest, User, user_service_client::UserServiceClient},
-    service::{Health, Router, StoreSlot, call::Call, methods},
+    service::{
+        Health, Router, StoreSlot,
+        call::{Call, Inbound},
+        methods,
+    },
     store,
 };
 
@@ -66,9 +70,9 @@ fn faulty(method: &'static str, fault: Fault) -> SocketAddr {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
                 let router = router.clone();
-                let service = service_fn(move |mut request: Request<Incoming>| {
+                let service = service_fn(move |request: Request<Incoming>| {
                     let found = methods::find(request.uri().path());
-                    request.extensions_mut().insert(Call { method: found, ..Call::default() });
+                    let request = Inbound::request(request, Call { method: found, ..Call::default() });
                     let is_faulty = found.is_some_and(|found| found.full_name() == method);
                     let router = router.clone();
                     async move {

@@ -24,6 +24,7 @@ use tokio::{
 use user_service::{
     config::Config,
     listener::{Drained, Listener, Running},
+    service::call::Inbound,
 };
 
 use crate::support::PATIENCE;
@@ -107,7 +108,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 async fn answer(
-    request: Request<Incoming>,
+    request: Request<Inbound<Incoming>>,
     gate: Arc<Semaphore>,
 ) -> Result<Response<StreamBody<Chunks>>, Infallible> {
     let waits = match request.uri().path() {

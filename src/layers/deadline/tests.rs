@@ -11,7 +11,7 @@ use tower::{ServiceExt, service_fn};
 use super::*;
 use crate::layers::testing::{STREAM, Script, Step, UNARY, end, head, request, response};
 
-fn with_timeout(path: &str, timeout: &'static str) -> Request<Script> {
+fn with_timeout(path: &str, timeout: &'static str) -> Request<Inbound<Script>> {
     let mut request = request(path);
     if !timeout.is_empty() {
         request.headers_mut().insert("grpc-timeout", HeaderValue::from_static(timeout));
@@ -41,7 +41,7 @@ fn a_timeout_is_one_to_eight_digits_and_a_unit() {
 #[test]
 fn a_malformed_timeout_is_the_callers_mistake() {
     let service = Deadlines::new(
-        service_fn(|_: Request<Script>| ready(Ok::<_, Infallible>(response(&[])))),
+        service_fn(|_: Request<Inbound<Script>>| ready(Ok::<_, Infallible>(response(&[])))),
         &Config::default(),
     );
     let response = service.oneshot(with_timeout(UNARY, "soon")).now_or_never().unwrap().unwrap();
@@ -52,8 +52,8 @@ fn a_malformed_timeout_is_the_callers_mistake() {
 fn told(path: &str, timeout: &'static str, default: u64, max: u64) -> Option<u64> {
     let config = config(Duration::from_secs(default), Duration::from_secs(max));
     let (tell, told) = std::sync::mpsc::channel();
-    let service = service_fn(move |request: Request<Script>| {
-        let deadline = Call::of(request.extensions()).deadline.remaining();
+    let service = service_fn(move |request: Request<Inbound<Script>>| {
+        let deadline = request.body().call.deadline.remaining();
         tell.send(deadline).unwrap();
         ready(Ok::<_, Infallible>(response(&[])))
     });
@@ -73,7 +73,7 @@ fn the_servers_default_and_maximum_are_for_unary_calls_only() {
 
 #[test]
 fn a_call_whose_time_is_up_when_it_comes_is_not_begun() {
-    let service = service_fn(|_: Request<Script>| {
+    let service = service_fn(|_: Request<Inbound<Script>>| {
         panic!("it was begun");
         #[allow(unreachable_code, reason = "names the type")]
         pending::<Result<Response<Script>, Infallible>>()
@@ -87,7 +87,7 @@ fn a_call_whose_time_is_up_when_it_comes_is_not_begun() {
 async fn a_late_answer_is_not_waited_for_and_its_work_is_dropped() {
     let work = Arc::new(());
     let held = work.clone();
-    let service = service_fn(move |_: Request<Script>| {
+    let service = service_fn(move |_: Request<Inbound<Script>>| {
         let held = held.clone();
         async move {
             pending::<()>().await;
@@ -107,7 +107,7 @@ async fn a_late_answer_is_not_waited_for_and_its_work_is_dropped() {
 
 #[tokio::test]
 async fn an_answer_that_is_late_in_its_midst_ends_with_the_status() {
-    let service = service_fn(|_: Request<Script>| {
+    let service = service_fn(|_: Request<Inbound<Script>>| {
         ready(Ok::<_, Infallible>(response(&[Step::Data(b"some"), Step::Hang])))
     });
     let service = Deadlines::new(service, &Config::default());

@@ -23,7 +23,8 @@ fn observe<S>(inner: S) -> Observe<S> {
 /// The codes of the calls that ended while `f` called a service that answers so.
 fn codes(answer: &'static [Step], f: impl FnOnce(Response<ObservedBody<Script>>)) -> Vec<String> {
     let lines = recorded(|| {
-        let service = observe(service_fn(|_: Request<Script>| ready(Ok::<_, Infallible>(response(answer)))));
+        let service =
+            observe(service_fn(|_: Request<Inbound<Script>>| ready(Ok::<_, Infallible>(response(answer)))));
         f(service.oneshot(request(UNARY)).now_or_never().unwrap().unwrap());
     });
     handled(&lines)
@@ -58,8 +59,9 @@ fn a_call_that_is_given_up_is_cancelled_once() {
     assert_eq!(codes(&[Step::Data(MESSAGE), Step::Hang], read_all), ["Canceled 1"]);
     assert_eq!(codes(&[Step::Trailers("0")], drop), ["Canceled 1"]);
     let lines = recorded(|| {
-        let service =
-            observe(service_fn(|_: Request<Script>| pending::<Result<Response<Script>, Infallible>>()));
+        let service = observe(service_fn(|_: Request<Inbound<Script>>| {
+            pending::<Result<Response<Script>, Infallible>>()
+        }));
         assert!(service.oneshot(request(UNARY)).now_or_never().is_none());
     });
     assert_eq!(handled(&lines), ["Canceled 1"]);
@@ -68,7 +70,7 @@ fn a_call_that_is_given_up_is_cancelled_once() {
 #[test]
 fn a_status_in_the_head_ends_the_call_whatever_becomes_of_the_body() {
     let lines = recorded(|| {
-        let service = observe(service_fn(|_: Request<Script>| {
+        let service = observe(service_fn(|_: Request<Inbound<Script>>| {
             ready(Ok::<_, Infallible>(tonic::Status::not_found("").into_http::<Script>()))
         }));
         drop(service.oneshot(request(UNARY)).now_or_never().unwrap());
@@ -79,7 +81,7 @@ fn a_status_in_the_head_ends_the_call_whatever_becomes_of_the_body() {
 #[test]
 fn an_ok_is_counted_under_both_families_of_names() {
     let lines = recorded(|| {
-        let service = observe(service_fn(|_: Request<Script>| {
+        let service = observe(service_fn(|_: Request<Inbound<Script>>| {
             ready(Ok::<_, Infallible>(response(&[
                 Step::Data(MESSAGE),
                 Step::Data(MESSAGE),
@@ -104,7 +106,7 @@ fn an_ok_is_counted_under_both_families_of_names() {
 #[test]
 fn made_up_paths_share_one_set_of_series() {
     let lines = recorded(|| {
-        let service = observe(service_fn(|_: Request<Script>| {
+        let service = observe(service_fn(|_: Request<Inbound<Script>>| {
             ready(Ok::<_, Infallible>(tonic::Status::unimplemented("").into_http::<Script>()))
         }));
         for path in ["/a/B", "/c/D", "/user.v1.UserService/GetUser/"] {

@@ -23,7 +23,7 @@ fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     body
 }
 
-async fn answer(request: Request<Body>) -> Response<Reply> {
+async fn answer(request: Request<Inbound<Body>>) -> Response<Reply> {
     router().0.oneshot(request).await.unwrap()
 }
 
@@ -65,7 +65,7 @@ async fn only_grpc_is_understood() {
 #[tokio::test]
 async fn a_path_that_matched_nothing_is_unimplemented() {
     let mut unmatched = raw("/user.v1.UserService/GetUser", framed(0, &[]));
-    unmatched.extensions_mut().clear();
+    unmatched.body_mut().call.method = None;
     for request in [unmatched, raw("/user.v1.UserService/Nothing", framed(0, &[])), raw("/", vec![])] {
         details(&error(&answer(request).await), Code::Unimplemented, "UNKNOWN_METHOD");
     }
@@ -111,7 +111,7 @@ async fn a_message_may_come_a_byte_at_a_time() {
     let message = ListUsersRequest { page_size: 7, page_token: String::new() }.encode_to_vec();
     let bytes = framed(0, &message).into_iter().map(|byte| Ok::<_, Status>(Frame::data(vec![byte].into())));
     let body = Body::new(StreamBody::new(futures_util::stream::iter(bytes)));
-    let response = answer(raw(LIST, Vec::new()).map(|_| body)).await;
+    let response = answer(raw(LIST, Vec::new()).map(|inbound| Inbound { body, ..inbound })).await;
     let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap();
     assert_eq!(trailers["grpc-status"], "0");
 }
