@@ -182,8 +182,10 @@ mod tests {
         cache.begin(&changed(2));
         cache.end(changed(2));
         assert_eq!(read(&cache, Some(9)), Some(2));
+        assert_eq!(cache.at_hand(&id("a")).unwrap().revision, 2);
         cache.begin(&[(id("a"), None)]);
         cache.end(vec![(id("a"), None)]);
+        assert_eq!(cache.at_hand(&id("a")), None, "deleted");
         assert_eq!(read(&cache, None), None, "deleted");
     }
 
@@ -192,6 +194,7 @@ mod tests {
         let cache = Cache::new(1 << 20);
         read(&cache, Some(1));
         cache.begin(&changed(2));
+        assert_eq!(cache.at_hand(&id("a")), None, "it may be the old user still, or the new one already");
         assert_eq!(read(&cache, Some(1)), Some(1));
         assert_eq!(read(&cache, Some(2)), Some(2), "the commit is visible: nobody may see the old user now");
         cache.end(Vec::new());
