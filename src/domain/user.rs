@@ -41,13 +41,9 @@ impl UserId {
     /// # Errors
     /// A text that says what an id looks like.
     pub fn parse(id: &str) -> Result<Self, &'static str> {
-        Self::check(id).map(|()| Self(id.into()))
-    }
-
-    fn check(id: &str) -> Result<(), &'static str> {
         let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
         if (1..=Self::MAX_BYTES).contains(&id.len()) && id.bytes().all(allowed) {
-            Ok(())
+            Ok(Self(id.into()))
         } else {
             Err("must be 1 to 63 characters of a-z, 0-9 and '-'")
         }
@@ -61,15 +57,6 @@ impl UserId {
 
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// The same check of a text that need not be copied.
-impl TryFrom<String> for UserId {
-    type Error = &'static str;
-
-    fn try_from(id: String) -> Result<Self, &'static str> {
-        Self::check(&id).map(|()| Self(id.into()))
     }
 }
 
@@ -155,7 +142,7 @@ impl Etag {
     }
 }
 
-/// Digit by digit, as every answer has one and formatting takes five times as long.
+/// Digit by digit: every answer has one, and the formatter takes 2% of a call for it.
 impl From<Etag> for String {
     fn from(Etag(revision): Etag) -> Self {
         let digits = (Revision::BITS - revision.leading_zeros()).div_ceil(4).max(1);

@@ -19,6 +19,12 @@ impl<B> Inbound<B> {
     pub fn request(request: Request<B>, call: Call) -> Request<Self> {
         request.map(|body| Self { call, body })
     }
+
+    /// What is known, and the request as it was without.
+    pub fn split(request: Request<Self>) -> (Call, Request<B>) {
+        let (parts, Self { call, body }) = request.into_parts();
+        (call, Request::from_parts(parts, body))
+    }
 }
 
 /// Of one call: whoever finds something out on the way adds it here.

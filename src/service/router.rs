@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::ready,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -11,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
+use tower::service_fn;
 use tower_service::Service;
 
 use super::{
@@ -19,7 +21,8 @@ use super::{
     health::Health,
     reflection::Reflection,
     reply::Reply,
-    status, streaming,
+    status,
+    streaming::{answer_by, completed, grpc},
     unary::answer,
     user_v1::UserV1,
     users::{StoreSlot, Users},
@@ -28,8 +31,8 @@ use crate::{config::Config, proto::health::health_server::Health as _};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Every service, as one tower service. Goes by the method that
-/// the [`Inbound`] call names, and never by the path.
+/// Every service, as one tower service. Goes by the method that is known of the
+/// [`Inbound`] call, and never by the path.
 #[derive(Clone)]
 pub struct Router(Arc<Services>);
 
@@ -88,7 +91,6 @@ impl Router {
                 }))
             }};
         }
-        let plain = |request: Request<Inbound<B>>| request.map(|inbound| inbound.body);
         Some(match request.body().call.method?.path {
             "/user.v1.UserService/GetUser" => unary!(services.user_v1, get_user),
             "/user.v1.UserService/CreateUser" => unary!(services.user_v1, create_user),
@@ -97,12 +99,23 @@ impl Router {
             "/user.v1.UserService/UpdateUser" => unary!(services.user_v1, update_user),
             "/user.v1.UserService/DeleteUser" => unary!(services.user_v1, delete_user),
             "/user.v1.UserService/ImportUsers" => {
-                let serve = move |call, messages| services.user_v1.import_users(&call, messages);
-                Box::pin(streaming::answer_many(request, limit, serve))
+                let (call, request) = Inbound::split(request);
+                let serve = service_fn(move |messages: tonic::Request<_>| {
+                    let answers = services.user_v1.import_users(&call, messages.into_inner());
+                    ready(answers.map(tonic::Response::new))
+                });
+                Box::pin(async move { completed(grpc(limit).streaming(serve, request).await, limit) })
             }
             "/user.v1.UserService/WatchUsers" => {
-                let serve = async move |call, message| services.user_v1.watch_users(call, message).await;
-                Box::pin(streaming::answer_one(request, limit, serve))
+                let (call, request) = Inbound::split(request);
+                let serve = service_fn(move |message: tonic::Request<_>| {
+                    let (services, call) = (Arc::clone(&services), call.clone());
+                    async move {
+                        let answers = services.user_v1.watch_users(call, message.into_inner()).await;
+                        answers.map(tonic::Response::new)
+                    }
+                });
+                Box::pin(async move { completed(grpc(limit).server_streaming(serve, request).await, limit) })
             }
             "/UserService/GetUser" => {
                 let article = services.article.clone()?;
@@ -116,13 +129,13 @@ impl Router {
             "/grpc.health.v1.Health/List" => health!(list),
             "/grpc.health.v1.Health/Watch" => {
                 let mut health = services.health.server().max_decoding_message_size(limit);
-                Box::pin(streaming::answer_by(health.call(plain(request)), limit))
+                Box::pin(answer_by(health.call(Inbound::split(request).1), limit))
             }
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => {
-                Box::pin(streaming::answer_by(services.reflection_v1.call(plain(request)), limit))
+                Box::pin(answer_by(services.reflection_v1.call(Inbound::split(request).1), limit))
             }
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
-                Box::pin(streaming::answer_by(services.reflection_v1alpha.call(plain(request)), limit))
+                Box::pin(answer_by(services.reflection_v1alpha.call(Inbound::split(request).1), limit))
             }
             _ => return None,
         })

@@ -40,14 +40,17 @@ pub fn router_with(config: &Config) -> (Router, Arc<FakeStore>) {
     (Router::new(config, &slot, &Health::new(config)), store)
 }
 
-/// The router as a client's transport; paths are matched as the layers do.
+/// The router as a client's transport.
 pub fn transport(router: Router) -> Transport {
-    fn matched(mut request: Request<Body>) -> Request<Inbound<Body>> {
-        let call = request.extensions_mut().remove().unwrap_or_default();
-        let method = methods::find(request.uri().path());
-        Inbound::request(request, Call { method, ..call })
-    }
     MapRequest::new(router, matched)
+}
+
+/// Matches the path as the layers do. What else is known of the call may be an extension,
+/// which is what a client can give its request.
+fn matched(mut request: Request<Body>) -> Request<Inbound<Body>> {
+    let call = request.extensions_mut().remove().unwrap_or_default();
+    let method = methods::find(request.uri().path());
+    Inbound::request(request, Call { method, ..call })
 }
 
 /// A call as it comes from the layers, for what no client would send.
@@ -55,7 +58,7 @@ pub fn raw(path: &str, body: Vec<u8>) -> Request<Inbound<Body>> {
     let body = Body::new(http_body_util::Full::new(body.into()));
     let mut request = Request::post(path).body(body).unwrap();
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    Inbound::request(request, Call { method: methods::find(path), ..Call::default() })
+    matched(request)
 }
 
 /// The details of an error, once what every error owes is checked.

@@ -60,7 +60,7 @@ impl UserV1 {
         call: Call,
         request: pb::GetUserRequest,
     ) -> Result<pb::GetUserResponse, Status> {
-        let key = request::key(request).map_err(status::status)?;
+        let key = request::key(&request).map_err(status::status)?;
         let user = self.users.get(&key, call.deadline).await?;
         match user {
             Some(user) => Ok(pb::GetUserResponse { user: Some(message(&user)) }),

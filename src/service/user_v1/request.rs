@@ -51,12 +51,12 @@ fn parse_time(time: &prost_types::Timestamp) -> Result<Timestamp, &'static str> 
     }
 }
 
-pub fn key(request: pb::GetUserRequest) -> Result<UserKey, Error> {
+pub fn key(request: &pb::GetUserRequest) -> Result<UserKey, Error> {
     use pb::get_user_request::Key;
     let mut violations = Violations::default();
-    let key = match request.key {
-        Some(Key::Id(id)) => violations.check("id", id.try_into()).map(UserKey::Id),
-        Some(Key::Email(email)) => violations.check("email", Email::parse(&email)).map(UserKey::Email),
+    let key = match &request.key {
+        Some(Key::Id(id)) => violations.check("id", UserId::parse(id)).map(UserKey::Id),
+        Some(Key::Email(email)) => violations.check("email", Email::parse(email)).map(UserKey::Email),
         None => violations.check("id", Err("must be given, or else email")),
     };
     key.ok_or_else(|| violations.into_error())
