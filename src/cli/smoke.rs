@@ -6,9 +6,13 @@ mod steps;
 use std::{future::Future, process::ExitCode, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
+use tonic::transport::Channel;
 
 use self::steps::Steps;
-use super::client;
+use super::{
+    client,
+    retry::{Broken, Retry},
+};
 
 /// What to try, and how patiently.
 #[derive(Debug)]
@@ -26,7 +30,7 @@ struct Failed;
 
 impl Smoke {
     pub async fn run(self) -> ExitCode {
-        let mut steps = match client::connect(&self.addr, self.timeout).await {
+        let mut steps = match self.connect().await {
             Ok(channel) => Steps::new(channel),
             Err(why) => {
                 client::say(format_args!("FAILED  connect: {why}"));
@@ -48,6 +52,18 @@ impl Smoke {
             let _ = self.step("clean up", steps.clean_up()).await;
         }
         ExitCode::FAILURE
+    }
+
+    /// Tries for as long as a step may take: right after an installation the name of a
+    /// Service may lead nowhere yet.
+    async fn connect(&self) -> Result<Channel, String> {
+        let mut retry = Retry::new(self.timeout);
+        loop {
+            match client::connect(&self.addr, self.timeout).await {
+                Ok(channel) => return Ok(channel),
+                Err(why) => retry.pause(Broken::Again(why)).await?,
+            }
+        }
     }
 
     async fn all(&self, steps: &mut Steps) -> Result<(), Failed> {

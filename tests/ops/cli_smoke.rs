@@ -3,8 +3,8 @@
 use std::{
     convert::Infallible,
     future,
-    io::{BufRead, BufReader, Read},
-    net::{SocketAddr, TcpListener},
+    io::{self, BufRead, BufReader, Read},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -114,7 +114,7 @@ fn smoke_tries_everything_and_leaves_nothing_behind() {
 fn smoke_says_which_step_failed() {
     let cli = Cli::new();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let nobody = cli.run(&["smoke", &free]);
+    let nobody = cli.run(&["smoke", &free, "--timeout-ms", "300"]);
     assert_eq!(nobody.code, Some(1), "{}", nobody.err);
     assert!(nobody.out.starts_with("FAILED  connect: "), "{}", nobody.out);
 
@@ -122,6 +122,26 @@ fn smoke_says_which_step_failed() {
     let without = cli.run(&["smoke", &server.grpc_addr.to_string()]);
     assert_eq!(without.code, Some(0), "{}", without.out);
     assert!(without.out.contains("ok      article: not served here"), "{}", without.out);
+}
+
+#[test]
+fn smoke_tries_again_to_connect() {
+    let cli = Cli::new();
+    let server = Server::start(&[]);
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = door.local_addr().unwrap().to_string();
+    let behind = server.grpc_addr;
+    let opened = thread::spawn(move || {
+        drop(door.accept().unwrap());
+        let (outside, _) = door.accept().unwrap();
+        let inside = TcpStream::connect(behind).unwrap();
+        let (mut from, mut to) = (inside.try_clone().unwrap(), outside.try_clone().unwrap());
+        thread::spawn(move || io::copy(&mut from, &mut to));
+        let _ = io::copy(&mut &outside, &mut &inside);
+    });
+    let smoke = cli.run(&["smoke", &addr]);
+    assert_eq!(smoke.code, Some(0), "{}{}", smoke.out, smoke.err);
+    opened.join().unwrap();
 }
 
 #[test]
