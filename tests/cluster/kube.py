@@ -99,7 +99,10 @@ class Place:
                          patience=200)
 
     def rolled_out(self, kind: str = "deployment") -> None:
+        """Waits for the new pods, and for the end of the old ones, which still have calls
+        to answer when Kubernetes says that a rollout is done."""
         self.kubectl("rollout", "status", f"{kind}/{self.full}", "--timeout", "3m", patience=200)
+        until("those that were replaced are gone", lambda: len(self.pods()) == len(self.all_pods()))
 
     def restart(self) -> None:
         self.kubectl("rollout", "restart", f"deployment/{self.full}")
@@ -107,8 +110,11 @@ class Place:
 
     def pods(self) -> list[dict]:
         """Those of the service that are not about to go."""
+        return [pod for pod in self.all_pods() if "deletionTimestamp" not in pod["metadata"]]
+
+    def all_pods(self) -> list[dict]:
         found = self.kubectl("get", "pods", "--selector", "app.kubernetes.io/component=server", "--output", "json")
-        return [pod for pod in json.loads(found)["items"] if "deletionTimestamp" not in pod["metadata"]]
+        return json.loads(found)["items"]
 
     def ready(self) -> int:
         return sum(condition["type"] == "Ready" and condition["status"] == "True"
