@@ -146,7 +146,8 @@ impl Database {
         // The server reloads in its own time, and commits wait as the checkpointer has
         // it, which reloads before it answers.
         let until = Instant::now() + PATIENCE;
-        while client.query_one("SHOW synchronous_standby_names", &[]).await.unwrap().get::<_, &str>(0) != standbys
+        while client.query_one("SHOW synchronous_standby_names", &[]).await.unwrap().get::<_, &str>(0)
+            != standbys
         {
             assert!(Instant::now() < until, "the server does not reload its settings");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
