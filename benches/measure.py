@@ -49,7 +49,7 @@ def measure_loads(server, store, results):
             found = same_key(process, load, SECONDS, LOG_SECONDS)
             results.add((load, server.name), **found, rss=rss_kib(process.pid) / 1024)
         if server.contract == "article":
-            stores.fill(process, "article-create", USERS)
+            stores.fill(process, USERS)
         found = random_keys(process, USERS, SECONDS)
         results.add((RANDOM, server.name), **found, rss=rss_kib(process.pid) / 1024)
         process.check()

@@ -25,6 +25,11 @@ INSERT INTO bare VALUES ('i-' || :a, 'Ada', 'e-' || :a, 36, :a, 0, 0);
 BARE = """CREATE TABLE bare (id text COLLATE "C" PRIMARY KEY, name text NOT NULL, email text COLLATE "C" NOT NULL UNIQUE,
     age integer NOT NULL, revision bigint NOT NULL, create_time bigint NOT NULL, update_time bigint NOT NULL)"""
 
+# Each statement that reads users takes 5 ms longer.
+SLOW = """BEGIN;
+ALTER TABLE user_service.users RENAME TO quick;
+CREATE VIEW user_service.users AS SELECT quick.* FROM user_service.quick, pg_sleep(0.005);
+COMMIT"""
 
 TABLES = ("users", "changes")
 
