@@ -26,8 +26,9 @@ CREATE TABLE users (
 CREATE TABLE changes (
     revision INTEGER PRIMARY KEY,
     time INTEGER NOT NULL,
-    -- 1 created, 2 updated, 3 deleted
-    kind INTEGER NOT NULL CHECK (kind IN (1, 2, 3)),
+    -- 1 created, 2 updated, 3 deleted. For a list in place of the range each insert
+    -- would build a table of it.
+    kind INTEGER NOT NULL CHECK (kind BETWEEN 1 AND 3),
     id TEXT NOT NULL,
     name TEXT,
     email TEXT,
