@@ -1,8 +1,9 @@
 //! The one thread that writes.
 //!
-//! It takes what is waiting, makes one transaction of it with a savepoint for
-//! each write, commits, and answers only then. So one sync of the log serves
-//! many writes, and revisions are in commit order.
+//! It takes what is waiting, makes one transaction of it, commits, and answers only
+//! then. So one sync of the log serves many writes, and revisions are in commit order.
+//! Writes are checked before anything of them is made, so none fails half way and
+//! none needs a savepoint, which would cost as much again as its rows.
 
 use std::{
     fs::File,
@@ -87,11 +88,20 @@ impl Writer {
         if self.gate.refusal().is_some() {
             return self.refuse(requests);
         }
+        self.write(requests);
+    }
+
+    fn write(&self, requests: Vec<Request>) {
         match self.commit(&requests) {
-            Ok(answers) => {
-                for (request, answer) in requests.into_iter().zip(answers) {
-                    // Whoever asked may be gone by now.
-                    let _ = request.answer.send(answer);
+            Ok(answers) => answer(requests, answers),
+            // The others have nothing to do with it, so each is made by itself.
+            Err(Fault { error, in_commit: false }) if is_one_writes(&error) && self.roll_back() => {
+                if requests.len() == 1 {
+                    answer(requests, vec![Err(Error::Internal(error.into()))]);
+                } else {
+                    for request in requests {
+                        self.write(vec![request]);
+                    }
                 }
             }
             Err(fault) => self.fail(&fault, requests),
@@ -124,10 +134,7 @@ impl Writer {
 
     /// Answers requests whose transaction failed.
     fn fail(&self, fault: &Fault, requests: Vec<Request>) {
-        if !self.connection.is_autocommit() {
-            // What cannot be rolled back is not committed either.
-            let _ = self.connection.execute_batch("ROLLBACK");
-        }
+        self.roll_back();
         self.close_gate(&fault.error);
         if fault.in_commit && self.gate.writes() == Writes::Broken {
             for request in requests {
@@ -136,6 +143,12 @@ impl Writer {
         } else {
             self.refuse(requests);
         }
+    }
+
+    /// Ends the transaction, if one is open; whether none is.
+    fn roll_back(&self) -> bool {
+        // What cannot be rolled back is not committed either.
+        self.connection.is_autocommit() || self.connection.execute_batch("ROLLBACK").is_ok()
     }
 
     /// Answers requests that nothing was done for.
@@ -173,30 +186,28 @@ impl Writer {
     }
 }
 
-/// One write of a batch, all of it or nothing.
+/// One write of a batch. After an error, parts of it may be in the transaction.
 fn one(transaction: &mut SqlTransaction, request: &Request) -> rusqlite::Result<Answer> {
     // Nobody waits for this one any more, so it is not begun.
     if request.answer.is_closed() || request.deadline.is_over() {
         return Ok(Err(Error::DeadlineExceeded));
     }
-    transaction.run("SAVEPOINT one")?;
-    let (before, changed_before) = (transaction.revision, transaction.changed.len());
-    let answer = match apply(transaction, &request.write, Timestamp::now()) {
-        Ok(written) => Ok(written),
-        Err(Failure::Refused(error)) => Err(error),
-        Err(Failure::Sql(error)) if spoils_batch(&error) => return Err(error),
-        Err(Failure::Sql(error)) => {
-            transaction.run("ROLLBACK TO one")?;
-            transaction.revision = before;
-            transaction.changed.truncate(changed_before);
-            Err(Error::Internal(error.into()))
-        }
-    };
-    transaction.run("RELEASE one")?;
-    Ok(answer)
+    match apply(transaction, &request.write, Timestamp::now()) {
+        Ok(written) => Ok(Ok(written)),
+        Err(Failure::Refused(error)) => Ok(Err(error)),
+        Err(Failure::Sql(error)) => Err(error),
+    }
 }
 
-/// Whether an error is the store's and not one write's.
-fn spoils_batch(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code().is_some_and(|code| code != ErrorCode::ConstraintViolation)
+/// Whether an error is one write's and not the store's: a rule that the file adds to
+/// ours, or a row that is not one of ours.
+fn is_one_writes(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), None | Some(ErrorCode::ConstraintViolation))
+}
+
+fn answer(requests: Vec<Request>, answers: Vec<Answer>) {
+    for (request, answer) in requests.into_iter().zip(answers) {
+        // Whoever asked may be gone by now.
+        let _ = request.answer.send(answer);
+    }
 }
