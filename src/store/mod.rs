@@ -4,6 +4,7 @@
 //! (`tests/store`). What a write does is written once, in [`apply`].
 
 mod apply;
+mod crowd;
 mod error;
 mod memory;
 mod metrics;

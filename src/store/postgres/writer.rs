@@ -24,11 +24,11 @@ use super::{
 };
 use crate::{
     domain::{Deadline, Error, Idempotency, Revision, Timestamp, Write, Written},
-    store::metrics::WriterMetrics,
+    store::{
+        crowd::{Crowd, MAX_BATCH},
+        metrics::WriterMetrics,
+    },
 };
-
-/// The most writes in one commit: bounds how long the first of them waits.
-const MAX_BATCH: usize = 256;
 
 /// How often a transaction that lost to another is made again.
 const TRIES: usize = 4;
@@ -39,9 +39,6 @@ const CLEARING: Duration = Duration::from_secs(10);
 const LOOKING: Duration = Duration::from_millis(50);
 
 const BITE: i64 = 2_000;
-
-/// A batch waits for more for no longer than this part of what the last one took.
-const GATHERING: u32 = 4;
 
 /// The advisory lock of whoever clears.
 const CLEARING_LOCK: i64 = 0x7573_7276_0000_0002;
@@ -67,19 +64,11 @@ pub(super) struct Writer {
     pub change_log_rows: i64,
 }
 
-/// Who was there when a batch was done: answered by it, or waiting.
-#[derive(Clone, Copy)]
-struct Crowd {
-    size: usize,
-    /// How long those who were answered are waited for.
-    until: Instant,
-}
-
 impl Writer {
     /// Works until every sender is gone and everything that they sent is done.
     pub async fn run(mut self) {
         let mut clear_at = Instant::now();
-        let mut crowd = Crowd { size: 0, until: clear_at };
+        let mut crowd = Crowd::nobody();
         loop {
             let mut requests = Vec::new();
             tokio::select! {
@@ -89,10 +78,9 @@ impl Writer {
                         break;
                     }
                     self.gather(&mut requests, crowd).await;
-                    let (began, size) = (Instant::now(), requests.len());
+                    let (began, size) = (Instant::now().into_std(), requests.len());
                     self.batch(requests).await;
-                    let until = Instant::now() + began.elapsed() / GATHERING;
-                    crowd = Crowd { size: size + self.queue.len(), until };
+                    crowd = Crowd::after(size, self.queue.len(), began);
                 }
                 () = time::sleep_until(clear_at) => {}
             }
@@ -103,13 +91,11 @@ impl Writer {
         }
     }
 
-    /// Adds to a batch those who were answered a moment ago and ask again, so that they
-    /// and those who waited meanwhile do not take turns, each half of a batch waiting
-    /// for the other half's commit.
+    /// Adds to a batch those whom it waits for.
     async fn gather(&mut self, requests: &mut Vec<Request>, crowd: Crowd) {
-        while requests.len() < crowd.size.min(MAX_BATCH) {
+        while let Some(until) = crowd.wait(requests.len()) {
             let more = self.queue.recv_many(requests, MAX_BATCH - requests.len());
-            if !matches!(time::timeout_at(crowd.until, more).await, Ok(1..)) {
+            if !matches!(time::timeout_at(until.into(), more).await, Ok(1..)) {
                 break;
             }
         }

@@ -15,15 +15,13 @@ mod writer;
 
 use std::{
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        mpsc::{SyncSender, TrySendError, sync_channel},
-    },
+    sync::{Arc, Mutex, PoisonError, RwLock},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use crossbeam_channel::{Sender, TrySendError};
 use rusqlite::Connection;
 use tokio::{
     sync::{oneshot, watch},
@@ -69,7 +67,7 @@ struct Inner {
     /// The last revision that is durable.
     newest: Arc<watch::Sender<Revision>>,
     /// `None` once closed.
-    queue: RwLock<Option<SyncSender<Request>>>,
+    queue: RwLock<Option<Sender<Request>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     writer_metrics: WriterMetrics,
     durations: Durations,
@@ -95,7 +93,7 @@ impl SqliteStore {
         let lock = schema::lock(&path)?;
         let connection = schema::open_writer(&path)?;
         let queue_limit = config.store_queue.max(1);
-        let (queue, requests) = sync_channel(queue_limit);
+        let (queue, requests) = crossbeam_channel::bounded(queue_limit);
         let gate = Arc::new(Gate::new());
         let cache = Arc::new(Cache::new(config.store_cache_bytes));
         let writer_metrics = WriterMetrics::new(queue_limit);

@@ -5,15 +5,9 @@
 //! Writes are checked before anything of them is made, so none fails half way and
 //! none needs a savepoint, which would cost as much again as its rows.
 
-use std::{
-    fs::File,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
-    time::Instant,
-};
+use std::{fs::File, sync::Arc, time::Instant};
 
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
 use tokio::sync::{oneshot, watch};
 
@@ -25,11 +19,12 @@ use super::{
 };
 use crate::{
     domain::{Deadline, Error, Revision, Timestamp, Write, Written},
-    store::{apply::apply, metrics::WriterMetrics},
+    store::{
+        apply::apply,
+        crowd::{Crowd, MAX_BATCH},
+        metrics::WriterMetrics,
+    },
 };
-
-/// The most writes in one commit: bounds how long the first of them waits.
-const MAX_BATCH: usize = 256;
 
 /// A write that waits, and who waits for it.
 pub(super) struct Request {
@@ -63,10 +58,15 @@ struct Fault {
 impl Writer {
     /// Works until every sender is gone and everything that they sent is done.
     pub fn run(mut self) {
+        let mut crowd = Crowd::nobody();
         loop {
-            let wait = self.chores.due().saturating_duration_since(Instant::now());
-            match self.queue.recv_timeout(wait) {
-                Ok(first) => self.batch(first),
+            match self.queue.recv_deadline(self.chores.due()) {
+                Ok(first) => {
+                    let requests = self.gather(first, crowd);
+                    let (began, size) = (Instant::now(), requests.len());
+                    self.batch(requests);
+                    crowd = Crowd::after(size, self.queue.len(), began);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -77,9 +77,19 @@ impl Writer {
         self.close();
     }
 
-    fn batch(&self, first: Request) {
+    /// What is waiting, and those whom a batch waits for.
+    fn gather(&self, first: Request, crowd: Crowd) -> Vec<Request> {
         let mut requests = vec![first];
         requests.extend(self.queue.try_iter().take(MAX_BATCH - 1));
+        while let Some(until) = crowd.wait(requests.len())
+            && let Ok(more) = self.queue.recv_deadline(until)
+        {
+            requests.push(more);
+        }
+        requests
+    }
+
+    fn batch(&self, requests: Vec<Request>) {
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         let size = requests.len() as f64;
         self.metrics.queue_depth.decrement(size);

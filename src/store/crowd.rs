@@ -1,0 +1,37 @@
+//! Whom a batch of writes waits for.
+//!
+//! Callers ask again as soon as they are answered. A batch that begins at once holds
+//! only those who came while the last one was committed, and from then on the two
+//! halves take turns, each waiting for the other's commit. So it waits a moment for
+//! those who were just answered.
+
+use std::time::Instant;
+
+/// The most writes in one commit: bounds how long the first of them waits.
+pub(super) const MAX_BATCH: usize = 256;
+
+/// A batch waits for no longer than this part of what the last one took.
+const PART: u32 = 4;
+
+/// Who was there when a batch was done: answered by it, or waiting.
+#[derive(Clone, Copy)]
+pub(super) struct Crowd {
+    size: usize,
+    until: Instant,
+}
+
+impl Crowd {
+    pub fn nobody() -> Self {
+        Self { size: 0, until: Instant::now() }
+    }
+
+    /// Those answered by a batch that is done now, and those who waited meanwhile.
+    pub fn after(answered: usize, waiting: usize, began: Instant) -> Self {
+        Self { size: answered + waiting, until: Instant::now() + began.elapsed() / PART }
+    }
+
+    /// How long the next batch, which holds so many, waits for more, if it does.
+    pub fn wait(self, held: usize) -> Option<Instant> {
+        (held < self.size.min(MAX_BATCH)).then_some(self.until)
+    }
+}
