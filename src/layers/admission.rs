@@ -7,14 +7,14 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use metrics::{Counter, Gauge, counter, gauge};
 use pin_project_lite::pin_project;
@@ -98,6 +98,11 @@ impl Drop for Permit {
     }
 }
 
+/// What a call that is turned away is told. Made once, for it is sent when there is
+/// least time.
+static TURNED_AWAY: LazyLock<HeaderMap> =
+    LazyLock::new(|| status::overloaded().into_http::<()>().into_parts().0.headers);
+
 /// Answers UNAVAILABLE in place of the inner service when a limit is reached.
 #[derive(Clone, Debug)]
 pub struct Admission<S> {
@@ -156,7 +161,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else {
-            return Poll::Ready(Ok(status::overloaded().into_http()));
+            let mut response = Response::new(AdmittedBody::default());
+            response.headers_mut().clone_from(&TURNED_AWAY);
+            return Poll::Ready(Ok(response));
         };
         let response = ready!(inner.poll(cx))?;
         let permit = this.permit.take();
