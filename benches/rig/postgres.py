@@ -25,10 +25,14 @@ INSERT INTO bare VALUES ('i-' || :a, 'Ada', 'e-' || :a, 36, :a, 0, 0);
 BARE = """CREATE TABLE bare (id text COLLATE "C" PRIMARY KEY, name text NOT NULL, email text COLLATE "C" NOT NULL UNIQUE,
     age integer NOT NULL, revision bigint NOT NULL, create_time bigint NOT NULL, update_time bigint NOT NULL)"""
 
-# Each statement that reads users takes 5 ms longer.
-SLOW = """BEGIN;
+# Each commit takes 20 ms longer. One by one: a string of several would be one transaction.
+SLOW_COMMITS = ("ALTER SYSTEM SET commit_siblings = 0", "ALTER SYSTEM SET commit_delay = 20000",
+                "SELECT pg_reload_conf()")
+
+# Each statement that reads users takes 50 ms longer: it has a part for ids and one for addresses.
+SLOW_READS = """BEGIN;
 ALTER TABLE user_service.users RENAME TO quick;
-CREATE VIEW user_service.users AS SELECT quick.* FROM user_service.quick, pg_sleep(0.005);
+CREATE VIEW user_service.users AS SELECT quick.* FROM user_service.quick, pg_sleep(0.025);
 COMMIT"""
 
 TABLES = ("users", "changes")
