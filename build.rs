@@ -20,13 +20,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
 
-    tonic_prost_build::configure()
-        .build_transport(false)
-        // tonic-health has these two types and a client; only List is ours.
-        .extern_path(".grpc.health.v1.HealthCheckRequest", "::tonic_health::pb::HealthCheckRequest")
-        .extern_path(".grpc.health.v1.HealthCheckResponse", "::tonic_health::pb::HealthCheckResponse")
-        .extern_path(".google.rpc.Status", "::tonic_types::Status")
-        .compile_fds(set)?;
+    // Only health is served by generated code; `service/router.rs` has the rest.
+    for served in [true, false] {
+        let mut set = set.clone();
+        set.file.retain(|file| (file.package() == "grpc.health.v1") == served);
+        tonic_prost_build::configure()
+            .build_transport(false)
+            .build_server(served)
+            // tonic-health has these two types and a client; only List is ours.
+            .extern_path(".grpc.health.v1.HealthCheckRequest", "::tonic_health::pb::HealthCheckRequest")
+            .extern_path(".grpc.health.v1.HealthCheckResponse", "::tonic_health::pb::HealthCheckResponse")
+            .extern_path(".google.rpc.Status", "::tonic_types::Status")
+            .compile_fds(set)?;
+    }
     replace_slow_libc()
 }
 
