@@ -29,7 +29,7 @@ const PROBING: Duration = Duration::from_secs(1);
 
 /// Takes old changes away by revision: whoever reads the log must find its end, never a
 /// hole in it. The last one stays: it is where those who watch have got to. One bound,
-/// not two: SQLite would look for rows by the one and read them all for the other.
+/// not two: `SQLite` would look for rows by the one and read them all for the other.
 const CLEAR_LOG: &str = "DELETE FROM changes WHERE revision <= min(
     (SELECT revision FROM meta) - 1,
     (SELECT max(revision) FROM (SELECT revision, time FROM changes ORDER BY revision LIMIT ?2)
