@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
 use super::{
@@ -30,6 +31,7 @@ pub struct UserV1 {
     heartbeat: Duration,
     max_message_bytes: usize,
     imported: Arc<import::Counts>,
+    import_room: Arc<Semaphore>,
 }
 
 impl UserV1 {
@@ -39,6 +41,7 @@ impl UserV1 {
             heartbeat: config.watch_heartbeat,
             max_message_bytes: config.max_request_bytes,
             imported: Arc::new(import::Counts::new()),
+            import_room: Arc::new(Semaphore::new(import::WINDOW)),
         }
     }
 
@@ -143,6 +146,7 @@ impl UserV1 {
             max_message_bytes: self.max_message_bytes,
             leaving: call.farewells.hear(),
             counts: Arc::clone(&self.imported),
+            room: Arc::clone(&self.import_room),
         };
         Ok(importing.answers())
     }

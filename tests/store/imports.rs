@@ -2,6 +2,7 @@
 
 use std::{env, fs, sync::Arc, time::Instant};
 
+use rusqlite::Connection;
 use tokio::{
     sync::mpsc,
     task::{JoinSet, block_in_place},
@@ -12,13 +13,14 @@ use tonic_types::StatusExt;
 use user_service::{
     domain::{Change, Error, Resource, Store, Timestamp},
     proto::user::v1::{
-        ImportUsersRequest, ImportUsersResponse, ListUsersRequest, User,
+        CreateUserRequest, ImportUsersRequest, ImportUsersResponse, ListUsersRequest, User,
         import_users_response::Result as Outcome, user_service_client::UserServiceClient,
     },
 };
 
 use crate::{
     database,
+    links::{until, value},
     stores::{fields, get, get_by_email, id, write},
     support::{PATIENCE, Server},
 };
@@ -279,6 +281,40 @@ async fn a_drain_answers_what_was_taken_up_and_ends_the_stream() {
     assert_eq!(details.error_info().unwrap().reason, "DRAINING");
     assert!(details.retry_info().is_some());
     assert!(block_in_place(|| server.wait()).success(), "no call was cut");
+}
+
+/// However many imports there are, the store's queue has room for other writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_keep_no_other_write_out() {
+    const IMPORTS: usize = 8;
+    const EACH: usize = 600;
+    const TAKEN_UP: f64 = 8.0 * 512.0;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users.db");
+    let (server, mut client) = serve(&format!("sqlite:{}", file.display())).await;
+    let until = |what: &str, so: &dyn Fn(&str) -> bool| block_in_place(|| until(server.admin_addr, what, so));
+    let waiting = |page: &str| value(page, "user_service_store_queue_depth");
+    let hold = Connection::open(&file).unwrap();
+    hold.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut imports = Vec::new();
+    for import in 0..IMPORTS {
+        let users: Vec<_> = (0..EACH).map(|n| with_id(import * EACH + n)).collect();
+        imports.push(client.import_users(tokio_stream::iter(users)).await.unwrap());
+    }
+    let page = until("the imports are taken up", &|page| {
+        let series = "grpc_server_msg_received_total{grpc_type=\"bidi_stream\",\
+                      grpc_service=\"user.v1.UserService\",grpc_method=\"ImportUsers\"}";
+        value(page, series) >= TAKEN_UP
+    });
+    let before = waiting(&page);
+    let mut other = client.clone();
+    let create = tokio::spawn(async move {
+        other.create_user(CreateUserRequest { user: Some(user(IMPORTS * EACH)), ..Default::default() }).await
+    });
+    until("the create waits or is answered", &|page| waiting(page) > before || create.is_finished());
+    hold.execute_batch("COMMIT").unwrap();
+    let created = create.await.unwrap();
+    assert!(created.is_ok(), "{created:?}");
 }
 
 /// Memory that a server has resident, in bytes.

@@ -18,7 +18,7 @@ use crate::{
     support::{PATIENCE, Server, documented},
 };
 
-fn metrics(addr: SocketAddr) -> String {
+pub fn metrics(addr: SocketAddr) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -27,12 +27,12 @@ fn metrics(addr: SocketAddr) -> String {
 }
 
 /// The value of a series.
-fn value(page: &str, series: &str) -> f64 {
+pub fn value(page: &str, series: &str) -> f64 {
     let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{series} in {page}")).parse().unwrap()
 }
 
-fn until(addr: SocketAddr, what: &str, so: &dyn Fn(&str) -> bool) -> String {
+pub fn until(addr: SocketAddr, what: &str, so: &dyn Fn(&str) -> bool) -> String {
     let end = Instant::now() + PATIENCE;
     loop {
         let page = metrics(addr);

@@ -11,11 +11,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use rusqlite::Connection;
 use tokio::{
     sync::Notify,
-    task::{JoinHandle, block_in_place},
+    task::{JoinHandle, JoinSet, block_in_place},
 };
 use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt;
 use user_service::proto::user::v1::{
     CreateUserRequest, GetUserRequest, ListUsersRequest, User, get_user_request::Key,
     user_service_client::UserServiceClient,
@@ -235,4 +237,33 @@ async fn a_client_gets_through_once_a_full_disk_has_room() {
     let failures = traced.failures();
     assert!(!failures.is_empty() && failures.iter().all(|status| status.code() == Code::Unavailable));
     assert_eq!(traced.created().len(), 20);
+}
+
+/// A disk that does not take writes for a while is no reason to refuse reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_are_answered_while_writes_are_stuck() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users.db");
+    let (server, mut client) = serve(&file, &[]).await;
+    client.create_user(create("ada")).await.unwrap();
+    let hold = Connection::open(&file).unwrap();
+    hold.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // More than all the calls that may be in flight.
+    let mut stuck = JoinSet::new();
+    for connection in 0..30 {
+        let url = format!("http://{}", server.grpc_addr);
+        let client = Client::new(Channel::from_shared(url).unwrap().connect_lazy());
+        for stream in 0..100 {
+            let mut client = client.clone();
+            let create = create(&format!("user-{connection}-{stream}"));
+            stuck.spawn(async move { client.create_user(create).await.map(drop) });
+        }
+    }
+    let refused = stuck.join_next().await.unwrap().unwrap().unwrap_err();
+    let reason = refused.get_error_details().error_info().map(|info| info.reason.clone());
+    assert_eq!(reason.as_deref(), Some("OVERLOADED"), "{refused:?}");
+    let key = Some(Key::Email("ada@example.com".into()));
+    let found = client.get_user(GetUserRequest { key }).await;
+    assert!(found.is_ok(), "{found:?}");
+    hold.execute_batch("COMMIT").unwrap();
 }

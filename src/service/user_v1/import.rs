@@ -1,8 +1,8 @@
 //! An import as a stream of answers.
 //!
 //! Requests become writes like all others, so many of them at a time that the
-//! store always has a batch to commit and another one waiting. Nobody's requests
-//! are read beyond that: a caller that sends faster than users are stored, or does
+//! store always has a batch to commit and another one waiting. No stream's requests
+//! are read further ahead than that: a caller that sends faster than users are stored, or does
 //! not read its answers, is held up by HTTP/2's flow control.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -12,7 +12,7 @@ use futures_util::{
     stream::{self, FuturesOrdered, Stream, StreamExt},
 };
 use metrics::{Counter, counter};
-use tokio::time;
+use tokio::{sync::Semaphore, time};
 use tonic::{Status, Streaming};
 
 use super::{message, request};
@@ -27,9 +27,10 @@ use crate::{
 
 pub type Answers = Pin<Box<dyn Stream<Item = Result<pb::ImportUsersResponse, Status>> + Send>>;
 
-/// How many users of one stream are being stored at most: twice what a store
-/// commits at once.
-const WINDOW: usize = 512;
+/// How many users are being stored at most, by all imports together: twice what a store
+/// commits at once, and half of the writes that may wait for it as it comes. So imports,
+/// however many, keep nobody else's writes out. And how far each reads ahead.
+pub const WINDOW: usize = 512;
 
 /// How long a stream may have nothing to do and keep its place.
 const IDLE: Duration = Duration::from_mins(1);
@@ -45,6 +46,8 @@ pub struct Importing {
     pub max_message_bytes: usize,
     pub leaving: Leaving,
     pub counts: Arc<Counts>,
+    /// [`WINDOW`] places, shared by all imports.
+    pub room: Arc<Semaphore>,
 }
 
 /// An import under way.
@@ -106,8 +109,10 @@ impl Running {
 
     fn take(&mut self, request: pb::ImportUsersRequest) {
         let (store, deadline, index) = (Arc::clone(&self.import.store), self.import.deadline, self.taken);
+        let room = Arc::clone(&self.import.room);
         self.taken += 1;
         self.storing.push_back(Box::pin(async move {
+            let _place = room.acquire().await.map_err(|_| status::internal())?;
             let result = Some(import(&*store, &request, deadline).await?);
             Ok(pb::ImportUsersResponse { index, result })
         }));
