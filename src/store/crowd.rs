@@ -35,3 +35,18 @@ impl Crowd {
         (held < self.size.min(MAX_BATCH)).then_some(self.until)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_were_there_are_waited_for_and_nobody_else() {
+        let began = Instant::now();
+        let crowd = Crowd::after(2, 1, began);
+        assert!(crowd.wait(2).is_some_and(|until| until >= began));
+        assert_eq!(crowd.wait(3), None);
+        assert_eq!(Crowd::nobody().wait(1), None);
+        assert_eq!(Crowd::after(MAX_BATCH, MAX_BATCH, began).wait(MAX_BATCH), None, "no more can come in");
+    }
+}

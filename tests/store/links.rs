@@ -18,7 +18,7 @@ use crate::{
     support::{PATIENCE, Server, documented},
 };
 
-pub fn metrics(addr: SocketAddr) -> String {
+fn metrics(addr: SocketAddr) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();

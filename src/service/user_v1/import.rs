@@ -2,8 +2,8 @@
 //!
 //! Requests become writes like all others, so many of them at a time that the
 //! store always has a batch to commit and another one waiting. No stream's requests
-//! are read further ahead than that: a caller that sends faster than users are stored, or does
-//! not read its answers, is held up by HTTP/2's flow control.
+//! are read further ahead than that: a caller that sends faster than users are
+//! stored, or does not read its answers, is held up by HTTP/2's flow control.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 

@@ -2,8 +2,9 @@
 //!
 //! It takes what is waiting, makes one transaction of it, commits, and answers only
 //! then. So one sync of the log serves many writes, and revisions are in commit order.
-//! Writes are checked before anything of them is made, so none fails half way and
-//! none needs a savepoint, which would cost as much again as its rows.
+//! A write is checked before anything of it is made, so it needs no savepoint, which
+//! would cost as much again as its rows. What the file itself refuses undoes the batch,
+//! and its writes are then made one by one.
 
 use std::{fs::File, sync::Arc, time::Instant};
 
@@ -95,16 +96,16 @@ impl Writer {
         self.metrics.queue_depth.decrement(size);
         self.metrics.batch_size.record(size);
 
-        if self.gate.refusal().is_some() {
-            return self.refuse(requests);
-        }
         self.write(requests);
     }
 
     fn write(&self, requests: Vec<Request>) {
+        if self.gate.refusal().is_some() {
+            return self.refuse(requests);
+        }
         match self.commit(&requests) {
             Ok(answers) => answer(requests, answers),
-            // The others have nothing to do with it, so each is made by itself.
+            // The others have nothing to do with it.
             Err(Fault { error, in_commit: false }) if is_one_writes(&error) && self.roll_back() => {
                 if requests.len() == 1 {
                     answer(requests, vec![Err(Error::Internal(error.into()))]);
