@@ -52,8 +52,17 @@ pub(super) struct Writer {
 /// What stopped a whole transaction.
 struct Fault {
     error: rusqlite::Error,
-    /// Whether it was the commit that failed, so that what was written is unknown.
-    in_commit: bool,
+    step: Step,
+}
+
+/// The step of a transaction that failed.
+#[derive(PartialEq, Eq)]
+enum Step {
+    /// One of the writes.
+    Write,
+    /// The commit, so that what was written is unknown.
+    Commit,
+    Other,
 }
 
 impl Writer {
@@ -106,7 +115,7 @@ impl Writer {
         match self.commit(&requests) {
             Ok(answers) => answer(requests, answers),
             // The others have nothing to do with it.
-            Err(Fault { error, in_commit: false }) if is_one_writes(&error) && self.roll_back() => {
+            Err(Fault { error, step: Step::Write }) if is_one_writes(&error) && self.roll_back() => {
                 if requests.len() == 1 {
                     answer(requests, vec![Err(Error::Internal(error.into()))]);
                 } else {
@@ -121,24 +130,20 @@ impl Writer {
 
     /// Makes one transaction of all requests. Without a fault, everything is durable.
     fn commit(&self, requests: &[Request]) -> Result<Vec<Answer>, Fault> {
-        let work = || -> rusqlite::Result<_> {
-            let mut transaction = SqlTransaction::begin(&self.connection)?;
-            let before = transaction.revision;
-            let mut answers = Vec::with_capacity(requests.len());
-            for request in requests {
-                answers.push(one(&mut transaction, request)?);
-            }
-            if transaction.revision != before {
-                transaction.save_revision()?;
-            }
-            Ok((transaction, answers))
-        };
-        let (transaction, answers) = work().map_err(|error| Fault { error, in_commit: false })?;
+        let mut transaction = SqlTransaction::begin(&self.connection).map_err(at(Step::Other))?;
+        let before = transaction.revision;
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            answers.push(one(&mut transaction, request).map_err(at(Step::Write))?);
+        }
+        if transaction.revision != before {
+            transaction.save_revision().map_err(at(Step::Other))?;
+        }
         self.cache.begin(&transaction.changed);
         let revision = transaction.revision;
         let committed = transaction.run("COMMIT");
         self.cache.end(if committed.is_ok() { transaction.changed } else { Vec::new() });
-        committed.map_err(|error| Fault { error, in_commit: true })?;
+        committed.map_err(at(Step::Commit))?;
         self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
         Ok(answers)
     }
@@ -147,7 +152,7 @@ impl Writer {
     fn fail(&self, fault: &Fault, requests: Vec<Request>) {
         self.roll_back();
         self.close_gate(&fault.error);
-        if fault.in_commit && self.gate.writes() == Writes::Broken {
+        if fault.step == Step::Commit && self.gate.writes() == Writes::Broken {
             for request in requests {
                 let _ = request.answer.send(Err(Error::OutcomeUnknown));
             }
@@ -195,6 +200,10 @@ impl Writer {
         }
         drop(self.lock);
     }
+}
+
+fn at(step: Step) -> impl FnOnce(rusqlite::Error) -> Fault {
+    move |error| Fault { error, step }
 }
 
 /// One write of a batch. After an error, parts of it may be in the transaction.
