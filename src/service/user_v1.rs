@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
 use super::{
@@ -30,8 +29,7 @@ pub struct UserV1 {
     users: Users,
     heartbeat: Duration,
     max_message_bytes: usize,
-    imported: Arc<import::Counts>,
-    import_room: Arc<Semaphore>,
+    imports: Arc<import::Shared>,
 }
 
 impl UserV1 {
@@ -40,8 +38,7 @@ impl UserV1 {
             users,
             heartbeat: config.watch_heartbeat,
             max_message_bytes: config.max_request_bytes,
-            imported: Arc::new(import::Counts::new()),
-            import_room: Arc::new(Semaphore::new(import::WINDOW)),
+            imports: Arc::new(import::Shared::new()),
         }
     }
 
@@ -145,8 +142,7 @@ impl UserV1 {
             requests,
             max_message_bytes: self.max_message_bytes,
             leaving: call.farewells.hear(),
-            counts: Arc::clone(&self.imported),
-            room: Arc::clone(&self.import_room),
+            shared: Arc::clone(&self.imports),
         };
         Ok(importing.answers())
     }

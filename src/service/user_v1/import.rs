@@ -30,7 +30,7 @@ pub type Answers = Pin<Box<dyn Stream<Item = Result<pb::ImportUsersResponse, Sta
 /// How many users are being stored at most, by all imports together: twice what a store
 /// commits at once, and half of the writes that may wait for it as it comes. So imports,
 /// however many, keep nobody else's writes out. And how far each reads ahead.
-pub const WINDOW: usize = 512;
+const WINDOW: usize = 512;
 
 /// How long a stream may have nothing to do and keep its place.
 const IDLE: Duration = Duration::from_mins(1);
@@ -45,9 +45,7 @@ pub struct Importing {
     pub requests: Streaming<pb::ImportUsersRequest>,
     pub max_message_bytes: usize,
     pub leaving: Leaving,
-    pub counts: Arc<Counts>,
-    /// [`WINDOW`] places, shared by all imports.
-    pub room: Arc<Semaphore>,
+    pub shared: Arc<Shared>,
 }
 
 /// An import under way.
@@ -83,7 +81,7 @@ impl Running {
                 biased;
                 Some(answer) = self.storing.next(), if !self.storing.is_empty() => {
                     let answer = answer?;
-                    self.import.counts.count(&answer);
+                    self.import.shared.count(&answer);
                     return Ok(Some(answer));
                 }
                 farewell = self.import.leaving.asked(), if self.end.is_none() => {
@@ -109,10 +107,10 @@ impl Running {
 
     fn take(&mut self, request: pb::ImportUsersRequest) {
         let (store, deadline, index) = (Arc::clone(&self.import.store), self.import.deadline, self.taken);
-        let room = Arc::clone(&self.import.room);
+        let shared = Arc::clone(&self.import.shared);
         self.taken += 1;
         self.storing.push_back(Box::pin(async move {
-            let _place = room.acquire().await.map_err(|_| status::internal())?;
+            let _place = shared.room.acquire().await.map_err(|_| status::internal())?;
             let result = Some(import(&*store, &request, deadline).await?);
             Ok(pb::ImportUsersResponse { index, result })
         }));
@@ -146,21 +144,27 @@ async fn import(
     Ok(if written.revision == 0 { Outcome::Unchanged(user) } else { Outcome::Created(user) })
 }
 
-/// How many users of imports there were.
-pub struct Counts {
+/// What all imports share: how many users there were, and [`WINDOW`] places.
+pub struct Shared {
     created: Counter,
     unchanged: Counter,
     refused: Counter,
+    room: Semaphore,
 }
 
-impl Counts {
+impl Shared {
     pub fn new() -> Self {
         let outcome = |name: &'static str| {
             let counter = counter!("user_service_imported_total", "outcome" => name);
             counter.increment(0);
             counter
         };
-        Self { created: outcome("created"), unchanged: outcome("unchanged"), refused: outcome("refused") }
+        Self {
+            created: outcome("created"),
+            unchanged: outcome("unchanged"),
+            refused: outcome("refused"),
+            room: Semaphore::new(WINDOW),
+        }
     }
 
     fn count(&self, answer: &pb::ImportUsersResponse) {
