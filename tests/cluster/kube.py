@@ -50,6 +50,10 @@ def until(what: str, ready, patience: float = PATIENCE):
         time.sleep(0.2)
 
 
+def stays(pod: dict) -> bool:
+    return "deletionTimestamp" not in pod["metadata"]
+
+
 class Place:
     """A namespace that holds its pods to the restricted Pod Security Standard, and the
     release in it."""
@@ -102,7 +106,7 @@ class Place:
         """Waits for the new pods, and for the end of the old ones, which still have calls
         to answer when Kubernetes says that a rollout is done."""
         self.kubectl("rollout", "status", f"{kind}/{self.full}", "--timeout", "3m", patience=200)
-        until("those that were replaced are gone", lambda: len(self.pods()) == len(self.all_pods()))
+        until("those that were replaced are gone", lambda: all(map(stays, self.all_pods())))
 
     def restart(self) -> None:
         self.kubectl("rollout", "restart", f"deployment/{self.full}")
@@ -110,7 +114,7 @@ class Place:
 
     def pods(self) -> list[dict]:
         """Those of the service that are not about to go."""
-        return [pod for pod in self.all_pods() if "deletionTimestamp" not in pod["metadata"]]
+        return list(filter(stays, self.all_pods()))
 
     def all_pods(self) -> list[dict]:
         found = self.kubectl("get", "pods", "--selector", "app.kubernetes.io/component=server", "--output", "json")
