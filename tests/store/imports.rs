@@ -286,9 +286,9 @@ async fn a_drain_answers_what_was_taken_up_and_ends_the_stream() {
 /// However many imports there are, the store's queue has room for other writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn imports_keep_no_other_write_out() {
-    const IMPORTS: usize = 8;
+    const IMPORTS: u16 = 8;
     const EACH: usize = 600;
-    const TAKEN_UP: f64 = 8.0 * 512.0;
+    let last = usize::from(IMPORTS) * EACH;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("users.db");
     let (server, mut client) = serve(&format!("sqlite:{}", file.display())).await;
@@ -298,18 +298,18 @@ async fn imports_keep_no_other_write_out() {
     hold.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut imports = Vec::new();
     for import in 0..IMPORTS {
-        let users: Vec<_> = (0..EACH).map(|n| with_id(import * EACH + n)).collect();
+        let users: Vec<_> = (0..EACH).map(|n| with_id(usize::from(import) * EACH + n)).collect();
         imports.push(client.import_users(tokio_stream::iter(users)).await.unwrap());
     }
     let page = until("the imports are taken up", &|page| {
         let series = "grpc_server_msg_received_total{grpc_type=\"bidi_stream\",\
                       grpc_service=\"user.v1.UserService\",grpc_method=\"ImportUsers\"}";
-        value(page, series) >= TAKEN_UP
+        value(page, series) >= f64::from(IMPORTS) * 512.0
     });
     let before = waiting(&page);
     let mut other = client.clone();
     let create = tokio::spawn(async move {
-        other.create_user(CreateUserRequest { user: Some(user(IMPORTS * EACH)), ..Default::default() }).await
+        other.create_user(CreateUserRequest { user: Some(user(last)), ..Default::default() }).await
     });
     until("the create waits or is answered", &|page| waiting(page) > before || create.is_finished());
     hold.execute_batch("COMMIT").unwrap();
