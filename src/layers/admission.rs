@@ -1,8 +1,10 @@
 //! Turns calls away when more are in flight than the server can serve well.
 //!
 //! One limit for unary calls and one for streams, each for the whole process and
-//! not for a connection: overload does not ask where it came from. A call is in
-//! flight until its answer has been sent to the end.
+//! not for a connection: overload does not ask where it came from. Those of the
+//! unary calls that write have a limit of their own besides: when the store takes no
+//! writes they pile up, and calls that read must find room. A call is in flight until
+//! its answer has been sent to the end.
 
 use std::{
     pin::Pin,
@@ -29,26 +31,31 @@ use crate::{
     },
 };
 
-/// The two limits, shared by every connection and thread.
+/// The limits, shared by every connection and thread.
 #[derive(Debug)]
 pub struct Limits {
     unary: Arc<Gate>,
+    writes: Arc<Gate>,
     streams: Arc<Gate>,
 }
 
 impl Limits {
     pub fn new(config: &Config) -> Self {
-        Self {
-            unary: Arc::new(Gate::new("unary", config.max_unary_calls)),
-            streams: Arc::new(Gate::new("streaming", config.max_streaming_calls)),
-        }
+        let unary = Arc::new(Gate::new("unary", config.max_unary_calls, None));
+        let writes = Gate::new("write", config.store_queue, Some(Arc::clone(&unary)));
+        let streams = Gate::new("streaming", config.max_streaming_calls, None);
+        Self { unary, writes: Arc::new(writes), streams: Arc::new(streams) }
     }
 
     /// What a call passes. Probes and tools must get through when callers do not;
     /// and a path that nothing is served under costs nothing worth a limit.
     fn gate(&self, method: Option<&Method>) -> Option<&Arc<Gate>> {
         let method = method.filter(|method| !method.api.is_infrastructure())?;
-        Some(if method.kind == Kind::Unary { &self.unary } else { &self.streams })
+        Some(match method.kind {
+            Kind::Unary if method.writes => &self.writes,
+            Kind::Unary => &self.unary,
+            Kind::ServerStreaming | Kind::BidiStreaming => &self.streams,
+        })
     }
 }
 
@@ -58,11 +65,13 @@ struct Gate {
     in_flight: AtomicUsize,
     in_flight_gauge: Gauge,
     shed: Counter,
+    /// The gate that whoever passes this one has to pass as well.
+    next: Option<Arc<Gate>>,
 }
 
 impl Gate {
     #[allow(clippy::cast_precision_loss, reason = "a limit of 2^52 calls is no limit")]
-    fn new(kind: &'static str, limit: usize) -> Self {
+    fn new(kind: &'static str, limit: usize, next: Option<Arc<Gate>>) -> Self {
         gauge!("grpc_server_admission_limit", "kind" => kind).set(limit as f64);
         let shed = counter!("grpc_server_admission_shed_total", "kind" => kind);
         shed.increment(0);
@@ -71,19 +80,36 @@ impl Gate {
             in_flight: AtomicUsize::new(0),
             in_flight_gauge: gauge!("grpc_server_admission_in_flight", "kind" => kind),
             shed,
+            next,
         }
     }
 
     fn enter(self: &Arc<Self>) -> Option<Permit> {
+        self.admit().then(|| Permit(self.clone()))
+    }
+
+    fn admit(&self) -> bool {
         // Taken first and given back when it was one too many: two callers can never both have the
         // last place, and a call that is turned away needs no loop.
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) < self.limit {
-            self.in_flight_gauge.increment(1.0);
-            return Some(Permit(self.clone()));
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= self.limit {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.shed.increment(1);
+            return false;
         }
+        if self.next.as_ref().is_some_and(|next| !next.admit()) {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        self.in_flight_gauge.increment(1.0);
+        true
+    }
+
+    fn leave(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.shed.increment(1);
-        None
+        self.in_flight_gauge.decrement(1.0);
+        if let Some(next) = &self.next {
+            next.leave();
+        }
     }
 }
 
@@ -93,8 +119,7 @@ struct Permit(Arc<Gate>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.in_flight_gauge.decrement(1.0);
+        self.0.leave();
     }
 }
 
@@ -211,7 +236,7 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::layers::testing::{STREAM, Script, Step, UNARY, head, recorded, request, response};
+    use crate::layers::testing::{STREAM, Script, Step, UNARY, WRITE, head, recorded, request, response};
 
     type Answer = Response<AdmittedBody<Script>>;
 
@@ -221,6 +246,12 @@ mod tests {
             limits.clone(),
         );
         service.oneshot(request(path)).now_or_never().unwrap().unwrap()
+    }
+
+    /// The places taken, of all unary calls and of those that write.
+    fn taken(limits: &Limits) -> (usize, usize) {
+        let taken = |gate: &Gate| gate.in_flight.load(Ordering::Relaxed);
+        (taken(&limits.unary), taken(&limits.writes))
     }
 
     fn limits(max_unary_calls: usize) -> Arc<Limits> {
@@ -239,6 +270,24 @@ mod tests {
         assert_eq!(head(&third).map(|status| status.code()), None, "the first place is free again");
         drop((second, third));
         assert_eq!(limits.unary.in_flight.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn calls_that_write_leave_room_for_others() {
+        let limits =
+            Arc::new(Limits::new(&Config { max_unary_calls: 3, store_queue: 2, ..Config::default() }));
+        let mut writes: Vec<_> = (0..2).map(|_| answer(&limits, WRITE)).collect();
+        let refused = head(&answer(&limits, WRITE)).expect("there is no third place for a write");
+        assert_eq!(refused.code(), Code::Unavailable);
+        let read = answer(&limits, UNARY);
+        assert!(head(&read).is_none());
+        assert_eq!(taken(&limits), (3, 2));
+        writes.pop();
+        let second_read = answer(&limits, UNARY);
+        assert!(head(&answer(&limits, WRITE)).is_some(), "a write is a call like the others");
+        assert_eq!(taken(&limits), (3, 1));
+        drop((writes, read, second_read));
+        assert_eq!(taken(&limits), (0, 0));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::service::{
 };
 
 pub const UNARY: &str = "/user.v1.UserService/GetUser";
+pub const WRITE: &str = "/user.v1.UserService/CreateUser";
 pub const STREAM: &str = "/grpc.health.v1.Health/Watch";
 
 /// What a body does when it is polled.

@@ -39,6 +39,8 @@ pub struct Method {
     pub path: &'static str,
     pub api: Api,
     pub kind: Kind,
+    /// Whether it may change users.
+    pub writes: bool,
     /// Where it stands in [`METHODS`].
     pub index: usize,
 }
@@ -65,13 +67,13 @@ impl Method {
 }
 
 macro_rules! methods {
-    ($($path:literal, $api:ident, $kind:ident;)*) => {
+    ($($path:literal, $api:ident, $kind:ident, $writes:literal;)*) => {
         /// Every method, in the order of their indices.
         pub static METHODS: [Method; [$($path),*].len()] = {
             let mut index = 0;
             [$({
                 index += 1;
-                Method { path: $path, api: Api::$api, kind: Kind::$kind, index: index - 1 }
+                Method { path: $path, api: Api::$api, kind: Kind::$kind, writes: $writes, index: index - 1 }
             }),*]
         };
 
@@ -82,20 +84,21 @@ macro_rules! methods {
     };
 }
 
+// path, api, kind, whether it writes
 methods! {
-    "/user.v1.UserService/GetUser", UserV1, Unary;
-    "/user.v1.UserService/CreateUser", UserV1, Unary;
-    "/user.v1.UserService/BatchGetUsers", UserV1, Unary;
-    "/user.v1.UserService/ListUsers", UserV1, Unary;
-    "/user.v1.UserService/UpdateUser", UserV1, Unary;
-    "/user.v1.UserService/DeleteUser", UserV1, Unary;
-    "/user.v1.UserService/ImportUsers", UserV1, BidiStreaming;
-    "/user.v1.UserService/WatchUsers", UserV1, ServerStreaming;
-    "/UserService/GetUser", Article, Unary;
-    "/UserService/CreateUser", Article, Unary;
-    "/grpc.health.v1.Health/Check", Health, Unary;
-    "/grpc.health.v1.Health/List", Health, Unary;
-    "/grpc.health.v1.Health/Watch", Health, ServerStreaming;
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", ReflectionV1, BidiStreaming;
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", ReflectionV1Alpha, BidiStreaming;
+    "/user.v1.UserService/GetUser", UserV1, Unary, false;
+    "/user.v1.UserService/CreateUser", UserV1, Unary, true;
+    "/user.v1.UserService/BatchGetUsers", UserV1, Unary, false;
+    "/user.v1.UserService/ListUsers", UserV1, Unary, false;
+    "/user.v1.UserService/UpdateUser", UserV1, Unary, true;
+    "/user.v1.UserService/DeleteUser", UserV1, Unary, true;
+    "/user.v1.UserService/ImportUsers", UserV1, BidiStreaming, true;
+    "/user.v1.UserService/WatchUsers", UserV1, ServerStreaming, false;
+    "/UserService/GetUser", Article, Unary, false;
+    "/UserService/CreateUser", Article, Unary, true;
+    "/grpc.health.v1.Health/Check", Health, Unary, false;
+    "/grpc.health.v1.Health/List", Health, Unary, false;
+    "/grpc.health.v1.Health/Watch", Health, ServerStreaming, false;
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", ReflectionV1, BidiStreaming, false;
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", ReflectionV1Alpha, BidiStreaming, false;
 }

@@ -16,8 +16,10 @@ const PART: u32 = 4;
 /// Who was there when a batch was done: answered by it, or waiting.
 #[derive(Clone, Copy)]
 pub(super) struct Crowd {
-    size: usize,
-    until: Instant,
+    /// How many the next batch waits for.
+    pub size: usize,
+    /// And how long.
+    pub until: Instant,
 }
 
 impl Crowd {
@@ -27,12 +29,8 @@ impl Crowd {
 
     /// Those answered by a batch that is done now, and those who waited meanwhile.
     pub fn after(answered: usize, waiting: usize, began: Instant) -> Self {
-        Self { size: answered + waiting, until: Instant::now() + began.elapsed() / PART }
-    }
-
-    /// How long the next batch, which holds so many, waits for more, if it does.
-    pub fn wait(self, held: usize) -> Option<Instant> {
-        (held < self.size.min(MAX_BATCH)).then_some(self.until)
+        let now = Instant::now();
+        Self { size: (answered + waiting).min(MAX_BATCH), until: now + now.duration_since(began) / PART }
     }
 }
 
@@ -44,9 +42,9 @@ mod tests {
     fn those_who_were_there_are_waited_for_and_nobody_else() {
         let began = Instant::now();
         let crowd = Crowd::after(2, 1, began);
-        assert!(crowd.wait(2).is_some_and(|until| until >= began));
-        assert_eq!(crowd.wait(3), None);
-        assert_eq!(Crowd::nobody().wait(1), None);
-        assert_eq!(Crowd::after(MAX_BATCH, MAX_BATCH, began).wait(MAX_BATCH), None, "no more can come in");
+        assert_eq!(crowd.size, 3);
+        assert!(crowd.until >= began && crowd.until <= Instant::now() + began.elapsed());
+        assert_eq!(Crowd::nobody().size, 0);
+        assert_eq!(Crowd::after(MAX_BATCH, MAX_BATCH, began).size, MAX_BATCH, "no more can come in");
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
+    CLOSED,
     apply::{Kind, Recorded, Transaction, apply},
     metrics::{Durations, Timer},
 };
@@ -59,7 +60,6 @@ struct State {
 }
 
 const NO_PANIC: &str = "no thread panics while it holds the lock";
-const CLOSED: Error = Error::Unavailable("the store is closed");
 
 impl MemoryStore {
     pub fn new(config: &Config) -> Self {

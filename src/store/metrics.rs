@@ -33,7 +33,6 @@ impl Durations {
 }
 
 /// How the writer does.
-#[derive(Clone)]
 pub(super) struct WriterMetrics {
     pub queue_depth: Gauge,
     pub batch_size: Histogram,

@@ -9,6 +9,7 @@ mod error;
 mod memory;
 mod metrics;
 mod postgres;
+mod queue;
 mod sqlite;
 mod traced;
 
@@ -19,8 +20,10 @@ pub use metrics::{BATCH_SIZE, OPERATION_DURATION, QUEUE_DEPTH, WRITABLE};
 
 use crate::{
     config::{Config, PostgresUrl, StoreUrl},
-    domain::Store,
+    domain::{Error, Store},
 };
+
+const CLOSED: Error = Error::Unavailable("the store is closed");
 
 /// Opens the store that `config` names; makes it and brings its schema up to
 /// date where needed. Blocks, so it is not for an async thread. Metrics are

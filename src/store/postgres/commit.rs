@@ -23,11 +23,13 @@ use super::{
     rows,
     session::{Param, Session},
     sql::Sql,
-    writer::{Answer, Request},
 };
 use crate::{
     domain::{Error, Idempotency, Revision, Timestamp, UserId},
-    store::apply::Recorded,
+    store::{
+        apply::Recorded,
+        queue::{Answer, Request},
+    },
 };
 
 /// Why a batch was not committed.
@@ -238,7 +240,7 @@ fn since() -> i64 {
 fn decide(mut batch: Batch, requests: &[Request]) -> (Batch, Vec<Answer>) {
     let answers = requests.iter().map(|request| {
         // Nobody waits for this one any more, so it is not begun.
-        if request.answer.is_closed() || request.deadline.is_over() {
+        if request.is_over() {
             return Err(Error::DeadlineExceeded);
         }
         batch.apply(&request.write, Timestamp::now())

@@ -23,14 +23,14 @@ mod writer;
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use tokio::{
     runtime::{self, Handle},
-    sync::{mpsc, oneshot, watch},
+    sync::watch,
     task::JoinHandle,
     time,
 };
@@ -44,11 +44,12 @@ use self::{
     readers::Readers,
     session::Session,
     sql::Sql,
-    writer::{Request, Writer},
+    writer::Writer,
 };
 use super::{
-    OpenError,
-    metrics::{Durations, Timer, WriterMetrics, retries},
+    CLOSED, OpenError,
+    metrics::{Durations, Timer, retries},
+    queue::{Queue, queue},
 };
 use crate::{
     config::{Config, PostgresUrl},
@@ -69,18 +70,14 @@ const POLLS: Duration = Duration::from_millis(50);
 /// A read that takes longer than this counts as one that fails.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-const CLOSED: Error = Error::Unavailable("the store is closed");
-
 pub(super) struct PostgresStore {
     readers: Arc<Readers>,
     points: Arc<Points>,
     writer_link: Arc<Link>,
     /// The last revision that this replica wrote.
     newest: Arc<watch::Sender<Revision>>,
-    /// `None` once closed.
-    queue: RwLock<Option<mpsc::Sender<Request>>>,
+    queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    writer_metrics: WriterMetrics,
     durations: Durations,
 }
 
@@ -147,16 +144,13 @@ impl PostgresStore {
         let target = Arc::new(target(url, config)?);
         let runtime = Handle::try_current().map_err(|error| OpenError::Thread(io::Error::other(error)))?;
         let _on_runtime = runtime.enter();
-        let queue_limit = config.store_queue.max(1);
-        let (queue, requests) = mpsc::channel(queue_limit);
-        let writer_metrics = WriterMetrics::new(queue_limit);
+        let (queue, inbox) = queue(config.store_queue.max(1));
         let writer_link = Arc::new(Link::keep(Arc::clone(&target), "write"));
         let newest = Arc::new(watch::Sender::new(0));
         let writer = Writer {
             link: Arc::clone(&writer_link),
-            queue: requests,
+            inbox,
             newest: Arc::clone(&newest),
-            metrics: writer_metrics.clone(),
             retries: retries("write"),
             limit: target.limit,
             change_log_retention: config.change_log_retention,
@@ -168,9 +162,8 @@ impl PostgresStore {
             readers,
             writer_link,
             newest,
-            queue: RwLock::new(Some(queue)),
+            queue,
             writer: Mutex::new(Some(tokio::spawn(writer.run()))),
-            writer_metrics,
             durations: Durations::new(),
         };
         super::metrics::writable().set(1.0);
@@ -184,25 +177,6 @@ impl PostgresStore {
         while Instant::now() < until && self.probe().await != (Probe { reads: true, writes: true }) {
             time::sleep(Duration::from_millis(5)).await;
         }
-    }
-
-    fn enqueue(&self, write: Write, deadline: Deadline) -> Result<oneshot::Receiver<writer::Answer>, Error> {
-        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
-        let queue = queue.as_ref().ok_or(CLOSED)?;
-        if self.writer_link.session().is_none() {
-            return Err(DISCONNECTED);
-        }
-        let (answer, answered) = oneshot::channel();
-        // Before the writer can count it out.
-        self.writer_metrics.queue_depth.increment(1.0);
-        queue.try_send(Request { write, deadline, answer }).map_err(|error| {
-            self.writer_metrics.queue_depth.decrement(1.0);
-            match error {
-                mpsc::error::TrySendError::Full(_) => Error::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => CLOSED,
-            }
-        })?;
-        Ok(answered)
     }
 }
 
@@ -240,7 +214,10 @@ impl Store for PostgresStore {
         if deadline.is_over() {
             return Err(Error::DeadlineExceeded);
         }
-        self.enqueue(write, deadline)?.await.unwrap_or(Err(Error::OutcomeUnknown))
+        if self.writer_link.session().is_none() {
+            return Err(DISCONNECTED);
+        }
+        self.queue.push(write, deadline)?.await.unwrap_or(Err(Error::OutcomeUnknown))
     }
 
     async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
@@ -274,7 +251,7 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
-        drop(self.queue.write().unwrap_or_else(PoisonError::into_inner).take());
+        self.queue.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer
             && writer.await.is_err()

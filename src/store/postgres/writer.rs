@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use metrics::Counter;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::watch,
     time::{self, Instant},
 };
 use uuid::Uuid;
@@ -23,10 +23,10 @@ use super::{
     sql::Sql,
 };
 use crate::{
-    domain::{Deadline, Error, Idempotency, Revision, Timestamp, Write, Written},
+    domain::{Error, Idempotency, Revision, Timestamp},
     store::{
-        crowd::{Crowd, MAX_BATCH},
-        metrics::WriterMetrics,
+        crowd::Crowd,
+        queue::{Answer, Inbox, Request, answer},
     },
 };
 
@@ -43,21 +43,11 @@ const BITE: i64 = 2_000;
 /// The advisory lock of whoever clears.
 const CLEARING_LOCK: i64 = 0x7573_7276_0000_0002;
 
-/// A write that waits, and who waits for it.
-pub(super) struct Request {
-    pub write: Write,
-    pub deadline: Deadline,
-    pub answer: oneshot::Sender<Answer>,
-}
-
-pub(super) type Answer = Result<Written, Error>;
-
 pub(super) struct Writer {
     pub link: Arc<Link>,
-    pub queue: mpsc::Receiver<Request>,
+    pub inbox: Inbox,
     /// Where it says how far it has come.
     pub newest: Arc<watch::Sender<Revision>>,
-    pub metrics: WriterMetrics,
     pub retries: Counter,
     pub limit: Duration,
     pub change_log_retention: Duration,
@@ -65,22 +55,19 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Works until every sender is gone and everything that they sent is done.
-    pub async fn run(mut self) {
+    /// Works until the queue is closed and everything in it is done.
+    pub async fn run(self) {
         let mut clear_at = Instant::now();
         let mut crowd = Crowd::nobody();
         loop {
-            let mut requests = Vec::new();
             tokio::select! {
                 biased;
-                count = self.queue.recv_many(&mut requests, MAX_BATCH) => {
-                    if count == 0 {
-                        break;
-                    }
-                    self.gather(&mut requests, crowd).await;
+                () = self.inbox.ready(1) => {
+                    let _ = time::timeout_at(crowd.until.into(), self.inbox.ready(crowd.size)).await;
+                    let Some(requests) = self.inbox.take() else { break };
                     let (began, size) = (Instant::now().into_std(), requests.len());
                     self.batch(requests).await;
-                    crowd = Crowd::after(size, self.queue.len(), began);
+                    crowd = Crowd::after(size, self.inbox.len(), began);
                 }
                 () = time::sleep_until(clear_at) => {}
             }
@@ -91,22 +78,7 @@ impl Writer {
         }
     }
 
-    /// Adds to a batch those whom it waits for.
-    async fn gather(&mut self, requests: &mut Vec<Request>, crowd: Crowd) {
-        while let Some(until) = crowd.wait(requests.len()) {
-            let more = self.queue.recv_many(requests, MAX_BATCH - requests.len());
-            if !matches!(time::timeout_at(until.into(), more).await, Ok(1..)) {
-                break;
-            }
-        }
-    }
-
     async fn batch(&self, requests: Vec<Request>) {
-        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-        let size = requests.len() as f64;
-        self.metrics.queue_depth.decrement(size);
-        self.metrics.batch_size.record(size);
-
         let answers = self.answers(&requests).await;
         let revision = answers.iter().flatten().map(|written| written.revision).max().unwrap_or(0);
         self.newest.send_if_modified(|newest| {
@@ -114,10 +86,7 @@ impl Writer {
             *newest = revision.max(*newest);
             news
         });
-        for (request, answer) in requests.into_iter().zip(answers) {
-            // Whoever asked may be gone by now.
-            let _ = request.answer.send(answer);
-        }
+        answer(requests, answers);
     }
 
     async fn answers(&self, requests: &[Request]) -> Vec<Answer> {

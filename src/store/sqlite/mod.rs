@@ -15,29 +15,26 @@ mod writer;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use crossbeam_channel::{Sender, TrySendError};
 use rusqlite::Connection;
-use tokio::{
-    sync::{oneshot, watch},
-    task,
-};
+use tokio::{sync::watch, task};
 
 use self::{
     cache::Cache,
     chores::Chores,
     gate::{Gate, Writes},
     readers::Readers,
-    writer::{Request, Writer},
+    writer::Writer,
 };
 use super::{
-    OpenError,
-    metrics::{Durations, Timer, WriterMetrics},
+    CLOSED, OpenError,
+    metrics::{Durations, Timer},
+    queue::{Queue, queue},
 };
 use crate::{
     config::Config,
@@ -54,8 +51,6 @@ const SMALL_PAGE: usize = 50;
 /// A read that takes longer than this counts as one that fails.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-const CLOSED: Error = Error::Unavailable("the store is closed");
-
 pub(super) struct SqliteStore {
     inner: Arc<Inner>,
 }
@@ -66,10 +61,8 @@ struct Inner {
     cache: Arc<Cache>,
     /// The last revision that is durable.
     newest: Arc<watch::Sender<Revision>>,
-    /// `None` once closed.
-    queue: RwLock<Option<Sender<Request>>>,
+    queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    writer_metrics: WriterMetrics,
     durations: Durations,
 }
 
@@ -92,21 +85,18 @@ impl SqliteStore {
         let path = schema::absolute(path)?;
         let lock = schema::lock(&path)?;
         let connection = schema::open_writer(&path)?;
-        let queue_limit = config.store_queue.max(1);
-        let (queue, requests) = crossbeam_channel::bounded(queue_limit);
+        let (queue, inbox) = queue(config.store_queue.max(1));
         let gate = Arc::new(Gate::new());
         let cache = Arc::new(Cache::new(config.store_cache_bytes));
-        let writer_metrics = WriterMetrics::new(queue_limit);
         let newest = rows::revision_now(&connection)
             .map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
         let newest = Arc::new(watch::Sender::new(newest));
         let writer = Writer {
             connection,
-            queue: requests,
+            inbox,
             gate: gate.clone(),
             cache: cache.clone(),
             newest: newest.clone(),
-            metrics: writer_metrics.clone(),
             chores: Chores::new(config),
             lock,
         };
@@ -120,9 +110,8 @@ impl SqliteStore {
                 gate,
                 cache,
                 newest,
-                queue: RwLock::new(Some(queue)),
+                queue,
                 writer: Mutex::new(Some(writer)),
-                writer_metrics,
                 durations: Durations::new(),
             }),
         })
@@ -196,7 +185,10 @@ impl Store for SqliteStore {
     async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
         let _timer = Timer::start(&self.inner.durations.write);
         check(deadline)?;
-        self.inner.enqueue(write, deadline)?.await.unwrap_or(Err(Error::OutcomeUnknown))
+        if let Some(refusal) = self.inner.gate.refusal() {
+            return Err(refusal);
+        }
+        self.inner.queue.push(write, deadline)?.await.unwrap_or(Err(Error::OutcomeUnknown))
     }
 
     async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
@@ -230,25 +222,6 @@ impl Store for SqliteStore {
 }
 
 impl Inner {
-    fn enqueue(&self, write: Write, deadline: Deadline) -> Result<oneshot::Receiver<writer::Answer>, Error> {
-        if let Some(refusal) = self.gate.refusal() {
-            return Err(refusal);
-        }
-        let (answer, answered) = oneshot::channel();
-        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
-        let queue = queue.as_ref().ok_or(CLOSED)?;
-        // Before the writer can count it out.
-        self.writer_metrics.queue_depth.increment(1.0);
-        queue.try_send(Request { write, deadline, answer }).map_err(|error| {
-            self.writer_metrics.queue_depth.decrement(1.0);
-            match error {
-                TrySendError::Full(_) => Error::Overloaded,
-                TrySendError::Disconnected(_) => CLOSED,
-            }
-        })?;
-        Ok(answered)
-    }
-
     fn takes_writes(&self) -> bool {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = writer.as_ref().is_some_and(|writer| !writer.is_finished());
@@ -258,7 +231,7 @@ impl Inner {
     /// Lets the writer finish what it has, and waits for it.
     fn close(&self) {
         self.readers.close();
-        drop(self.queue.write().unwrap_or_else(PoisonError::into_inner).take());
+        self.queue.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if writer.is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the store's writer panicked; the next start recovers the file");

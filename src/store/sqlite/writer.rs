@@ -6,11 +6,18 @@
 //! would cost as much again as its rows. What the file itself refuses undoes the batch,
 //! and its writes are then made one by one.
 
-use std::{fs::File, sync::Arc, time::Instant};
+use std::{
+    fs::File,
+    iter,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Wake, Waker},
+    thread::{self, Thread},
+    time::Instant,
+};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::{
     cache::Cache,
@@ -19,31 +26,21 @@ use super::{
     transaction::{Failure, SqlTransaction},
 };
 use crate::{
-    domain::{Deadline, Error, Revision, Timestamp, Write, Written},
+    domain::{Error, Revision, Timestamp},
     store::{
         apply::apply,
-        crowd::{Crowd, MAX_BATCH},
-        metrics::WriterMetrics,
+        crowd::Crowd,
+        queue::{Answer, Inbox, Request, answer},
     },
 };
 
-/// A write that waits, and who waits for it.
-pub(super) struct Request {
-    pub write: Write,
-    pub deadline: Deadline,
-    pub answer: oneshot::Sender<Answer>,
-}
-
-pub(super) type Answer = Result<Written, Error>;
-
 pub(super) struct Writer {
     pub connection: Connection,
-    pub queue: Receiver<Request>,
+    pub inbox: Inbox,
     pub gate: Arc<Gate>,
     pub cache: Arc<Cache>,
     /// Where it says how far it has come.
     pub newest: Arc<watch::Sender<Revision>>,
-    pub metrics: WriterMetrics,
     pub chores: Chores,
     /// Held until the connection is closed.
     pub lock: File,
@@ -66,19 +63,14 @@ enum Step {
 }
 
 impl Writer {
-    /// Works until every sender is gone and everything that they sent is done.
+    /// Works until the queue is closed and everything in it is done.
     pub fn run(mut self) {
         let mut crowd = Crowd::nobody();
-        loop {
-            match self.queue.recv_deadline(self.chores.due()) {
-                Ok(first) => {
-                    let requests = self.gather(first, crowd);
-                    let (began, size) = (Instant::now(), requests.len());
-                    self.batch(requests);
-                    crowd = Crowd::after(size, self.queue.len(), began);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+        while let Some(requests) = self.next(crowd) {
+            let (began, size) = (Instant::now(), requests.len());
+            if size > 0 {
+                self.write(requests);
+                crowd = Crowd::after(size, self.inbox.len(), began);
             }
             if let Err(error) = self.chores.run(&self.connection, &self.gate) {
                 self.close_gate(&error);
@@ -87,25 +79,13 @@ impl Writer {
         self.close();
     }
 
-    /// What is waiting, and those whom a batch waits for.
-    fn gather(&self, first: Request, crowd: Crowd) -> Vec<Request> {
-        let mut requests = vec![first];
-        requests.extend(self.queue.try_iter().take(MAX_BATCH - 1));
-        while let Some(until) = crowd.wait(requests.len())
-            && let Ok(more) = self.queue.recv_deadline(until)
-        {
-            requests.push(more);
+    /// The next batch, an empty one where something else is due first, and `None` where
+    /// nothing will come any more.
+    fn next(&self, crowd: Crowd) -> Option<Vec<Request>> {
+        if wait(self.inbox.ready(1), self.chores.due()) {
+            wait(self.inbox.ready(crowd.size), crowd.until);
         }
-        requests
-    }
-
-    fn batch(&self, requests: Vec<Request>) {
-        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-        let size = requests.len() as f64;
-        self.metrics.queue_depth.decrement(size);
-        self.metrics.batch_size.record(size);
-
-        self.write(requests);
+        self.inbox.take()
     }
 
     fn write(&self, requests: Vec<Request>) {
@@ -153,9 +133,7 @@ impl Writer {
         self.roll_back();
         self.close_gate(&fault.error);
         if fault.step == Step::Commit && self.gate.writes() == Writes::Broken {
-            for request in requests {
-                let _ = request.answer.send(Err(Error::OutcomeUnknown));
-            }
+            answer(requests, iter::repeat_with(|| Err(Error::OutcomeUnknown)));
         } else {
             self.refuse(requests);
         }
@@ -169,10 +147,8 @@ impl Writer {
 
     /// Answers requests that nothing was done for.
     fn refuse(&self, requests: Vec<Request>) {
-        for request in requests {
-            let error = self.gate.refusal().unwrap_or(Error::Unavailable("another program holds the file"));
-            let _ = request.answer.send(Err(error));
-        }
+        let refusal = || self.gate.refusal().unwrap_or(Error::Unavailable("another program holds the file"));
+        answer(requests, iter::repeat_with(|| Err(refusal())));
     }
 
     /// Turns writes away where an error says that they will not work.
@@ -209,7 +185,7 @@ fn at(step: Step) -> impl FnOnce(rusqlite::Error) -> Fault {
 /// One write of a batch. After an error, parts of it may be in the transaction.
 fn one(transaction: &mut SqlTransaction, request: &Request) -> rusqlite::Result<Answer> {
     // Nobody waits for this one any more, so it is not begun.
-    if request.answer.is_closed() || request.deadline.is_over() {
+    if request.is_over() {
         return Ok(Err(Error::DeadlineExceeded));
     }
     match apply(transaction, &request.write, Timestamp::now()) {
@@ -225,9 +201,27 @@ fn is_one_writes(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), None | Some(ErrorCode::ConstraintViolation))
 }
 
-fn answer(requests: Vec<Request>, answers: Vec<Answer>) {
-    for (request, answer) in requests.into_iter().zip(answers) {
-        // Whoever asked may be gone by now.
-        let _ = request.answer.send(answer);
+/// Waits on this thread for a future, until some time; whether it came.
+fn wait(future: impl Future<Output = ()>, until: Instant) -> bool {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            return true;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        thread::park_timeout(left);
+    }
+}
+
+/// Wakes a thread that waits.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }

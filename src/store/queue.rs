@@ -1,0 +1,242 @@
+//! Writes that wait for the one writer of a store.
+//!
+//! A writer takes what is waiting as one batch, and what wakes somebody on another
+//! thread is a system call. So the writer is woken once for a batch, when as many are
+//! there as it waits for, and the callers of a batch once for each thread that they
+//! are on.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use tokio::{runtime::Handle, sync::oneshot};
+
+use super::{CLOSED, crowd::MAX_BATCH, metrics::WriterMetrics};
+use crate::domain::{Deadline, Error, Write, Written};
+
+pub(super) type Answer = Result<Written, Error>;
+
+/// A write that waits, and who waits for it.
+pub(super) struct Request {
+    pub write: Write,
+    deadline: Deadline,
+    answer: oneshot::Sender<Answer>,
+    /// Where the answer is waited for.
+    runtime: Handle,
+}
+
+impl Request {
+    /// Whether nobody waits for it any more, so that it need not be begun.
+    pub fn is_over(&self) -> bool {
+        self.answer.is_closed() || self.deadline.is_over()
+    }
+}
+
+/// Where writes are put.
+pub(super) struct Queue {
+    limit: usize,
+    metrics: WriterMetrics,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Request>,
+    /// How many must be there for the writer to be woken.
+    wanted: usize,
+    writer: Option<Waker>,
+    closed: bool,
+}
+
+/// Where the writer takes them. What is still waiting when this is dropped is dropped
+/// too, and nothing is let in any more.
+pub(super) struct Inbox(Arc<Queue>);
+
+/// A queue that so many writes may wait in.
+pub(super) fn queue(limit: usize) -> (Arc<Queue>, Inbox) {
+    let queue = Arc::new(Queue { limit, metrics: WriterMetrics::new(limit), state: Mutex::default() });
+    (Arc::clone(&queue), Inbox(queue))
+}
+
+impl Queue {
+    /// Puts a write in, on the runtime that waits for its answer. Without an answer its
+    /// outcome is unknown.
+    pub fn push(&self, write: Write, deadline: Deadline) -> Result<oneshot::Receiver<Answer>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { write, deadline, answer, runtime: Handle::current() };
+        let mut state = self.state();
+        if state.closed {
+            return Err(CLOSED);
+        }
+        if state.waiting.len() >= self.limit {
+            return Err(Error::Overloaded);
+        }
+        state.waiting.push_back(request);
+        self.metrics.queue_depth.increment(1.0);
+        if state.waiting.len() >= state.wanted
+            && let Some(writer) = state.writer.take()
+        {
+            drop(state);
+            writer.wake();
+        }
+        Ok(answered)
+    }
+
+    /// Lets nothing in any more. What is waiting can still be taken.
+    pub fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inbox {
+    /// Until so many are waiting, or no more will come.
+    pub async fn ready(&self, wanted: usize) {
+        poll_fn(|context| self.poll_ready(wanted, context)).await;
+    }
+
+    fn poll_ready(&self, wanted: usize, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.0.state();
+        if state.closed || state.waiting.len() >= wanted {
+            state.writer = None;
+            return Poll::Ready(());
+        }
+        state.wanted = wanted;
+        state.writer = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// The next batch; `None` where nothing will come any more.
+    pub fn take(&self) -> Option<Vec<Request>> {
+        let mut state = self.0.state();
+        let size = state.waiting.len().min(MAX_BATCH);
+        if size == 0 && state.closed {
+            return None;
+        }
+        let requests = state.waiting.drain(..size).collect();
+        drop(state);
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        let size = size as f64;
+        self.0.metrics.queue_depth.decrement(size);
+        self.0.metrics.batch_size.record(size);
+        Some(requests)
+    }
+
+    /// How many are waiting.
+    pub fn len(&self) -> usize {
+        self.0.state().waiting.len()
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.0.close();
+        let left = mem::take(&mut self.0.state().waiting);
+        #[expect(clippy::cast_precision_loss, reason = "a queue is small")]
+        self.0.metrics.queue_depth.decrement(left.len() as f64);
+    }
+}
+
+/// Answers requests, each with its own.
+pub(super) fn answer(requests: Vec<Request>, answers: impl IntoIterator<Item = Answer>) {
+    type Told = (oneshot::Sender<Answer>, Answer);
+    let mut places: Vec<(Handle, Vec<Told>)> = Vec::new();
+    for (Request { answer, runtime, .. }, said) in requests.into_iter().zip(answers) {
+        match places.iter_mut().find(|(place, _)| place.id() == runtime.id()) {
+            Some((_, answers)) => answers.push((answer, said)),
+            None => places.push((runtime, vec![(answer, said)])),
+        }
+    }
+    for (place, answers) in places {
+        place.spawn(async {
+            for (answer, said) in answers {
+                // Whoever asked may be gone by now.
+                let _ = answer.send(said);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::domain::{Change, UserId};
+
+    fn push(queue: &Queue) -> Result<oneshot::Receiver<Answer>, Error> {
+        let change = Change::Delete { id: UserId::generate(), etag: None, allow_missing: true };
+        queue.push(Write { change, idempotency: None, validate_only: false }, Deadline::NONE)
+    }
+
+    const DONE: Answer = Ok(Written { user: None, revision: 1 });
+
+    #[tokio::test]
+    async fn the_writer_is_woken_when_as_many_wait_as_it_waits_for() {
+        let (queue, inbox) = queue(8);
+        let woken = tokio::spawn(async move {
+            inbox.ready(2).await;
+            (inbox.len(), inbox)
+        });
+        tokio::task::yield_now().await;
+        let _first = push(&queue).unwrap();
+        tokio::task::yield_now().await;
+        assert!(!woken.is_finished());
+        let _second = push(&queue).unwrap();
+        let (waiting, inbox) = woken.await.unwrap();
+        assert_eq!(waiting, 2);
+        assert_eq!(inbox.take().unwrap().len(), 2);
+        assert!(inbox.take().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn each_is_answered_with_its_own() {
+        let (queue, inbox) = queue(8);
+        let (first, second) = (push(&queue).unwrap(), push(&queue).unwrap());
+        answer(inbox.take().unwrap(), [DONE, Err(Error::OutcomeUnknown)]);
+        assert_eq!(first.await.unwrap().unwrap().revision, 1);
+        assert!(matches!(second.await.unwrap(), Err(Error::OutcomeUnknown)));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_takes_no_more() {
+        let (queue, inbox) = queue(1);
+        let _first = push(&queue).unwrap();
+        assert!(matches!(push(&queue), Err(Error::Overloaded)));
+        inbox.take();
+        assert!(push(&queue).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_was_let_in_before_the_end_can_be_taken() {
+        let (queue, inbox) = queue(8);
+        let _first = push(&queue).unwrap();
+        queue.close();
+        assert!(matches!(push(&queue), Err(Error::Unavailable(_))));
+        assert!(inbox.ready(MAX_BATCH).now_or_never().is_some(), "no more will come");
+        assert_eq!(inbox.take().unwrap().len(), 1);
+        assert!(inbox.take().is_none());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_writer_that_is_gone() {
+        let (queue, inbox) = queue(8);
+        let waiting = push(&queue).unwrap();
+        drop(inbox);
+        assert!(waiting.await.is_err());
+        assert!(push(&queue).is_err());
+    }
+}
