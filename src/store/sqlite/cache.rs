@@ -5,14 +5,7 @@
 //! puts what they became in place before it answers; see [`Cache::begin`]. A read
 //! meanwhile goes to the file.
 
-use std::{
-    mem,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
-    time::Duration,
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use metrics::{Counter, Gauge, counter, gauge};
 use quick_cache::{
@@ -20,6 +13,7 @@ use quick_cache::{
     sync::{self, GuardResult},
 };
 
+use super::commits::Commits;
 use crate::domain::{User, UserId};
 
 /// What a user weighs besides its texts: the structs, their pointers and the
@@ -29,8 +23,8 @@ const OVERHEAD: usize = mem::size_of::<User>() + 96;
 /// Users by id, bounded in bytes.
 pub(super) struct Cache {
     users: sync::Cache<UserId, Arc<User>, Bytes>,
-    /// Whether a batch is between [`Self::begin`] and [`Self::end`].
-    committing: AtomicBool,
+    /// One is between [`Self::begin`] and [`Self::end`].
+    commits: Arc<Commits>,
     hits: Counter,
     misses: Counter,
     weight: Gauge,
@@ -52,12 +46,12 @@ pub(super) type Changed = (UserId, Option<User>);
 
 impl Cache {
     /// For `capacity` bytes; with 0 nothing is kept.
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize, commits: Arc<Commits>) -> Self {
         let (lookups, bytes) = ("user_service_store_cache_lookups_total", "user_service_store_cache_bytes");
         let users = capacity / (2 * OVERHEAD);
         Self {
             users: sync::Cache::with_weighter(users.max(1), capacity as u64, Bytes),
-            committing: AtomicBool::new(false),
+            commits,
             hits: counter!(lookups, "result" => "hit"),
             misses: counter!(lookups, "result" => "miss"),
             weight: gauge!(bytes),
@@ -87,7 +81,7 @@ impl Cache {
         self.misses.increment(1);
         // Asked after the place was taken: a batch that begins later takes the place away, and
         // one that began earlier is seen here.
-        let quiet = !self.committing.load(SeqCst);
+        let quiet = self.commits.lull().is_some();
         let user = read()?.map(Arc::new);
         if let (Some(guard), Some(user), true) = (guard, &user, quiet) {
             // Refused where the place was taken away meanwhile.
@@ -99,7 +93,7 @@ impl Cache {
     /// To be called before a batch is committed: forgets the users that it
     /// changes, and keeps reads of what was there before from bringing them back.
     pub fn begin(&self, changed: &[Changed]) {
-        self.committing.store(true, SeqCst);
+        self.commits.begin();
         for (id, _) in changed {
             self.users.remove(id);
         }
@@ -115,14 +109,14 @@ impl Cache {
                 None => drop(self.users.remove(&id)),
             }
         }
-        self.committing.store(false, SeqCst);
+        self.commits.end();
         self.weight.set(self.users.weight() as f64);
     }
 
     /// Forgets everything for good: nothing is written through here any more, so
     /// nothing could keep the users here true.
     pub fn close(&self) {
-        self.committing.store(true, SeqCst);
+        self.commits.begin();
         self.users.clear();
     }
 }
@@ -133,6 +127,10 @@ mod tests {
 
     use super::*;
     use crate::domain::{Age, Email, Name, Revision, Timestamp};
+
+    fn of_bytes(capacity: usize) -> Cache {
+        Cache::new(capacity, Arc::default())
+    }
 
     fn id(text: &str) -> UserId {
         UserId::parse(text).unwrap()
@@ -163,21 +161,21 @@ mod tests {
 
     #[test]
     fn a_user_is_read_from_the_file_once() {
-        let cache = Cache::new(1 << 20);
+        let cache = of_bytes(1 << 20);
         assert_eq!(read(&cache, Some(1)), Some(1));
         assert_eq!(read(&cache, Some(2)), Some(1), "kept");
     }
 
     #[test]
     fn a_missing_user_is_looked_for_again() {
-        let cache = Cache::new(1 << 20);
+        let cache = of_bytes(1 << 20);
         assert_eq!(read(&cache, None), None);
         assert_eq!(read(&cache, Some(1)), Some(1));
     }
 
     #[test]
     fn a_commit_is_seen_at_once() {
-        let cache = Cache::new(1 << 20);
+        let cache = of_bytes(1 << 20);
         read(&cache, Some(1));
         cache.begin(&changed(2));
         cache.end(changed(2));
@@ -191,7 +189,7 @@ mod tests {
 
     #[test]
     fn while_a_batch_is_committed_its_users_are_read_from_the_file_and_not_kept() {
-        let cache = Cache::new(1 << 20);
+        let cache = of_bytes(1 << 20);
         read(&cache, Some(1));
         cache.begin(&changed(2));
         assert_eq!(cache.at_hand(&id("a")), None, "it may be the old user still, or the new one already");
@@ -203,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_read_that_is_overtaken_by_a_commit_keeps_nothing() {
-        let cache = Cache::new(1 << 20);
+        let cache = of_bytes(1 << 20);
         let overtaken = cache.get(&id("a"), || {
             let before = user(1);
             cache.begin(&changed(2));
@@ -224,14 +222,14 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_beyond_the_capacity() {
-        let cache = Cache::new(64 << 10);
+        let cache = of_bytes(64 << 10);
         for number in 0..10_000 {
             let id = id(&number.to_string());
             let user = User { id: id.clone(), ..user(1) };
             cache.get(&id, || Ok::<_, Infallible>(Some(user))).unwrap();
         }
         assert!(cache.users.weight() <= 64 << 10 && cache.users.len() > 10);
-        let none = Cache::new(0);
+        let none = of_bytes(0);
         read(&none, Some(1));
         assert_eq!(read(&none, Some(2)), Some(2));
     }

@@ -1,12 +1,16 @@
 //! What the writer does when nobody waits for it: checkpoints, clearing away
 //! what is too old, and finding out whether a full disk has room again.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rusqlite::{Connection, ErrorCode};
 
 use super::{
     gate::{Gate, Writes},
+    readers::Readers,
     schema,
 };
 use crate::{
@@ -40,13 +44,14 @@ pub(super) struct Chores {
     change_log_rows: usize,
     clear_at: Instant,
     probe_at: Instant,
+    readers: Arc<Readers>,
 }
 
 impl Chores {
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, readers: Arc<Readers>) -> Self {
         let now = Instant::now();
         let Config { change_log_retention, change_log_rows, .. } = *config;
-        Self { change_log_retention, change_log_rows, clear_at: now, probe_at: now + PROBING }
+        Self { change_log_retention, change_log_rows, clear_at: now, probe_at: now + PROBING, readers }
     }
 
     /// When [`Self::run`] has something to do at the latest.
@@ -75,6 +80,7 @@ impl Chores {
         }
         let (in_log, in_file) = schema::checkpoint(connection, "NOOP")?;
         if in_log - in_file >= CHECKPOINT_PAGES {
+            self.readers.let_go();
             match schema::checkpoint(connection, "PASSIVE") {
                 // Then the log goes on growing. Where that fails too, a commit finds out.
                 Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {}
@@ -120,7 +126,8 @@ mod tests {
     /// The steps that clearing takes in a log of so many changes, none of them old.
     fn steps(changes: u32) -> i32 {
         let dir = tempfile::tempdir().unwrap();
-        let connection = schema::open_writer(&dir.path().join("users.db")).unwrap();
+        let path = dir.path().join("users.db");
+        let connection = schema::open_writer(&path).unwrap();
         connection
             .execute(
                 "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1)
@@ -129,7 +136,8 @@ mod tests {
             )
             .unwrap();
         connection.execute("UPDATE meta SET revision = ?1", (changes,)).unwrap();
-        assert!(Chores::new(&Config::default()).clear(&connection).unwrap());
+        let readers = Arc::new(Readers::new(path, Arc::default()));
+        assert!(Chores::new(&Config::default(), readers).clear(&connection).unwrap());
         let left: u32 = connection.query_row("SELECT count(*) FROM changes", (), |row| row.get(0)).unwrap();
         assert_eq!(left, changes);
         connection.prepare_cached(CLEAR_LOG).unwrap().get_status(StatementStatus::VmStep)

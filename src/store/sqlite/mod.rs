@@ -5,6 +5,7 @@
 
 mod cache;
 mod chores;
+mod commits;
 mod gate;
 mod log;
 mod readers;
@@ -27,6 +28,7 @@ use tokio::{sync::watch, task};
 use self::{
     cache::Cache,
     chores::Chores,
+    commits::Commits,
     gate::{Gate, Writes},
     readers::Readers,
     writer::Writer,
@@ -56,7 +58,7 @@ pub(super) struct SqliteStore {
 }
 
 struct Inner {
-    readers: Readers,
+    readers: Arc<Readers>,
     gate: Arc<Gate>,
     cache: Arc<Cache>,
     /// The last revision that is durable.
@@ -87,7 +89,9 @@ impl SqliteStore {
         let connection = schema::open_writer(&path)?;
         let (queue, inbox) = queue(config.store_queue.max(1));
         let gate = Arc::new(Gate::new());
-        let cache = Arc::new(Cache::new(config.store_cache_bytes));
+        let commits = Arc::<Commits>::default();
+        let cache = Arc::new(Cache::new(config.store_cache_bytes, Arc::clone(&commits)));
+        let readers = Arc::new(Readers::new(path.clone(), commits));
         let newest = rows::revision_now(&connection)
             .map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
         let newest = Arc::new(watch::Sender::new(newest));
@@ -97,7 +101,7 @@ impl SqliteStore {
             gate: gate.clone(),
             cache: cache.clone(),
             newest: newest.clone(),
-            chores: Chores::new(config),
+            chores: Chores::new(config, Arc::clone(&readers)),
             lock,
         };
         let writer = thread::Builder::new()
@@ -106,7 +110,7 @@ impl SqliteStore {
             .map_err(OpenError::Thread)?;
         Ok(Self {
             inner: Arc::new(Inner {
-                readers: Readers::new(path),
+                readers,
                 gate,
                 cache,
                 newest,
@@ -166,11 +170,8 @@ impl Store for SqliteStore {
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
         let _timer = Timer::start(&self.inner.durations.batch_get);
         let ids = ids.to_vec();
-        self.big_read(deadline, move |connection| {
-            let snapshot = connection.unchecked_transaction()?;
-            ids.iter().map(|id| rows::by_id(&snapshot, id)).collect()
-        })
-        .await
+        self.big_read(deadline, move |connection| ids.iter().map(|id| rows::by_id(connection, id)).collect())
+            .await
     }
 
     async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {

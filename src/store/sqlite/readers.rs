@@ -1,4 +1,8 @@
 //! Connections that only read.
+//!
+//! To begin and end a read takes locks, which are system calls and cost about as much
+//! as finding a user. So a connection stays within its transaction, and later reads
+//! there see the same state, as long as it is the newest: until the next commit begins.
 
 use std::{
     path::PathBuf,
@@ -8,7 +12,10 @@ use std::{
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
 
-use super::schema;
+use super::{
+    commits::{Commits, Lull},
+    schema,
+};
 use crate::domain::Error;
 
 /// How many big reads run at once, so that they never take all threads.
@@ -20,41 +27,84 @@ const IDLE: usize = 16;
 pub(super) struct Readers {
     path: PathBuf,
     /// `None` once closed.
-    idle: Mutex<Option<Vec<Connection>>>,
+    idle: Mutex<Option<Vec<Reader>>>,
+    commits: Arc<Commits>,
     pub big_reads: Arc<Semaphore>,
 }
 
+struct Reader {
+    connection: Connection,
+    /// Since when its transaction is open.
+    since: Option<Lull>,
+}
+
 impl Readers {
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::new(Some(Vec::new())), big_reads: Arc::new(Semaphore::new(BIG_READS)) }
+    pub fn new(path: PathBuf, commits: Arc<Commits>) -> Self {
+        let big_reads = Arc::new(Semaphore::new(BIG_READS));
+        Self { path, idle: Mutex::new(Some(Vec::new())), commits, big_reads }
     }
 
-    /// Runs `read` on a connection of its own.
+    /// Runs `read` on a connection of its own, where it sees one state, which holds every
+    /// write that was acknowledged before.
     pub fn with<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let idle =
             self.with_idle(|idle| idle.map(Vec::pop)).ok_or(Error::Unavailable("the store is closed"))?;
-        let connection = match idle {
-            Some(connection) => connection,
-            None => schema::open_reader(&self.path).map_err(failed)?,
+        let mut reader = match idle {
+            Some(reader) => reader,
+            None => Reader { connection: schema::open_reader(&self.path).map_err(failed)?, since: None },
         };
         // A connection that failed is not used again.
-        let answer = read(&connection).map_err(failed)?;
+        reader.renew(self.commits.lull()).map_err(failed)?;
+        let answer = read(&reader.connection).map_err(failed)?;
         self.with_idle(|idle| {
             if let Some(idle) = idle
                 && idle.len() < IDLE
             {
-                idle.push(connection);
+                idle.push(reader);
             }
         });
         Ok(answer)
+    }
+
+    /// Ends the transactions of those that are not in use, so that a checkpoint gets as far
+    /// as it can.
+    pub fn let_go(&self) {
+        self.with_idle(|idle| {
+            if let Some(idle) = idle {
+                // One that does not end is given up with its connection.
+                idle.retain_mut(|reader| reader.end().is_ok());
+            }
+        });
     }
 
     pub fn close(&self) {
         drop(self.idle.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    fn with_idle<T>(&self, use_idle: impl FnOnce(Option<&mut Vec<Connection>>) -> T) -> T {
+    fn with_idle<T>(&self, use_idle: impl FnOnce(Option<&mut Vec<Reader>>) -> T) -> T {
         use_idle(self.idle.lock().unwrap_or_else(PoisonError::into_inner).as_mut())
+    }
+}
+
+impl Reader {
+    /// Makes sure that what is read now is the newest. `lull` was asked for before.
+    fn renew(&mut self, lull: Option<Lull>) -> rusqlite::Result<()> {
+        if lull.is_some() && self.since == lull {
+            return Ok(());
+        }
+        self.end()?;
+        self.connection.prepare_cached("BEGIN")?.execute(())?;
+        // While a commit is under way it cannot be known which side of it this is on.
+        self.since = lull;
+        Ok(())
+    }
+
+    fn end(&mut self) -> rusqlite::Result<()> {
+        self.since = None;
+        if !self.connection.is_autocommit() {
+            self.connection.prepare_cached("COMMIT")?.execute(())?;
+        }
+        Ok(())
     }
 }
 
@@ -67,5 +117,36 @@ fn failed(error: rusqlite::Error) -> Error {
             Error::Unavailable("another program holds the file")
         }
         _ => Error::Internal(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::rows;
+
+    #[test]
+    fn a_state_is_kept_until_a_commit_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.db");
+        let writer = schema::open_writer(&path).unwrap();
+        let commits = Arc::<Commits>::default();
+        let readers = Readers::new(path, Arc::clone(&commits));
+        let write = |revision: i64| writer.execute("UPDATE meta SET revision = ?1", (revision,)).unwrap();
+        let seen = || readers.with(rows::revision_now).unwrap();
+        assert_eq!(seen(), 0);
+        write(1);
+        assert_eq!(seen(), 0, "nobody said that there is something new");
+        commits.begin();
+        assert_eq!(seen(), 1);
+        write(2);
+        assert_eq!(seen(), 2, "it may be public at any time now");
+        commits.end();
+        write(3);
+        assert_eq!(seen(), 3, "what was seen while a commit was under way is not kept");
+        write(4);
+        assert_eq!(seen(), 3);
+        readers.let_go();
+        assert_eq!(seen(), 4);
     }
 }
