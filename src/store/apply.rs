@@ -20,6 +20,12 @@ pub(super) trait Transaction {
     fn user_at(&mut self, revision: Revision) -> Result<Option<User>, Self::Error>;
     /// The revision of the next write.
     fn next_revision(&self) -> Revision;
+    /// The same as [`Self::put`] with a new user, unless somebody has its id or its
+    /// address: then it does nothing. Whether it did; a store for which that is no
+    /// quicker than to look first need not try.
+    fn put_new(&mut self, _user: &User, _now: Timestamp) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
     /// Stores a user and logs that, under the user's revision, which is spent.
     fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Self::Error>;
     /// Removes a user and logs that, under the next revision, which is spent.
@@ -73,6 +79,9 @@ pub(super) fn apply<T: Transaction>(
     {
         return Ok(written);
     }
+    if let Some(written) = create(transaction, write, now)? {
+        return Ok(written);
+    }
     let current = match write.change.target() {
         Target::Id(id) => transaction.user_by_id(id)?,
         Target::Email(email) => transaction.user_by_email(email)?,
@@ -88,6 +97,39 @@ pub(super) fn apply<T: Transaction>(
     }
     perform(transaction, &effect, now)?;
     let revision = if effect == Effect::Nothing { 0 } else { revision };
+    written(transaction, write, effect, current, revision, now)
+}
+
+/// Makes the users of changes that bring new ones, as nearly all of these are: what is
+/// in the way is looked for only where something is.
+fn create<T: Transaction>(
+    transaction: &mut T,
+    write: &Write,
+    now: Timestamp,
+) -> Result<Option<Written>, T::Error> {
+    let revision = transaction.next_revision();
+    let brings_new = matches!(write.change, Change::Create { .. } | Change::Import { .. });
+    if !brings_new || write.validate_only {
+        return Ok(None);
+    }
+    match decide(&write.change, None, None, revision, now) {
+        Ok(Effect::Create(user)) if transaction.put_new(&user, now)? => {
+            written(transaction, write, Effect::Create(user), None, revision, now).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The answer to a write that had this effect on `current`, recorded where it may be
+/// repeated.
+fn written<T: Transaction>(
+    transaction: &mut T,
+    write: &Write,
+    effect: Effect,
+    current: Option<User>,
+    revision: Revision,
+    now: Timestamp,
+) -> Result<Written, T::Error> {
     if let Some(idempotency) = &write.idempotency {
         transaction.record(idempotency, effect.user_id(&write.change), revision, now)?;
     }

@@ -50,6 +50,44 @@ impl<'a> SqlTransaction<'a> {
         self.connection.prepare_cached(sql)?.execute(()).map(drop)
     }
 
+    /// Whether this inserted or changed a row.
+    fn insert(&self, user: &User, sql: &str) -> rusqlite::Result<bool> {
+        let User { id, name, email, age, revision, create_time, update_time } = user;
+        let rows = self.connection.prepare_cached(sql)?.execute((
+            id.as_str(),
+            name.as_str(),
+            email.as_str(),
+            age.years(),
+            revision.cast_signed(),
+            create_time.as_micros(),
+            update_time.as_micros(),
+        ))?;
+        Ok(rows > 0)
+    }
+
+    fn log(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Failure> {
+        let User { id, name, email, age, revision, create_time, update_time } = user;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO changes (revision, time, kind, id, name, email, age, create_time, update_time)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute((
+                revision.cast_signed(),
+                now.as_micros(),
+                kind as u8,
+                id.as_str(),
+                name.as_str(),
+                email.as_str(),
+                age.years(),
+                create_time.as_micros(),
+                update_time.as_micros(),
+            ))?;
+        self.revision = *revision;
+        self.changed.push((id.clone(), Some(user.clone())));
+        Ok(())
+    }
+
     /// Writes the last revision down, for the commit that follows.
     pub fn save_revision(&self) -> rusqlite::Result<()> {
         self.connection
@@ -111,44 +149,28 @@ impl Transaction for SqlTransaction<'_> {
         self.revision + 1
     }
 
+    fn put_new(&mut self, user: &User, now: Timestamp) -> Result<bool, Failure> {
+        let new = self.insert(
+            user,
+            "INSERT INTO users (id, name, email, age, revision, create_time, update_time)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+        )?;
+        if new {
+            self.log(Kind::Created, user, now)?;
+        }
+        Ok(new)
+    }
+
     fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Failure> {
-        let User { id, name, email, age, revision, create_time, update_time } = user;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO users (id, name, email, age, revision, create_time, update_time)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                 ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email,
-                     age = excluded.age, revision = excluded.revision,
-                     create_time = excluded.create_time, update_time = excluded.update_time",
-            )?
-            .execute((
-                id.as_str(),
-                name.as_str(),
-                email.as_str(),
-                age.years(),
-                revision.cast_signed(),
-                create_time.as_micros(),
-                update_time.as_micros(),
-            ))?;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO changes (revision, time, kind, id, name, email, age, create_time, update_time)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?
-            .execute((
-                revision.cast_signed(),
-                now.as_micros(),
-                kind as u8,
-                id.as_str(),
-                name.as_str(),
-                email.as_str(),
-                age.years(),
-                create_time.as_micros(),
-                update_time.as_micros(),
-            ))?;
-        self.revision = *revision;
-        self.changed.push((id.clone(), Some(user.clone())));
-        Ok(())
+        self.insert(
+            user,
+            "INSERT INTO users (id, name, email, age, revision, create_time, update_time)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email,
+                 age = excluded.age, revision = excluded.revision,
+                 create_time = excluded.create_time, update_time = excluded.update_time",
+        )?;
+        self.log(kind, user, now)
     }
 
     fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), Failure> {
