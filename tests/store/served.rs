@@ -15,7 +15,6 @@ use rusqlite::Connection;
 use tokio::{
     sync::Notify,
     task::{JoinHandle, JoinSet, block_in_place},
-    time::timeout,
 };
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
@@ -260,18 +259,14 @@ async fn reads_are_answered_while_writes_are_stuck() {
             stuck.spawn(async move { client.create_user(create).await.map(drop) });
         }
     }
-    // As long as more calls come than may be in flight, a read can be turned away like any other:
-    // it is asked once those that stay are fewer.
-    let settled = async {
-        for _ in 0..1_000 {
-            let refused = stuck.join_next().await.unwrap().unwrap().unwrap_err();
-            let reason = refused.get_error_details().error_info().map(|info| info.reason.clone());
-            assert_eq!(reason.as_deref(), Some("OVERLOADED"), "{refused:?}");
-        }
-    };
-    timeout(PATIENCE, settled).await.expect("no more than 2,000 of the 3,000 stay");
-    let key = Some(Key::Email("ada@example.com".into()));
-    let found = client.get_user(GetUserRequest { key }).await;
-    assert!(found.is_ok(), "{found:?}");
+    let refused = stuck.join_next().await.unwrap().unwrap().unwrap_err();
+    let reason = refused.get_error_details().error_info().map(|info| info.reason.clone());
+    assert_eq!(reason.as_deref(), Some("OVERLOADED"), "{refused:?}");
+    // While the flood still comes in, too.
+    for _ in 0..20 {
+        let key = Some(Key::Email("ada@example.com".into()));
+        let found = client.get_user(GetUserRequest { key }).await;
+        assert!(found.is_ok(), "{found:?}");
+    }
     hold.execute_batch("COMMIT").unwrap();
 }
