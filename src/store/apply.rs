@@ -21,10 +21,13 @@ pub(super) trait Transaction {
     /// The revision of the next write.
     fn next_revision(&self) -> Revision;
     /// The same as [`Self::put`] with a new user, unless somebody has its id or its
-    /// address: then it does nothing. Whether it did; a store for which that is no
-    /// quicker than to look first need not try.
-    fn put_new(&mut self, _user: &User, _now: Timestamp) -> Result<bool, Self::Error> {
-        Ok(false)
+    /// address; whether it was.
+    fn put_new(&mut self, user: &User, now: Timestamp) -> Result<bool, Self::Error> {
+        let new = self.user_by_id(&user.id)?.is_none() && self.email_owner(&user.email)?.is_none();
+        if new {
+            self.put(Kind::Created, user, now)?;
+        }
+        Ok(new)
     }
     /// Stores a user and logs that, under the user's revision, which is spent.
     fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Self::Error>;
