@@ -74,14 +74,13 @@ impl Chores {
         }
         if now >= self.clear_at {
             self.clear_at = now + CLEARING;
-            if !self.clear(connection)? {
+            if !self.readers.let_go(|| self.clear(connection))? {
                 self.clear_at = now;
             }
         }
         let (in_log, in_file) = schema::checkpoint(connection, "NOOP")?;
         if in_log - in_file >= CHECKPOINT_PAGES {
-            self.readers.let_go();
-            match schema::checkpoint(connection, "PASSIVE") {
+            match self.readers.let_go(|| schema::checkpoint(connection, "PASSIVE")) {
                 // Then the log goes on growing. Where that fails too, a commit finds out.
                 Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {}
                 checkpointed => drop(checkpointed?),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// Counts the commits twice: when one begins, and when it has ended. It is public in
-/// the file somewhere between the two, and acknowledged after them.
+/// the file somewhere between the two, and acknowledged after them. Checkpoints count too.
 #[derive(Default)]
 pub(super) struct Commits(AtomicU64);
 

@@ -56,6 +56,9 @@ impl Readers {
         // A connection that failed is not used again.
         reader.renew(self.commits.lull()).map_err(failed)?;
         let answer = read(&reader.connection).map_err(failed)?;
+        if !reader.is_newest(self.commits.lull()) {
+            reader.end().map_err(failed)?;
+        }
         self.with_idle(|idle| {
             if let Some(idle) = idle
                 && idle.len() < IDLE
@@ -66,15 +69,20 @@ impl Readers {
         Ok(answer)
     }
 
-    /// Ends the transactions of those that are not in use, so that a checkpoint gets as far
-    /// as it can.
-    pub fn let_go(&self) {
+    /// Runs what the writer does besides commits, while no connection stays within a
+    /// transaction. One that did would hold up a checkpoint, and the log could not begin
+    /// anew after it.
+    pub fn let_go<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.commits.begin();
         self.with_idle(|idle| {
             if let Some(idle) = idle {
                 // One that does not end is given up with its connection.
                 idle.retain_mut(|reader| reader.end().is_ok());
             }
         });
+        let done = work();
+        self.commits.end();
+        done
     }
 
     pub fn close(&self) {
@@ -89,7 +97,7 @@ impl Readers {
 impl Reader {
     /// Makes sure that what is read now is the newest. `lull` was asked for before.
     fn renew(&mut self, lull: Option<Lull>) -> rusqlite::Result<()> {
-        if lull.is_some() && self.since == lull {
+        if self.is_newest(lull) {
             return Ok(());
         }
         self.end()?;
@@ -97,6 +105,10 @@ impl Reader {
         // While a commit is under way it cannot be known which side of it this is on.
         self.since = lull;
         Ok(())
+    }
+
+    fn is_newest(&self, lull: Option<Lull>) -> bool {
+        lull.is_some() && self.since == lull
     }
 
     fn end(&mut self) -> rusqlite::Result<()> {
@@ -146,7 +158,21 @@ mod tests {
         assert_eq!(seen(), 3, "what was seen while a commit was under way is not kept");
         write(4);
         assert_eq!(seen(), 3);
-        readers.let_go();
-        assert_eq!(seen(), 4);
+        readers.let_go(|| {
+            assert_eq!(seen(), 4);
+            write(5);
+            assert_eq!(seen(), 5);
+        });
+        let alone = "PRAGMA wal_checkpoint(TRUNCATE)";
+        assert_eq!(writer.query_row(alone, (), |row| row.get(0)), Ok(0), "nobody holds it up");
+        let overtaken = |connection: &Connection| {
+            let seen = rows::revision_now(connection);
+            commits.begin();
+            seen
+        };
+        write(6);
+        assert_eq!(readers.with(overtaken).unwrap(), 6);
+        commits.end();
+        assert_eq!(writer.query_row(alone, (), |row| row.get(0)), Ok(0), "nor who was overtaken");
     }
 }
