@@ -6,7 +6,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use rusqlite::{Connection, ErrorCode};
@@ -16,7 +16,7 @@ use super::{
     commits::{Commits, Lull},
     schema,
 };
-use crate::domain::Error;
+use crate::{domain::Error, store::CLOSED};
 
 /// How many big reads run at once, so that they never take all threads.
 const BIG_READS: usize = 8;
@@ -26,8 +26,9 @@ const IDLE: usize = 16;
 
 pub(super) struct Readers {
     path: PathBuf,
-    /// `None` once closed.
-    idle: Mutex<Option<Vec<Reader>>>,
+    /// Held by whoever reads.
+    open: RwLock<bool>,
+    idle: Mutex<Vec<Reader>>,
     commits: Arc<Commits>,
     pub big_reads: Arc<Semaphore>,
 }
@@ -41,15 +42,17 @@ struct Reader {
 impl Readers {
     pub fn new(path: PathBuf, commits: Arc<Commits>) -> Self {
         let big_reads = Arc::new(Semaphore::new(BIG_READS));
-        Self { path, idle: Mutex::new(Some(Vec::new())), commits, big_reads }
+        Self { path, open: RwLock::new(true), idle: Mutex::default(), commits, big_reads }
     }
 
     /// Runs `read` on a connection of its own, where it sees one state, which holds every
     /// write that was acknowledged before.
     pub fn with<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        let idle =
-            self.with_idle(|idle| idle.map(Vec::pop)).ok_or(Error::Unavailable("the store is closed"))?;
-        let mut reader = match idle {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        if !*open {
+            return Err(CLOSED);
+        }
+        let mut reader = match self.with_idle(Vec::pop) {
             Some(reader) => reader,
             None => Reader { connection: schema::open_reader(&self.path).map_err(failed)?, since: None },
         };
@@ -60,12 +63,11 @@ impl Readers {
             reader.end().map_err(failed)?;
         }
         self.with_idle(|idle| {
-            if let Some(idle) = idle
-                && idle.len() < IDLE
-            {
+            if idle.len() < IDLE {
                 idle.push(reader);
             }
         });
+        drop(open);
         Ok(answer)
     }
 
@@ -74,23 +76,22 @@ impl Readers {
     /// anew after it.
     pub fn let_go<T>(&self, work: impl FnOnce() -> T) -> T {
         self.commits.begin();
-        self.with_idle(|idle| {
-            if let Some(idle) = idle {
-                // One that does not end is given up with its connection.
-                idle.retain_mut(|reader| reader.end().is_ok());
-            }
-        });
+        // One that does not end is given up with its connection.
+        self.with_idle(|idle| idle.retain_mut(|reader| reader.end().is_ok()));
         let done = work();
         self.commits.end();
         done
     }
 
+    /// Waits for reads that are under way. `SQLite` moves the log into the file when the
+    /// last connection ends, which must be the writer's.
     pub fn close(&self) {
-        drop(self.idle.lock().unwrap_or_else(PoisonError::into_inner).take());
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = false;
+        self.with_idle(Vec::clear);
     }
 
-    fn with_idle<T>(&self, use_idle: impl FnOnce(Option<&mut Vec<Reader>>) -> T) -> T {
-        use_idle(self.idle.lock().unwrap_or_else(PoisonError::into_inner).as_mut())
+    fn with_idle<T>(&self, use_idle: impl FnOnce(&mut Vec<Reader>) -> T) -> T {
+        use_idle(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -134,8 +135,39 @@ fn failed(error: rusqlite::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
     use super::*;
     use crate::store::sqlite::rows;
+
+    #[test]
+    fn an_end_waits_for_whoever_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.db");
+        drop(schema::open_writer(&path).unwrap());
+        let readers = &Readers::new(path, Arc::default());
+        let (reading, begun) = mpsc::channel();
+        let (go_on, told) = mpsc::channel::<()>();
+        let (ended, end) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                readers.with(|_| {
+                    reading.send(()).unwrap();
+                    told.recv().unwrap();
+                    Ok(())
+                })
+            });
+            begun.recv().unwrap();
+            scope.spawn(move || {
+                readers.close();
+                ended.send(()).unwrap();
+            });
+            assert!(end.recv_timeout(Duration::from_millis(100)).is_err(), "it reads still");
+            go_on.send(()).unwrap();
+            end.recv().unwrap();
+        });
+        assert!(matches!(readers.with(rows::revision_now), Err(Error::Unavailable(_))));
+    }
 
     #[test]
     fn a_state_is_kept_until_a_commit_begins() {
