@@ -119,12 +119,13 @@ impl Inbox {
         Poll::Pending
     }
 
-    /// The next batch; `None` where nothing will come any more.
+    /// The next batch, an empty one where nothing waits; `None` where nothing will come
+    /// any more.
     pub fn take(&self) -> Option<Vec<Request>> {
         let mut state = self.0.state();
         let size = state.waiting.len().min(MAX_BATCH);
-        if size == 0 && state.closed {
-            return None;
+        if size == 0 {
+            return (!state.closed).then(Vec::new);
         }
         let requests = state.waiting.drain(..size).collect();
         drop(state);
@@ -175,7 +176,11 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::domain::{Change, UserId};
+    use crate::{
+        domain::{Change, UserId},
+        layers::testing::recorded,
+        store::BATCH_SIZE,
+    };
 
     fn push(queue: &Queue) -> Result<oneshot::Receiver<Answer>, Error> {
         let change = Change::Delete { id: UserId::generate(), etag: None, allow_missing: true };
@@ -200,6 +205,17 @@ mod tests {
         assert_eq!(waiting, 2);
         assert_eq!(inbox.take().unwrap().len(), 2);
         assert!(inbox.take().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_batches_that_hold_something_are_counted() {
+        let lines = recorded(|| {
+            let (queue, inbox) = queue(8);
+            let _waiting = push(&queue).unwrap();
+            assert_eq!(inbox.take().unwrap().len(), 1);
+            assert!(inbox.take().unwrap().is_empty());
+        });
+        assert!(lines.contains(&format!("{BATCH_SIZE}_count 1")), "{lines:?}");
     }
 
     #[tokio::test]
