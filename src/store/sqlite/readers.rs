@@ -67,7 +67,6 @@ impl Readers {
                 idle.push(reader);
             }
         });
-        drop(open);
         Ok(answer)
     }
 

@@ -8,6 +8,18 @@ use crate::{
     store::apply::{Kind, Recorded, Transaction},
 };
 
+/// Inserts a user, or does what is said where the id or the address is taken.
+macro_rules! insert_user {
+    ($on_conflict:literal) => {
+        concat!(
+            "INSERT INTO users (",
+            rows::user_columns!(),
+            ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT ",
+            $on_conflict
+        )
+    };
+}
+
 /// A transaction that is open on the writer's connection.
 pub(super) struct SqlTransaction<'a> {
     connection: &'a Connection,
@@ -50,7 +62,7 @@ impl<'a> SqlTransaction<'a> {
         self.connection.prepare_cached(sql)?.execute(()).map(drop)
     }
 
-    /// Whether this inserted or changed a row.
+    /// Runs an [`insert_user!`]; whether a row was inserted or changed.
     fn insert(&self, user: &User, sql: &str) -> rusqlite::Result<bool> {
         let User { id, name, email, age, revision, create_time, update_time } = user;
         let rows = self.connection.prepare_cached(sql)?.execute((
@@ -150,11 +162,7 @@ impl Transaction for SqlTransaction<'_> {
     }
 
     fn put_new(&mut self, user: &User, now: Timestamp) -> Result<bool, Failure> {
-        let new = self.insert(
-            user,
-            "INSERT INTO users (id, name, email, age, revision, create_time, update_time)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-        )?;
+        let new = self.insert(user, insert_user!("DO NOTHING"))?;
         if new {
             self.log(Kind::Created, user, now)?;
         }
@@ -164,11 +172,11 @@ impl Transaction for SqlTransaction<'_> {
     fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Failure> {
         self.insert(
             user,
-            "INSERT INTO users (id, name, email, age, revision, create_time, update_time)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-             ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email,
-                 age = excluded.age, revision = excluded.revision,
-                 create_time = excluded.create_time, update_time = excluded.update_time",
+            insert_user!(
+                "(id) DO UPDATE SET name = excluded.name, email = excluded.email, age = excluded.age,
+                     revision = excluded.revision, create_time = excluded.create_time,
+                     update_time = excluded.update_time"
+            ),
         )?;
         self.log(kind, user, now)
     }
