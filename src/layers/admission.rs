@@ -236,7 +236,10 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::layers::testing::{STREAM, Script, Step, UNARY, WRITE, head, recorded, request, response};
+    use crate::{
+        layers::testing::{STREAM, Script, Step, UNARY, WRITE, head, request, response},
+        telemetry::testing::recorded,
+    };
 
     type Answer = Response<AdmittedBody<Script>>;
 

@@ -122,8 +122,9 @@ mod tests {
     use super::*;
     use crate::{
         config::MetricNames,
-        layers::testing::{Script, Step, recorded},
+        layers::testing::{Script, Step},
         proto::user::v1::GetUserRequest,
+        telemetry::testing::recorded,
     };
 
     /// A whole message: a user's id of one byte.

@@ -12,7 +12,7 @@ mod observe;
 mod panic;
 mod route;
 #[cfg(test)]
-pub(crate) mod testing;
+mod testing;
 mod trace;
 
 use std::{convert::Infallible, sync::Arc};

@@ -165,7 +165,10 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::layers::testing::{Script, Step, UNARY, end, head, recorded, request, response};
+    use crate::{
+        layers::testing::{Script, Step, UNARY, end, head, request, response},
+        telemetry::testing::recorded,
+    };
 
     fn code_of(
         f: impl FnOnce(Request<Inbound<Script>>) -> Response<Script> + Clone + 'static,

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use metrics_exporter_prometheus::PrometheusBuilder;
 use tonic::{Code, Status};
 
 use crate::service::{
@@ -90,14 +89,4 @@ pub fn head<B>(response: &Response<B>) -> Option<Status> {
 pub async fn end<B: Body<Data = Bytes> + Unpin>(body: B) -> Code {
     let Ok(collected) = body.collect().await else { return Code::Unknown };
     collected.trailers().and_then(Status::from_header_map).map_or(Code::Unknown, |status| status.code())
-}
-
-/// The metrics that `f` leaves behind, one line each, those at zero left out.
-pub fn recorded(f: impl FnOnce()) -> Vec<String> {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    metrics::with_local_recorder(&recorder, f);
-    let text = recorder.handle().render();
-    let lines =
-        text.lines().filter(|line| !line.is_empty() && !line.starts_with('#') && !line.ends_with(" 0"));
-    lines.map(str::to_owned).collect()
 }

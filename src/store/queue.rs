@@ -178,8 +178,8 @@ mod tests {
     use super::*;
     use crate::{
         domain::{Change, UserId},
-        layers::testing::recorded,
         store::BATCH_SIZE,
+        telemetry::testing::recorded,
     };
 
     fn push(queue: &Queue) -> Result<oneshot::Receiver<Answer>, Error> {

@@ -10,6 +10,8 @@ mod post;
 mod process;
 mod queue;
 mod sampler;
+#[cfg(test)]
+pub mod testing;
 mod traces;
 
 use std::time::Duration;

@@ -8,7 +8,10 @@ use http_body_util::BodyExt;
 use tower::{ServiceExt, service_fn};
 
 use super::*;
-use crate::layers::testing::{Script, Step, UNARY, recorded, request, response};
+use crate::{
+    layers::testing::{Script, Step, UNARY, request, response},
+    telemetry::testing::recorded,
+};
 
 const MESSAGE: &[u8] = &[0, 0, 0, 0, 1, 7];
 
