@@ -32,6 +32,7 @@ check: tools chart dashboards-check ## The same without the tests that start a K
 	cargo fmt --check
 	bin/buf lint
 	bin/buf format --diff --exit-code
+	python3 benches/tables.py --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --no-fail-fast 2>&1 | tools/tally.sh
 	tools/chart/accepted.sh $(BUILT)/debug/user-service
@@ -124,17 +125,23 @@ figures: $(BUILT)/release/user-service ## Print binary size, time from exec to S
 $(BUILT)/release/user-service:
 	cargo build --locked --release
 
+# Plots of the latest run, or with RECORD=--record those of docs/ and its tables.
+PLOT = $(BUILT)/bench/plots/bin/python benches/plot.py $(RECORD)
+
 .PHONY: bench
-bench: bench-tools ## Measure the release binary beside its peers (SERVERS, ROUNDS, SECONDS_A_RUN; docs/PERFORMANCE.md).
+bench: bench-tools ## Measure the release binary beside its peers, and plot it (SERVERS, ROUNDS, SECONDS_A_RUN, RECORD; docs/PERFORMANCE.md).
 	python3 benches/measure.py $(SERVERS)
+	$(PLOT) peers
 
 .PHONY: bench-costs
-bench-costs: bench-tools ## Measure durable writes, batches, listings, start, large stores, overload (PARTS).
+bench-costs: bench-tools ## Measure durable writes, batches, listings, start, large stores, overload, and plot them (PARTS, RECORD).
 	python3 benches/costs.py $(PARTS)
+	$(PLOT) $(or $(PARTS),creates overload postgres)
 
 .PHONY: bench-instructions
 bench-instructions: bench-tools ## Fail where a call takes 5% more instructions than recorded (RECORD=--record records).
 	python3 benches/instructions.py $(RECORD)
+	$(PLOT) instructions
 
 .PHONY: bench-tools
 bench-tools:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds what the measuring runs use into target/bench: the peers, the load
-# client, the foreign client that checks answers, and our own release binary
-# unless BINARY names one.
-# CARGO_TARGET_DIR moves all of it. build.sh [ours|rust|go|python]...; default: all.
+# client, the foreign client that checks answers, what draws plots, and our own
+# release binary unless BINARY names one.
+# CARGO_TARGET_DIR moves all of it. build.sh [ours|rust|go|python|plots]...; default: all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
@@ -28,14 +28,21 @@ build_rust() {
 }
 
 build_python() {
-    local requirements=benches/peers/python/requirements.txt
-    if ! cmp -s $requirements "$out/venv/requirements.txt"; then
-        python3 -m venv "$out/venv"
-        "$out/venv/bin/pip" install --quiet --disable-pip-version-check --requirement $requirements
-        cp $requirements "$out/venv/"
-    fi
+    venv venv benches/peers/python/requirements.txt
     "$out/venv/bin/python" -m grpc_tools.protoc -I proto --python_out="$out/stubs" --grpc_python_out="$out/stubs" \
         user.proto user/v1/user.proto user/v1/user_service.proto
+}
+
+build_plots() {
+    venv plots benches/requirements.txt
+}
+
+venv() { # folder, requirements
+    if ! cmp -s "$2" "$out/$1/requirements.txt"; then
+        python3 -m venv "$out/$1"
+        "$out/$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2"
+        cp "$2" "$out/$1/"
+    fi
 }
 
 # Needs protoc, which comes with the Python packages.
@@ -53,7 +60,7 @@ build_go() {
 }
 
 [[ -z ${BINARY:-} ]] && ours=ours || ours=
-for part in "${@:-$ours rust go python}"; do
+for part in "${@:-$ours rust go python plots}"; do
     for name in $part; do
         "build_$name"
     done

@@ -21,8 +21,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 
-from rig import machine, postgres, stores
+from rig import figures, machine, postgres, stores
 from rig.drivers import Usage, load
 from rig.machine import BIN, SERVER_CORE, setting
 from rig.results import markdown
@@ -39,6 +40,8 @@ OURS = SERVERS[OURS_ALL]
 # What the service puts into one commit at most.
 MOST_IN_A_COMMIT = 256
 STREAMS = 64
+# What plots are made of, by part.
+KEPT = defaultdict(lambda: defaultdict(dict))
 HEAD = ["what", "a second", "p50 us", "p99 us", "CPU us each", "beside"]
 
 
@@ -78,6 +81,7 @@ def creates():
         with running(OURS, fresh()) as process:
             found, usage = closed(process, "create", in_flight)
         rate = found["calls"] / found["seconds"]
+        KEPT["creates"][in_flight] = {"ours": rate, "bare_sqlite": bare, "fdatasync": syncs}
         yield row(f"CreateUser, {in_flight:,} in flight", found, usage,
                   f"{rate / bare:.2f} x bare SQLite, {rate / syncs:.2f} x fdatasync")
 
@@ -128,7 +132,7 @@ def gets():
 
 def overload():
     with running(OURS, fresh()) as process:
-        yield from open_loop(process, "create", "CreateUser")
+        yield from open_loop(process, "create", "CreateUser on SQLite, one core for calls and store")
     yield from slow_store()
     with running(OURS, stores.holding(USERS)) as process:
         for times, in_flight in ((1, 200), (3, 600), (10, 2000)):
@@ -160,6 +164,8 @@ def open_loop(process, kind, what, *options):
         first += 10**8
         unloaded = unloaded or max(found["p99_us"], 1)
         goodput = (found["calls"] - found["late"]) / found["seconds"]
+        if times >= 1:
+            KEPT["overload"][what][times] = {"goodput": goodput / peak, "p99": found["p99_us"] / unloaded}
         yield row(f"{what}, open loop, {times:g}x of {peak:,.0f} a second", found, usage,
                   f"goodput {goodput / peak:.2f} of the peak, p99 {found['p99_us'] / unloaded:.1f} x unloaded; "
                   f"{others(found)}; load {usage.client / usage.seconds:.0%} busy")
@@ -188,8 +194,10 @@ def on_postgres():
                     ours.append((found["calls"] / found["seconds"], found, usage))
                 rate, found, usage = sorted(ours, key=lambda run: run[0])[ROUNDS // 2]
                 middle = statistics.median(bare)
+                name = "GetUser" if kind == "get" else "CreateUser"
+                KEPT["postgres"][name][clients] = {"ours": rate, "pgbench": middle}
                 ratios = [run[0] / other for run, other in zip(ours, bare)]
-                yield row(f"PostgreSQL: {'GetUser' if kind == 'get' else 'CreateUser'}, {clients} in flight", found,
+                yield row(f"PostgreSQL: {name}, {clients} in flight", found,
                           usage, f"{rate / middle:.2f} x pgbench's {middle:,.0f} a second with {clients} clients "
                           f"({min(ratios):.2f} to {max(ratios):.2f})")
 
@@ -248,6 +256,8 @@ def main():
     rows = []
     for name in names:
         rows += PARTS[name]()
+        if name in KEPT:
+            figures.keep(figures.LATEST, name, KEPT[name])
         machine.say(name)
     print(markdown(HEAD, rows))
 

@@ -14,7 +14,7 @@ docs/PERFORMANCE.md says what the columns mean."""
 import sys
 import time
 
-from rig import machine, stores
+from rig import figures, machine, stores
 from rig.drivers import RANDOM, SHAPES, h2load, random_keys, same_key
 from rig.machine import CLIENT_CORE, SERVER_CORE, setting
 from rig.results import Results, markdown
@@ -72,6 +72,15 @@ def table(results, names):
     return markdown(head, rows)
 
 
+def kept(results, names):
+    """The medians, by load, server and column."""
+    columns = ["cpu_us", "rate", "p50", "p99", "rss", "idle_bytes"]
+    medians = {load: {name: {column: results.median((load, name), column) for column in columns} for name in names}
+               for load in LOADS}
+    return {load: {name: {column: value for column, value in of.items() if value is not None}
+                   for name, of in servers.items()} for load, servers in medians.items()}
+
+
 def main():
     names = sys.argv[1:] or list(SERVERS)
     if unknown := [name for name in names if name not in SERVERS]:
@@ -89,6 +98,7 @@ def main():
           f"{time.strftime('%Y-%m-%d %H:%M')}, {time.time() - began:.0f} s. Share of a core that anything else took, "
           f"at worst: {results.worst('others'):.0%}.\n")
     print(table(results, names))
+    figures.keep(figures.LATEST, "peers", kept(results, names))
 
 
 if __name__ == "__main__":
