@@ -7,12 +7,18 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 GO_BUILD := go build -buildvcs=false -trimpath
+BUF      := tools/buf/node_modules/.bin/buf
 CLIENTS  := tests/api/clients
 PROTOS   := $(shell find proto -name '*.proto')
 PYTHON   := .venv/bin/python
+# buf is npm's, which has it compiled.
+NODE_BUILT := $(addsuffix /node_modules/.package-lock.json,tools/buf $(CLIENTS)/node)
 BUILT    := $(or $(CARGO_TARGET_DIR),target)
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 ARCH     ?= amd64
+
+# Says what a long step does.
+step = @printf '\n== %s\n' '$(1)'
 
 .PHONY: help
 help: ## List the targets.
@@ -24,22 +30,22 @@ run: ## Serve on port 50051, on SQLite (user-service.db).
 	cargo run --locked
 
 .PHONY: test
-test: cluster-tools ## Everything a change must pass: format, lints, all tests. Root and cgroup v1.
-	{ $(MAKE) check && $(CLUSTER) $(PYTHON) tests/cluster/e2e.py; } 2>&1 | tools/tally.sh
-
-.PHONY: check
-check: tools chart dashboards-check ## The same without the tests that start a Kubernetes.
+test: tools chart dashboards-check ## Everything but the cluster: format, lints, all tests.
 	cargo fmt --check
-	bin/buf lint
-	bin/buf format --diff --exit-code
+	$(BUF) lint
+	$(BUF) format --diff --exit-code
 	python3 benches/tables.py --check
+	$(call step,clippy; the first time it checks every dependency too)
 	cargo clippy --locked --all-targets -- -D warnings
+	$(call step,the tests; the first time this compiles every dependency)
 	cargo test --locked --no-fail-fast 2>&1 | tools/tally.sh
 	tools/chart/accepted.sh $(BUILT)/debug/user-service
+	$(call step,dashboard and alerts against a live stack)
 	$(PYTHON) tests/dashboards/live.py $(BUILT)/debug/user-service
 
 .PHONY: chart
 chart: bin/.built .venv/.built ## Check the Dockerfile and the Helm chart: docs, lints, unit tests, schemas of Kubernetes.
+	@tools/packages.sh promtool=prometheus
 	.venv/bin/hadolint Dockerfile
 	.venv/bin/shellcheck deploy/image/*.sh tools/chart/*.sh tests/cluster/*.sh
 	deploy/image/check.sh
@@ -94,7 +100,7 @@ cluster: cluster-tools ## Run CMD (a shell) beside a real Kubernetes of one node
 
 .PHONY: e2e
 e2e: cluster-tools ## Test image and chart there; ONLY='rollouts hung' are those with these words in their names.
-	$(CLUSTER) $(PYTHON) tests/cluster/e2e.py --all $(ONLY)
+	$(CLUSTER) $(PYTHON) tests/cluster/e2e.py $(ONLY) 2>&1 | tools/tally.sh
 
 .PHONY: e2e-long
 e2e-long: cluster-tools ## The same rollouts, 50 of them, under at least 300,000 calls.
@@ -149,13 +155,13 @@ bench-tools:
 	benches/build.sh
 
 .PHONY: tools
-tools: packages bin/.built .venv/.built $(CLIENTS)/node/node_modules/.package-lock.json target/clients/python/.built bin/go-client bin/otelcol ## Install what the tests need: tools, foreign clients, their stubs.
+tools: packages bin/.built .venv/.built $(NODE_BUILT) target/clients/python/.built bin/go-client bin/otelcol ## Install what the tests need: tools, foreign clients, their stubs.
 
 .PHONY: packages
 packages:
 	@tools/packages.sh
 
-# buf, grpcurl, grpc-health-probe, h2spec, protoc's Go plugins, helm, helm-unittest, kubeconform; go.sum vouches for them.
+# grpcurl, grpc-health-probe, h2spec, protoc's Go plugins, helm, helm-unittest, kubeconform; go.sum vouches for them.
 bin/.built: tools/go.mod tools/go.sum
 	mkdir -p bin
 	cd tools && $(GO_BUILD) -o ../bin/ tool
@@ -173,8 +179,8 @@ bin/compose-spec: tools/compose/go.mod tools/compose/go.sum
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$^)
 	touch $@
 
-$(CLIENTS)/node/node_modules/.package-lock.json: $(CLIENTS)/node/package.json $(CLIENTS)/node/package-lock.json
-	cd $(CLIENTS)/node && npm ci --no-audit --no-fund --loglevel=error
+$(NODE_BUILT): %/node_modules/.package-lock.json: %/package.json %/package-lock.json
+	cd $* && npm ci --no-audit --no-fund --loglevel=error
 	touch $@
 
 # Two sets of stubs for Python: from the article's own messages, and from ours.
@@ -185,8 +191,8 @@ target/clients/python/.built: $(PROTOS) $(CLIENTS)/python/article/user.proto .ve
 	$(PYTHON) -m grpc_tools.protoc -I proto --python_out=$(@D)/ours --grpc_python_out=$(@D)/ours user.proto user/v1/user.proto user/v1/user_service.proto
 	touch $@
 
-bin/go-client: $(PROTOS) $(wildcard $(CLIENTS)/go/*) bin/.built
-	PATH="$$PWD/bin:$$PATH" bin/buf generate --template $(CLIENTS)/go/buf.gen.yaml --path proto/user
+bin/go-client: $(PROTOS) $(wildcard $(CLIENTS)/go/*) bin/.built tools/buf/node_modules/.package-lock.json
+	PATH="$$PWD/bin:$$PATH" $(BUF) generate --template $(CLIENTS)/go/buf.gen.yaml --path proto/user
 	cd $(CLIENTS)/go && $(GO_BUILD) -o ../../../../bin/go-client .
 	touch $@
 

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 lacks() {
-    printf 'cluster: %s\n' "$@" "\`make check\` runs all tests but those of the cluster" >&2
+    printf 'cluster: %s\n' "$@" "\`make test\` runs all tests but those of the cluster" >&2
     exit 1
 }
 ((EUID == 0)) || lacks "it takes root to start a Kubernetes: namespaces, mounts and cgroups"

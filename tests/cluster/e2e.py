@@ -1,5 +1,5 @@
 """The chart and the image on a real cluster, asked as an operator would. Runs inside
-of tests/cluster/cluster.sh. Usage: e2e.py [--all] [PART-OF-A-NAME].."""
+of tests/cluster/cluster.sh. Usage: e2e.py [PART-OF-A-NAME].."""
 
 import concurrent.futures
 import contextlib
@@ -33,7 +33,7 @@ TESTS = [
     probes.a_slow_migration_is_not_killed,
     changes.an_upgrade_from_an_earlier_chart_loses_nothing_on_sqlite,
 ]
-# Only with --all: what is planted fails a call in a thousand, so that a slow machine
+# Only when named: what is planted fails a call in a thousand, so that a slow machine
 # may see none, and that would say nothing of a change.
 BY_CHANCE = [faults.health_flips_before_calls_are_cut]
 AT_A_TIME = 4
@@ -56,9 +56,8 @@ def tried(test, postgres: Postgres) -> bool:
 
 
 def main() -> None:
-    parts = [part for part in sys.argv[1:] if part != "--all"] or [""]
-    tests = [*BY_CHANCE, *TESTS] if "--all" in sys.argv else TESTS
-    chosen = [test for test in tests if any(part in test.__name__ for part in parts)]
+    parts = sys.argv[1:]
+    chosen = [test for test in [*BY_CHANCE, *TESTS] if any(part in test.__name__ for part in parts)] if parts else TESTS
     print(f"running {len(chosen)} tests", flush=True)
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
