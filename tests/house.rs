@@ -87,6 +87,28 @@ fn every_file_fits_a_newcomer_and_any_machine() {
     assert!(breaches.is_empty(), "{}", breaches.join("\n"));
 }
 
+#[test]
+fn errors_are_made_where_their_size_is_bounded() {
+    // How tonic's statuses are made, but for those that come from a peer.
+    const MAKERS: [&str; 6] = [
+        "Status::new(",
+        "Status::with_",
+        "Status::internal(",
+        "Status::unavailable(",
+        "Status::unknown(",
+        "Status::unimplemented(",
+    ];
+    let mut makers = BTreeSet::new();
+    for (path, text) in sources() {
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let test = path.ends_with("tests.rs") || path.ends_with("testing.rs");
+        if !test && MAKERS.iter().any(|maker| code.contains(maker)) {
+            makers.insert(path.display().to_string());
+        }
+    }
+    assert_eq!(makers, BTreeSet::from(["service/status/size.rs".to_owned()]));
+}
+
 /// Every source file: its path below `src`, and its text.
 fn sources() -> Vec<(PathBuf, String)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

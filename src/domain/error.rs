@@ -21,9 +21,10 @@ pub enum Resource {
 /// [`Error::Internal`], which is for the log alone.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Every violation of the request, never only the first.
-    #[error("the request breaks {} rules", .0.len())]
-    Invalid(Vec<Violation>),
+    /// The violations of the request, never only the first: those that an error lists,
+    /// and the number of all.
+    #[error("the request breaks {total} rules")]
+    Invalid { listed: Vec<Violation>, total: usize },
     #[error("the request id was used for another payload")]
     RequestIdReused,
     #[error("no such user")]

@@ -16,6 +16,11 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use super::faults;
 use crate::domain::{Error, Resource, Violation};
 
+mod size;
+
+pub use size::MAX_BYTES;
+use size::new;
+
 /// What names this service in every `ErrorInfo`.
 pub const DOMAIN: &str = "user-service";
 
@@ -30,14 +35,6 @@ const OVERLOAD_DELAY: Duration = Duration::from_millis(500);
 /// how often the store itself is asked.
 const STORE_DELAY: Duration = Duration::from_secs(1);
 
-/// The most violations that one status lists. All of them travel in one header,
-/// and clients refuse headers from 8 KiB on.
-const MAX_VIOLATIONS: usize = 32;
-
-/// So many are in the message too, for those who read nothing else: all that a
-/// request without repeated fields can break.
-const NAMED_VIOLATIONS: usize = 8;
-
 /// The status of a domain error.
 pub fn status(error: Error) -> Status {
     about(error, "")
@@ -47,7 +44,7 @@ pub fn status(error: Error) -> Status {
 pub fn about(error: Error, id: &str) -> Status {
     faults::log(&error);
     match error {
-        Error::Invalid(violations) => invalid(violations),
+        Error::Invalid { listed, total } => invalid(listed, total),
         Error::RequestIdReused => bad_request(
             "REQUEST_ID_REUSED",
             "the request id was used for another request",
@@ -149,8 +146,7 @@ pub fn with_resume_token(status: &Status, token: String) -> Status {
     let mut details = status.get_error_details();
     let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
     details.set_error_info(reason, DOMAIN, HashMap::from([("resume_token".to_owned(), token)]));
-    let metadata = status.metadata().clone();
-    Status::with_error_details_and_metadata(status.code(), status.message(), details, metadata)
+    new(status.code(), status.message(), details, status.metadata().clone())
 }
 
 /// The store is not open yet.
@@ -188,8 +184,7 @@ pub fn unknown_encoding() -> Status {
     let details = info("UNKNOWN_ENCODING", []);
     let mut metadata = MetadataMap::new();
     metadata.insert("grpc-accept-encoding", MetadataValue::from_static("identity,gzip"));
-    let message = "the message may be compressed with gzip or not at all";
-    Status::with_error_details_and_metadata(Code::Unimplemented, message, details, metadata)
+    new(Code::Unimplemented, "the message may be compressed with gzip or not at all", details, metadata)
 }
 
 /// `grpc-timeout` cannot be read.
@@ -226,7 +221,7 @@ pub fn unimplemented() -> Status {
 pub fn unknown_health_name() -> Status {
     let mut details = info("UNKNOWN_HEALTH_NAME", []);
     details.set_resource_info("grpc.health.v1.Health", "service", "", "List names every health name");
-    Status::with_error_details(Code::NotFound, "no such health name", details)
+    new(Code::NotFound, "no such health name", details, MetadataMap::new())
 }
 
 /// Gives an error that tonic itself answered the details that every error has.
@@ -276,27 +271,37 @@ fn bare(headers: &HeaderMap) -> Option<Status> {
     Status::from_header_map(headers)
 }
 
-fn invalid(mut violations: Vec<Violation>) -> Status {
+fn invalid(listed: Vec<Violation>, total: usize) -> Status {
+    // The message has room for all that a request without repeated fields can break.
     let mut message = String::from("the request is invalid: ");
-    for (i, violation) in violations.iter().take(NAMED_VIOLATIONS).enumerate() {
-        let separator = if i == 0 { "" } else { "; " };
-        let _ = write!(message, "{separator}{} {}", violation.field, violation.description);
+    let mut named = 0;
+    for Violation { field, description } in &listed {
+        let separator = if named == 0 { "" } else { "; " };
+        let next = format!("{separator}{field} {description}");
+        if !size::has_room(&message, &next) {
+            break;
+        }
+        message.push_str(&next);
+        named += 1;
     }
-    if violations.len() > NAMED_VIOLATIONS {
-        message.push_str("; and more");
+    if total > named {
+        let _ = write!(message, "; and {} more", total - named);
     }
-    violations.truncate(MAX_VIOLATIONS);
-    let fields: Vec<_> =
-        violations.into_iter().map(|v| FieldViolation::new(v.field, v.description)).collect();
-    let mut details = info("INVALID_FIELDS", []);
+    let omitted = (total - listed.len()).to_string();
+    let mut details = if total > listed.len() {
+        info("INVALID_FIELDS", [("omitted_violations", &omitted)])
+    } else {
+        info("INVALID_FIELDS", [])
+    };
+    let fields: Vec<_> = listed.into_iter().map(|v| FieldViolation::new(v.field, v.description)).collect();
     details.set_bad_request(fields);
-    Status::with_error_details(Code::InvalidArgument, message, details)
+    new(Code::InvalidArgument, &message, details, MetadataMap::new())
 }
 
 fn bad_request(reason: &str, message: &str, field: &str, description: &str) -> Status {
     let mut details = info(reason, []);
     details.add_bad_request_violation(field, description);
-    Status::with_error_details(Code::InvalidArgument, message, details)
+    new(Code::InvalidArgument, message, details, MetadataMap::new())
 }
 
 /// `id` names the resource where it is known by its id; where it is known by its
@@ -308,7 +313,7 @@ fn resource_error(code: Code, reason: &str, message: &str, resource: Resource, i
     };
     let mut details = info(reason, [("field", field)]);
     details.set_resource_info(RESOURCE_TYPE, name, "", message);
-    Status::with_error_details(code, message, details)
+    new(code, message, details, MetadataMap::new())
 }
 
 fn retry(code: Code, reason: &str, message: &str, delay: Duration) -> Status {
@@ -317,11 +322,11 @@ fn retry(code: Code, reason: &str, message: &str, delay: Duration) -> Status {
     let mut metadata = MetadataMap::new();
     let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
     metadata.insert("grpc-retry-pushback-ms", millis.into());
-    Status::with_error_details_and_metadata(code, message, details, metadata)
+    new(code, message, details, metadata)
 }
 
 fn plain(code: Code, reason: &str, message: &str) -> Status {
-    Status::with_error_details(code, message, info(reason, []))
+    new(code, message, info(reason, []), MetadataMap::new())
 }
 
 fn info<const N: usize>(reason: &str, metadata: [(&str, &str); N]) -> ErrorDetails {

@@ -2,18 +2,22 @@
 
 use crate::domain::{Age, Email, Error, Fields, Name, Violation};
 
-/// More are not remembered: a request that breaks so many rules can break as
-/// many as it has room for.
-const MAX: usize = 100;
+/// The most violations that one error lists; it counts all of them.
+/// They travel in one header, which has a bounded size ([`super::status::MAX_BYTES`]).
+pub const MAX_LISTED: usize = 16;
 
 /// What is wrong with a request so far.
 #[derive(Default)]
-pub struct Violations(Vec<Violation>);
+pub struct Violations {
+    listed: Vec<Violation>,
+    total: usize,
+}
 
 impl Violations {
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        if self.0.len() < MAX {
-            self.0.push(Violation { field: field.into(), description: description.into() });
+        self.total += 1;
+        if self.listed.len() < MAX_LISTED {
+            self.listed.push(Violation { field: field.into(), description: description.into() });
         }
     }
 
@@ -46,11 +50,11 @@ impl Violations {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.total == 0
     }
 
     pub fn into_error(self) -> Error {
         debug_assert!(!self.is_empty(), "what could not be parsed was noted");
-        Error::Invalid(self.0)
+        Error::Invalid { listed: self.listed, total: self.total }
     }
 }

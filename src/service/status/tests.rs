@@ -43,9 +43,16 @@ fn an_invalid_argument_names_what_is_invalid() {
         assert_eq!(details.bad_request().unwrap().field_violations[0].field, field);
     }
     let violation = |field: &str| Violation { field: field.into(), description: "must be good".into() };
-    let status = status(Error::Invalid(vec![violation("a"), violation("b")]));
-    assert_eq!(bad_fields(&status), ["a", "b"]);
-    assert_eq!(status.message(), "the request is invalid: a must be good; b must be good");
+    let listed = vec![violation("a"), violation("b")];
+    let all = status(Error::Invalid { listed: listed.clone(), total: 2 });
+    assert_eq!(bad_fields(&all), ["a", "b"]);
+    assert_eq!(all.message(), "the request is invalid: a must be good; b must be good");
+    assert!(all.get_error_details().error_info().unwrap().metadata.is_empty());
+
+    let some = status(Error::Invalid { listed, total: 1_000 });
+    assert_eq!(bad_fields(&some), ["a", "b"]);
+    assert_eq!(some.message(), "the request is invalid: a must be good; b must be good; and 998 more");
+    assert_eq!(some.get_error_details().error_info().unwrap().metadata["omitted_violations"], "998");
 }
 
 #[test]
