@@ -18,6 +18,9 @@ COARSE = 5 * MINUTE
 TARGET = 'namespace="accounts", job="user-service", instance="a"'
 GET = 'grpc_service="user.v1.UserService", grpc_method="GetUser"'
 
+UNARY = f'{GET}, grpc_type="unary"'
+IMPORT = 'grpc_service="user.v1.UserService", grpc_method="ImportUsers", grpc_type="bidi_stream"'
+
 
 def series(name: str, labels: str = "", target: str = TARGET) -> str:
     return f"{name}{{{', '.join(filter(None, [target, labels]))}}}"
@@ -33,7 +36,7 @@ def store_bucket(le: str) -> str:
 
 UP = series("up")
 STARTED = series("grpc_server_started_total", GET)
-FAST = series("grpc_server_handling_seconds_bucket", f'{GET}, le="0.25"')
+FAST = series("grpc_server_handling_seconds_bucket", f'{UNARY}, le="0.25"')
 SHED = series("grpc_server_admission_shed_total", 'kind="unary"')
 IN_FLIGHT = series("grpc_server_admission_in_flight", 'kind="unary"')
 OPEN = series("grpc_server_connections", 'state="open"')
@@ -42,6 +45,8 @@ FILES = series("process_open_fds")
 PANICS = series("grpc_server_panics_total")
 WRITABLE = series("user_service_store_writable")
 QUEUE = series("user_service_store_queue_depth")
+WATCHES = series("grpc_server_handled_total",
+                 'grpc_service="user.v1.UserService", grpc_method="WatchUsers", grpc_code="Unavailable"')
 SPANS = series("user_service_trace_spans_total", 'outcome="failed"')
 
 ALWAYS = f"+0x{5 * DAY}"
@@ -57,7 +62,7 @@ HEALTHY = {
     series("grpc_server_handled_total", f'{GET}, grpc_code="Internal"', 'job="another", instance="b"'): GROWS,
     STARTED: GROWS,
     FAST: GROWS,
-    series("grpc_server_handling_seconds_count", GET): GROWS,
+    series("grpc_server_handling_seconds_count", UNARY): GROWS,
     SHED: f"0{ALWAYS}",
     IN_FLIGHT: f"10{ALWAYS}",
     series("grpc_server_admission_limit", 'kind="unary"'): f"100{ALWAYS}",
@@ -121,6 +126,7 @@ CASES = [
         handled("ResourceExhausted"): f"0+0x{6 * HOUR}",
         handled("Unavailable"): f"0x{2 * HOUR} 0+1x8 9x{HOUR}",
     }, 2 * HOUR + 9 * MINUTE, set()),
+    ("watches end with their connections", {WATCHES: GROWS}, 6 * HOUR, set()),
     ("nobody can be scraped", {UP: f"0{ALWAYS}"}, 6 * MINUTE, {"UserServiceAbsent critical"}),
     ("nobody is there", {UP: "_"}, 6 * MINUTE, {"UserServiceAbsent critical"}),
     ("nobody could be scraped for four minutes", {UP: f"1x{HOUR} 0x7 1x{HOUR}"}, HOUR + 7, set()),
@@ -131,6 +137,10 @@ CASES = [
     ("two restarts in half an hour", {START_TIME: "1x10 2x10 3x100"}, 35, set()),
     ("a tenth of the answers take long", {FAST: f"0+900x{DAY}"}, 12 * MINUTE, {"UserServiceSlow warning"}),
     ("one in a hundred answers takes long", {FAST: f"0+990x{DAY}"}, 12 * MINUTE, set()),
+    ("imports take long, as they may", {
+        series("grpc_server_handling_seconds_count", IMPORT): GROWS,
+        series("grpc_server_handling_seconds_bucket", f'{IMPORT}, le="0.25"'): f"0{ALWAYS}",
+    }, 12 * MINUTE, set()),
     ("2% of calls are turned away", {SHED: f"0+20x{DAY}"}, 7 * MINUTE, {"UserServiceShedding critical"}),
     ("0.1% of calls are turned away", {SHED: f"0+1x{DAY}"}, 7 * MINUTE, set()),
     ("nearly as many calls as may be", {IN_FLIGHT: f"90x{DAY}"}, 11 * MINUTE, {"UserServiceCallsNearLimit warning"}),

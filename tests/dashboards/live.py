@@ -123,6 +123,8 @@ def main() -> None:
 def run(prometheus: Prometheus, load: Load, collector, database, process) -> list[str]:
     """The load and its faults, one after the other; what was wrong."""
     numbers = itertools.count()
+    socket.create_connection(load.addr).close()
+    load.channel.unary_unary("/grpc.health.v1.Health/Check")(b"")
     # All is well: few calls, so that few slow ones matter later.
     for _ in range(30):
         load.round(next(numbers))

@@ -1,7 +1,9 @@
 """The board: one row for each question that somebody on call asks, in that order."""
 
+import re
+
 import slo
-from panels import ON, SOURCE, figure, heat, lines
+from panels import METHOD_LEGEND, ON, SOURCE, WIDTH, figure, heat, lines, names
 from rules import CALLS, FAULTS
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, QueryVariable, Row
@@ -9,15 +11,27 @@ from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync, VariableOption, VariableRefresh, VariableSort,
 )
 
-API = f"{ON}, {slo.API}"
+API, UNARY = f"{ON}, {slo.API}", f"{ON}, {slo.UNARY}"
 RATE = "[$__rate_interval]"
 METHOD = "grpc_service, grpc_method"
-METHOD_LEGEND = "{{grpc_service}}/{{grpc_method}}"
+ON_POSTGRES, ON_SQLITE = "The store is not PostgreSQL.", "The store is not SQLite."
+# Green went well, blue is a caller's own, red and orange count against the objective.
+CODE_COLORS = {
+    "OK": "green", "Canceled": "super-light-blue", "InvalidArgument": "light-blue", "NotFound": "blue",
+    "AlreadyExists": "semi-dark-blue", "Aborted": "dark-blue", "FailedPrecondition": "light-purple", "OutOfRange": "purple",
+    "ResourceExhausted": "yellow", "Unimplemented": "dark-yellow", "Unavailable": "red", "DeadlineExceeded": "orange",
+    "Internal": "dark-red", "Unknown": "dark-orange", "DataLoss": "dark-purple",
+}
 
 
 def rate(metric: str, by: str = "", where: str = ON) -> str:
     grouped = f"sum by ({by})" if by else "sum"
     return f"{grouped} (rate({metric}{{{where}}}{RATE}))"
+
+
+def some(metric: str, by: str, where: str = ON) -> str:
+    """Without the many series in which nothing happens: counters are there from the start."""
+    return f"{rate(metric, by, where)} > 0"
 
 
 def quantile(q: float, histogram: str, by: str = "", where: str = ON) -> str:
@@ -36,95 +50,100 @@ def objective():
     alerts = 'ALERTS{job=~"$job", instance=~"$instance|", alertname=~"UserService.+"}'
     yield figure(
         "Error budget left", f"Of the failures that {slo.OBJECTIVE:.1%} in 30 days allows, how many are left.",
-        "percentunit", f"1 - ({burn('30d')})", steps=colors)
+        "percentunit", f"1 - ({burn('30d')})", colors=colors)
     yield figure(
-        "Answered", "The share of calls in 30 days that did not fail through a fault of the service.",
-        "percentunit", f"1 - ({burn('30d')}) * {slo.BUDGET}")
+        "Answered", f"The share of calls in 30 days that did not fail through a fault of the service; {slo.OBJECTIVE:.1%} is the objective.",
+        "percentunit", f"1 - ({burn('30d')}) * {slo.BUDGET}", decimals=3, colors=[(None, "red"), (slo.OBJECTIVE, "green")])
     yield figure(
         "Calls", "Calls a second that count for the objective: of the API, without health and reflection.",
         "reqps", f"sum ({CALLS}{{{ON}}})")
-    yield figure(
-        "Alerts", "Alerts that fire, and those that will unless it gets better. None is the good case.",
-        "short", f"count by (alertname, severity, alertstate) ({alerts})",
-        "{{alertname}} {{severity}} {{alertstate}}", steps=[(None, "red")])
+    yield names(
+        "Alerts", "Alerts that fire, in red, and in orange those that will unless it gets better.",
+        f"count by (alertname, severity, alertstate) ({alerts})", "{{alertname}}: {{severity}}, {{alertstate}}", span=9,
+        colors={"/firing$/": "red", "/pending$/": "orange"}, no_value="None")
     yield lines(
         "Budget burn by window",
         "How many times as fast as allowed the budget goes. Alerts: 14.4 over 1h, 6 over 6h, 3 over 1d, 1 over 3d.",
-        "short", *((burn(window), window) for window in ["5m", "1h", "6h", "1d", "3d"]), span=24)
+        "short", *((burn(window), window) for window in ["5m", "1h", "6h", "1d", "3d"]), span=WIDTH,
+        marks=[(1, "yellow"), (3, "orange"), (6, "red"), (14.4, "dark-red")])
 
 
 def calls():
     handled, handling = "grpc_server_handled_total", "grpc_server_handling_seconds"
-    faults = rate(handled, METHOD, f"{API}, {slo.FAULTS}")
+    faults = slo.faults(ON, "$__rate_interval", f"by ({METHOD})")
     yield lines("Calls by method", "Calls that began.", "reqps",
-                (rate("grpc_server_started_total", METHOD, API), METHOD_LEGEND))
+                (some("grpc_server_started_total", METHOD, API), METHOD_LEGEND))
     yield lines("Calls by code", "Calls that ended, by the code they ended with.", "reqps",
-                (f"{rate(handled, 'grpc_code', API)} > 0", "{{grpc_code}}"), stacked=True)
+                (some(handled, "grpc_code", API), "{{grpc_code}}"), stacked=True, colors=CODE_COLORS)
     yield lines("Failed through the service", "The share of each method's calls that count against the objective.",
-                "percentunit", (f"{faults} / {rate(handled, METHOD, API)}", METHOD_LEGEND))
-    yield heat("Latency", "How long calls of the API took that ended OK.", "s",
-               f"sum by (le) (increase({handling}_bucket{{{API}}}{RATE}))")
-    yield lines("Latency of calls that ended OK", "Half, 95% and 99% of the calls took no longer.", "s",
-                *((quantile(q, handling, where=API), name) for q, name in [(0.5, "p50"), (0.95, "p95"), (0.99, "p99")]),
-                span=12)
-    yield lines("Latency by method, p99", "99% of the calls that ended OK took no longer.", "s",
-                (quantile(0.99, handling, METHOD, API), METHOD_LEGEND), span=12)
-    yield lines("Latency by code, p99", "99% of the calls with this code took no longer; failures are told from answers.",
+                "percentunit", (f"{faults} / ({some(handled, METHOD, API)})", METHOD_LEGEND), rare=True)
+    yield heat("Latency", "How long unary calls took that ended OK.", "s",
+               f"sum by (le) (increase({handling}_bucket{{{UNARY}}}{RATE}))")
+    yield lines("Latency of calls that ended OK", "Half, 95% and 99% of the unary calls took no longer; an alert fires where 5% take over 250 ms.", "s",
+                *((quantile(q, handling, where=UNARY), name) for q, name in [(0.5, "p50"), (0.95, "p95"), (0.99, "p99")]),
+                span=12, marks=[(0.25, "red")])
+    yield lines("Latency by method, p99", "99% of the unary calls that ended OK took no longer.", "s",
+                (quantile(0.99, handling, METHOD, UNARY), METHOD_LEGEND), span=12)
+    yield lines("Latency by code, p99", "99% of the unary calls with this code took no longer; failures are told from answers.",
                 "s", (quantile(0.99, "rpc_server_call_duration_seconds", "rpc_response_status_code",
-                               f'{ON}, rpc_method=~"(user[.]v1[.])?UserService/.+"'), "{{rpc_response_status_code}}"),
-                span=12)
+                               f'{ON}, rpc_method=~"(user[.]v1[.])?UserService/.+", rpc_method!~".+/(WatchUsers|ImportUsers)"'), "{{rpc_response_status_code}}"),
+                span=12, colors={re.sub("(?<=[a-z])(?=[A-Z])", "_", code).upper().replace("CANCELED", "CANCELLED"): color
+                                 for code, color in CODE_COLORS.items()})
 
 
 def streams():
     streaming = f'{ON}, grpc_type!="unary"'
     others = f'{ON}, grpc_service!~"user[.]v1[.]UserService|UserService"'
     yield lines("Messages received", "Messages from callers.", "mps",
-                (rate("grpc_server_msg_received_total", METHOD, API), METHOD_LEGEND))
+                (some("grpc_server_msg_received_total", METHOD, API), METHOD_LEGEND))
     yield lines("Messages sent", "Messages to callers.", "mps",
-                (rate("grpc_server_msg_sent_total", METHOD, API), METHOD_LEGEND))
+                (some("grpc_server_msg_sent_total", METHOD, API), METHOD_LEGEND))
     yield lines("Streams open", "Streaming calls in flight: watches, health watches and reflection.", "short",
-                (f"sum by ({METHOD}) (grpc_server_calls_in_flight{{{streaming}}})", METHOD_LEGEND))
+                (f"sum by ({METHOD}) (grpc_server_calls_in_flight{{{streaming}}}) > 0", METHOD_LEGEND))
     for way in ["received", "sent"]:
         size = f"grpc_server_msg_{way}_bytes"
         yield lines(f"Size of messages {way}", "99% were no larger, by method; and the mean over all.", "bytes",
                     (quantile(0.99, size, METHOD, API), METHOD_LEGEND + " p99"),
                     (f"{rate(size + '_sum', where=API)} / {rate(size + '_count', where=API)}", "mean"), span=12)
     yield lines("Streams ended by code", "Streaming calls that ended.", "reqps",
-                (rate("grpc_server_handled_total", "grpc_code", streaming), "{{grpc_code}}"), span=12)
+                (some("grpc_server_handled_total", "grpc_code", streaming), "{{grpc_code}}"), span=12, stacked=True, colors=CODE_COLORS)
     yield lines("Calls that are not of the API", "Health, reflection, and paths that nothing is served under.", "reqps",
-                (rate("grpc_server_started_total", METHOD, others), METHOD_LEGEND), span=12)
+                (some("grpc_server_started_total", METHOD, others), METHOD_LEGEND), span=12)
 
 
 def saturation():
     connections = "grpc_server_connections"
     by_instance = "{{instance}}"
-    yield lines("Calls in flight", "Calls that count against the limits, and the limits of all instances.", "short",
-                (f"sum by (kind) (grpc_server_admission_in_flight{{{ON}}})", "{{kind}}"),
-                (f"sum by (kind) (grpc_server_admission_limit{{{ON}}})", "{{kind}} limit"))
+    where = "namespace, job, instance"
+    yield lines("Limits in use", "How much of each limit the instance has in use that is nearest to it. Alerts fire from 50% of the "
+                "writes that may wait, 80% of calls and connections, and 90% of files.", "percentunit",
+                (f"max by (kind) (grpc_server_admission_in_flight{{{ON}}} / grpc_server_admission_limit{{{ON}}})", "calls: {{kind}}"),
+                (f"max (sum by ({where}) ({connections}{{{ON}}}) / on ({where}) {connections}_limit{{{ON}}})", "connections"),
+                (f"max (user_service_store_queue_depth{{{ON}}} / user_service_store_queue_limit{{{ON}}})", "writes that wait"),
+                (f"max (process_open_fds{{{ON}}} / process_max_fds{{{ON}}})", "files"),
+                span=WIDTH, rare=True, marks=[(0.5, "yellow"), (0.8, "orange"), (0.9, "red")])
+    yield lines("Calls in flight", "Calls that count against the limits; those that write are unary as well.", "short",
+                (f"sum by (kind) (grpc_server_admission_in_flight{{{ON}}})", "{{kind}}"))
     yield lines("Calls turned away", "Answered UNAVAILABLE, because the limit was reached.", "reqps",
-                (rate("grpc_server_admission_shed_total", "kind"), "{{kind}}"))
+                (rate("grpc_server_admission_shed_total", "kind"), "{{kind}}"), rare=True)
     yield lines("Calls that went wrong inside", "Panics, and calls cut with their connection by its age or a drain.",
-                "reqps", (rate("grpc_server_panics_total"), "panics"), (rate("grpc_server_calls_cut_total"), "cut"))
-    yield lines("Connections", "By what they are at, and the limit of all instances.", "short",
-                (f"sum by (state) ({connections}{{{ON}}})", "{{state}}"),
-                (f"sum ({connections}_limit{{{ON}}})", "limit"))
+                "reqps", (rate("grpc_server_panics_total"), "panics"), (rate("grpc_server_calls_cut_total"), "cut"), rare=True)
+    yield lines("Connections", "By what they are at.", "short", (f"sum by (state) ({connections}{{{ON}}})", "{{state}}"))
     yield lines("Connections that came", "Accepted, refused over the limit, and failed to be accepted.", "cps",
                 *((rate(f"grpc_server_{name}_total"), legend) for name, legend in [
                     ("connections_accepted", "accepted"), ("connections_refused", "refused"),
                     ("accept_errors", "errors")]))
     yield lines("Connections that went", "Why they ended.", "cps",
-                (rate(f"{connections}_closed_total", "reason"), "{{reason}}"), stacked=True)
+                (some(f"{connections}_closed_total", "reason"), "{{reason}}"), stacked=True)
     lag = "user_service_event_loop_lag_seconds"
     yield lines("Lag of serving threads", "How late they woke for a timer; some 1 ms is the timer's own.", "s",
                 (quantile(0.99, lag), "p99"), (f"{rate(lag + '_sum')} / {rate(lag + '_count')}", "mean"))
-    yield lines("Writes that wait", "Writes in the queue of the store's writer, and how many may be.", "short",
-                (f"user_service_store_queue_depth{{{ON}}}", by_instance),
-                (f"user_service_store_queue_limit{{{ON}}}", by_instance + " limit"))
+    yield lines("Writes that wait", "Writes in the queue of the store's writer.", "short",
+                (f"user_service_store_queue_depth{{{ON}}}", by_instance))
     yield lines("CPU", "CPUs kept busy.", "short", (rate("process_cpu_seconds_total", "instance"), by_instance))
     yield lines("Memory", "Memory that is resident.", "bytes",
                 (f"process_resident_memory_bytes{{{ON}}}", by_instance), span=12)
-    yield lines("Files", "File descriptors that are open, and how many may be.", "short",
-                (f"process_open_fds{{{ON}}}", by_instance), (f"process_max_fds{{{ON}}}", by_instance + " limit"), span=12)
+    yield lines("Files", "File descriptors that are open.", "short", (f"process_open_fds{{{ON}}}", by_instance), span=12)
 
 
 def watches():
@@ -132,25 +151,25 @@ def watches():
     buffer = "user_service_feed_buffer"
     yield lines("Watches", "Watches that are open.", "short", (f"user_service_watches{{{ON}}}", by_instance))
     yield lines("Watches cut", "Ended as they were too slow, as their log was cleared away, or as the store was away.", "ops",
-                (rate("user_service_watches_cut_total", "reason"), "{{reason}}"))
+                (rate("user_service_watches_cut_total", "reason"), "{{reason}}"), rare=True)
     yield lines("Delay of the feed", "How old changes were when they were read for watches.", "s",
                 (quantile(0.5, delay), "p50"), (quantile(0.99, delay), "p99"))
     yield lines("Slowest watch", "How many changes it is behind, of those that are served from the buffer.", "short",
                 (f"user_service_feed_lag_changes{{{ON}}}", by_instance), span=12)
     yield lines("Buffer of the feed", "What the latest changes weigh; what no longer fits is no longer waited for.", "bytes",
-                (f"{buffer}_bytes{{{ON}}}", by_instance), (f"{buffer}_limit_bytes{{{ON}}}", by_instance + " limit"),
+                (f"{buffer}_bytes{{{ON}}}", by_instance), (f"min ({buffer}_limit_bytes{{{ON}}})", "limit"),
                 span=12)
 
 
 def rollout():
     yield lines("Instances by version", "Which versions run.", "short",
                 (f"count by (version) (user_service_build_info{{{ON}}})", "{{version}}"), stacked=True)
-    yield lines("Instances that answer", "1 where Prometheus could scrape the instance.", "short",
-                (f"up{{{ON}}}", "{{instance}}"))
+    yield lines("Instances that answer", "How many Prometheus could scrape, of those that it knows.", "short",
+                (f"sum (up{{{ON}}})", "answer"), (f"count (up{{{ON}}})", "known"))
     yield lines("Health", "How many instances have each health name SERVING, and how many are draining.", "short",
                 (f"sum by (name) (user_service_health_serving{{{ON}}})", "{{name}}"),
                 (f"sum (user_service_draining{{{ON}}})", "draining"))
-    yield lines("Uptime", "Since when each process runs.", "s",
+    yield lines("Uptime", "Since when each process runs.", "dtdhms",
                 (f"time() - process_start_time_seconds{{{ON}}}", "{{instance}}"), span=12)
     yield lines("Restarts", "How often each instance was restarted in the last hour.", "short",
                 (f"changes(process_start_time_seconds{{{ON}}}[1h])", "{{instance}}"), span=12)
@@ -160,26 +179,28 @@ def dependencies():
     took, batch = "user_service_store_operation_duration_seconds", "user_service_store_batch_size"
     yield lines("Operations of the store", "Operations that ended.", "ops",
                 (rate(f"{took}_count", "operation"), "{{operation}}"))
-    yield lines("Latency of the store, p99", "99% of the operations took no longer.", "s",
-                (quantile(0.99, took, "operation"), "{{operation}}"))
-    yield lines("Store takes writes", "1 where writes work, 0 where they are off.", "short",
-                (f"user_service_store_writable{{{ON}}}", "{{instance}}"))
+    yield lines("Latency of the store, p99", "99% of the operations took no longer; an alert fires where 5% take over 100 ms.", "s",
+                (quantile(0.99, took, "operation"), "{{operation}}"), marks=[(0.1, "red")])
+    yield lines("Store takes writes", "Instances whose store takes writes, of all.", "short",
+                (f"sum (user_service_store_writable{{{ON}}})", "take writes"),
+                (f"count (user_service_store_writable{{{ON}}})", "instances"))
     yield lines("Writes in one commit", "How many writes share the cost of one commit: the mean, and p99.", "short",
                 (f"{rate(batch + '_sum')} / {rate(batch + '_count')}", "mean"), (quantile(0.99, batch), "p99"))
     connections = "user_service_store_connections"
     yield lines("Connections to PostgreSQL", "Open ones by use, and how many there are when all is well.", "short",
                 (f"sum by (use) ({connections}{{{ON}}})", "{{use}}"),
-                (f"sum by (use) ({connections}_limit{{{ON}}})", "{{use}} limit"))
+                (f"sum by (use) ({connections}_limit{{{ON}}})", "{{use}} limit"), no_value=ON_POSTGRES)
     yield lines("Reads of PostgreSQL", "Reads that are asked and not answered yet, and those that wait for their turn.",
-                "short", (f"sum by (state) (user_service_store_reads{{{ON}}})", "{{state}}"))
+                "short", (f"sum by (state) (user_service_store_reads{{{ON}}})", "{{state}}"), no_value=ON_POSTGRES)
     yield lines("Attempts on PostgreSQL", "Attempts to connect, by outcome; and operations that were made again.", "ops",
                 (rate("user_service_store_connects_total", "outcome"), "connect {{outcome}}"),
-                (rate("user_service_store_retries_total", "operation"), "{{operation}} again"))
+                (rate("user_service_store_retries_total", "operation"), "{{operation}} again"), rare=True,
+                no_value=ON_POSTGRES)
     yield lines("Reads by the cache", "Reads of one user, by whether the cache of SQLite had it.", "reqps",
-                (rate("user_service_store_cache_lookups_total", "result"), "{{result}}"), stacked=True)
+                (rate("user_service_store_cache_lookups_total", "result"), "{{result}}"), stacked=True, no_value=ON_SQLITE)
     yield lines("Spans and log lines",
                 "Spans by what became of them, none where no collector is set; and log lines that nobody took in time.",
-                "short", (rate("user_service_trace_spans_total", "outcome"), "spans {{outcome}}"),
+                "cps", (rate("user_service_trace_spans_total", "outcome"), "spans {{outcome}}"),
                 (rate("user_service_log_lines_dropped_total"), "log lines dropped"))
 
 

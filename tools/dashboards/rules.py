@@ -12,7 +12,7 @@ def recorded() -> list[dict]:
     by = "by (namespace, job, instance)"
     rules = [
         record(CALLS, f"sum {by} (rate(grpc_server_handled_total{{{WHERE}, {slo.API}}}[5m]))"),
-        record(FAULTS, f"sum {by} (rate(grpc_server_handled_total{{{WHERE}, {slo.API}, {slo.FAULTS}}}[5m]))"),
+        record(FAULTS, slo.faults(WHERE, "5m", by)),
     ]
     for window in slo.WINDOWS:
         faults, calls = (slo.over(series, "", window) for series in (FAULTS, CALLS))
@@ -66,9 +66,9 @@ def symptom_alerts() -> list[dict]:
             "It crashes, runs out of memory, or its liveness probe fails.",
         ),
         alert(
-            "UserServiceSlow", slow("grpc_server_handling_seconds", f"{WHERE}, {slo.API}", "namespace, job", "0.25"),
+            "UserServiceSlow", slow("grpc_server_handling_seconds", f"{WHERE}, {slo.UNARY}", "namespace, job", "0.25"),
             "10m", "warning",
-            "{{ $value | humanizePercentage }} of the calls that succeed take over 250 ms",
+            "{{ $value | humanizePercentage }} of the unary calls that succeed take over 250 ms",
             "Callers wait; those with short deadlines fail.",
         ),
         alert(

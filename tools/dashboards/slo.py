@@ -14,8 +14,14 @@ FEWEST_FAULTS = 10
 
 # The API. Health and reflection serve those who run the service, not its callers.
 API = 'grpc_service=~"user[.]v1[.]UserService|UserService"'
+# How long a stream lasts is its caller's choice and no latency.
+UNARY = f'{API}, grpc_type="unary"'
 # As src/layers/code.rs: calls that could have been answered, and were not.
 FAULTS = 'grpc_code=~"Unknown|DeadlineExceeded|Internal|Unavailable|DataLoss"'
+
+# A watch ends with UNAVAILABLE when its connection reaches its age or the server drains,
+# and goes on over another one: no failure.
+PLANNED = 'grpc_method="WatchUsers", grpc_code="Unavailable"'
 
 EVERY_SECONDS = 30
 WINDOWS = ["5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d"]
@@ -35,6 +41,12 @@ BURNS = [
     Burn(3, "1d", "2h", "1h", "warning", "10% of the month's budget in a day"),
     Burn(1, "3d", "6h", "3h", "warning", "10% of the month's budget in three days"),
 ]
+
+
+def faults(where: str, window: str, by: str) -> str:
+    """The rate of calls that failed through the service."""
+    rate = "rate(grpc_server_handled_total{{{}, {}}}[{}])".format
+    return f"sum {by} ({rate(where, f'{API}, {FAULTS}', window)}\n  unless {rate(where, PLANNED, window)})"
 
 
 def over(series: str, selector: str, window: str) -> str:
