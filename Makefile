@@ -29,18 +29,25 @@ run: ## Serve on port 50051, on SQLite (user-service.db).
 	@tools/packages.sh build
 	cargo run --locked
 
+# The tests wait more than they work, so several share a core.
 .PHONY: test
-test: tools chart dashboards-check ## Everything but the cluster: format, lints, all tests.
+test: export RUST_TEST_THREADS ?= $(shell echo $$((4 * $$(nproc))))
+test: MEANWHILE := $(BUILT)/meanwhile.log
+test: tools ## Everything but the cluster: format, lints, all tests.
 	cargo fmt --check
 	$(BUF) lint
 	$(BUF) format --diff --exit-code
 	python3 benches/tables.py --check
-	$(call step,clippy; the first time it checks every dependency too)
+	$(call step,clippy: checks every dependency the first time)
 	cargo clippy --locked --all-targets -- -D warnings
-	$(call step,the tests; the first time this compiles every dependency)
-	cargo test --locked --no-fail-fast 2>&1 | tools/tally.sh
+	$(call step,compiling the tests: every dependency the first time)
+	cargo test --locked --no-run
+	$(call step,the tests; chart and dashboard are checked meanwhile)
+	make chart dashboards-check >$(MEANWHILE) 2>&1 & failed=0; \
+		cargo test --locked --no-fail-fast 2>&1 | tools/tally.sh || failed=1; \
+		wait $$! || failed=1; cat $(MEANWHILE); exit $$failed
 	tools/chart/accepted.sh $(BUILT)/debug/user-service
-	$(call step,dashboard and alerts against a live stack)
+	$(call step,dashboard and alerts on a live stack)
 	$(PYTHON) tests/dashboards/live.py $(BUILT)/debug/user-service
 
 .PHONY: chart
@@ -154,20 +161,24 @@ bench-tools:
 	@tools/packages.sh h2load=nghttp2-client valgrind=valgrind pgbench=postgresql
 	benches/build.sh
 
+# One waits for a registry while another compiles.
 .PHONY: tools
-tools: packages bin/.built .venv/.built $(NODE_BUILT) target/clients/python/.built bin/go-client bin/otelcol ## Install what the tests need: tools, foreign clients, their stubs.
-
-.PHONY: packages
-packages:
+tools: ## Install what the tests need: tools, foreign clients, their stubs.
 	@tools/packages.sh
+	@$(MAKE) --no-print-directory --jobs 4 installed
+
+.PHONY: installed
+installed: bin/.built .venv/.built $(NODE_BUILT) target/clients/python/.built bin/go-client bin/otelcol bin/compose-spec
 
 # grpcurl, grpc-health-probe, h2spec, protoc's Go plugins, helm, helm-unittest, kubeconform; go.sum vouches for them.
 bin/.built: tools/go.mod tools/go.sum
-	mkdir -p bin
+	$(call step,compiling helm and other tools in Go: some minutes the first time)
+	@mkdir -p bin
 	cd tools && $(GO_BUILD) -o ../bin/ tool
 	touch $@
 
 bin/otelcol: tools/otelcol/main.go tools/otelcol/go.mod tools/otelcol/go.sum
+	$(call step,compiling the collector of OpenTelemetry)
 	cd tools/otelcol && $(GO_BUILD) -o ../../$@ .
 
 # What Docker Compose reads its files with, without Docker.
@@ -175,6 +186,7 @@ bin/compose-spec: tools/compose/go.mod tools/compose/go.sum
 	cd tools/compose && $(GO_BUILD) -o ../../$@ github.com/compose-spec/compose-go/v2/cmd
 
 .venv/.built: $(CLIENTS)/python/requirements.txt tools/chart/requirements.txt tools/dashboards/requirements.txt
+	$(call step,installing packages of Python)
 	python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$^)
 	touch $@

@@ -89,6 +89,25 @@ class Compose(unittest.TestCase):
         version = re.search(r"otelcol v([\d.]+)", (ROOT / "tools" / "otelcol" / "go.mod").read_text())[1]
         self.assertEqual(SERVICES["otelcol"]["image"].split(":")[1], version)
 
+    def test_every_image_is_listed_with_the_evidence_that_it_exists(self):
+        listed = re.findall(r"^\| `(\S+)` \| \S+ \| \S.+ \|$", (STACK / "README.md").read_text(), re.MULTILINE)
+        self.assertEqual(sorted(listed), sorted(images()))
+
+
+def images() -> set[str]:
+    """Whatever a registry has to have: in deploy/, in the Dockerfile and in the chart."""
+    found = set()
+    for path in [*(ROOT / "deploy").rglob("*.y*ml"), *(ROOT / "helm").rglob("*.y*ml")]:
+        found |= set(re.findall(r"^[ -]*image: *([^\s{}]+)$", path.read_text(), re.MULTILINE))
+    values = yaml.safe_load((ROOT / "helm" / "user-service" / "values.yaml").read_text())
+    found.add(values["image"]["repository"])
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", dockerfile, re.MULTILINE))
+    for image in re.findall(r"^FROM (?:--\S+ )?(\S+)", dockerfile, re.MULTILINE):
+        found.add(re.sub(r"\$\{(\w+)\}", lambda name: arguments[name[1]], image))
+    # Nothing is pulled for an empty image, nor for what is built here.
+    return {image for image in found if image != "scratch" and not image.startswith("localhost/")}
+
 
 if __name__ == "__main__":
     unittest.main()

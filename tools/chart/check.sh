@@ -36,6 +36,9 @@ bin/helm-unittest --strict $chart
 # The schema stands before the template; without it the template must refuse as well.
 bin/helm-unittest --strict --skip-schema-validation --file 'tests/unguarded/*_test.yaml' $chart
 
+step "in a parent chart, under an alias too"
+$python tests/chart/parents.py
+
 step "kubeconform, Kubernetes $oldest and $newest"
 if [[ ! $schemas/.made -nt tools/chart/check.sh || ! $schemas/.made -nt tools/chart/crds.sh ]]; then
     rm -rf $schemas

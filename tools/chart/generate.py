@@ -29,6 +29,8 @@ def main():
     schema = schema_of(yaml.compose(text), yaml.safe_load(text), lines, "", rows)
     # Helm hands it to every chart that another one contains.
     schema["properties"]["global"] = {"type": "object", "description": "Values for all charts of a parent chart."}
+    # Helm leaves the key of a parent's `condition` among the values.
+    schema["properties"]["enabled"] = {"type": "boolean", "description": "For a parent chart's condition; not read here."}
     schema |= yaml.safe_load(marked(plain(lines), "@schema.root")) or {}
     schema = {"$schema": "http://json-schema.org/draft-07/schema#", "title": f"Values of {chart.name}"} | schema
 

@@ -3,7 +3,7 @@
 import re
 
 import slo
-from panels import METHOD_LEGEND, ON, SOURCE, WIDTH, figure, heat, lines, names
+from panels import JOB, METHOD_LEGEND, ON, SOURCE, WIDTH, figure, heat, lines, names
 from rules import CALLS, FAULTS
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, QueryVariable, Row
@@ -47,7 +47,7 @@ def burn(window: str) -> str:
 def objective():
     colors = [(None, "red"), (0, "orange"), (0.25, "green")]
     # An alert about a whole job has no instance.
-    alerts = 'ALERTS{job=~"$job", instance=~"$instance|", alertname=~"UserService.+"}'
+    alerts = f'ALERTS{{{JOB}, instance=~"$instance|", alertname=~"UserService.+"}}'
     yield figure(
         "Error budget left", f"Of the failures that {slo.OBJECTIVE:.1%} in 30 days allows, how many are left.",
         "percentunit", f"1 - ({burn('30d')})", colors=colors)
@@ -229,7 +229,7 @@ def board():
     made.with_variable(DatasourceVariable("datasource").label("Data source").type("prometheus"))
     made.with_variable(variable("job", "Job", "label_values(user_service_build_info, job)"))
     made.with_variable(
-        variable("instance", "Instance", 'label_values(user_service_build_info{job=~"$job"}, instance)'))
+        variable("instance", "Instance", f'label_values(user_service_build_info{{{JOB}}}, instance)'))
     for title, panels in ROWS:
         made.with_row(Row(title))
         for panel in panels():

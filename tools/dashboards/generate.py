@@ -9,6 +9,7 @@ import sys
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+import panels
 import rules
 import slo
 from board import board
@@ -26,22 +27,36 @@ def text(dumper: yaml.Dumper, value: str) -> yaml.Node:
 yaml.add_representer(str, text, Dumper=yaml.SafeDumper)
 
 
-def dashboard() -> str:
+def dashboard() -> dict:
     made = json.loads(json.dumps(board(), cls=JSONEncoder))
     # Grafana gives panels ids where there are none, and then calls the board changed.
     for number, panel in enumerate(made["panels"], start=1):
         panel["id"] = number
+    return made
+
+
+def of_release(made: dict) -> dict:
+    """The board of one release, next to those of others: nobody chooses its job."""
+    variables = made["templating"]["list"]
+    made["templating"]["list"] = [variable for variable in variables if variable["name"] != "job"]
+    made |= {"uid": "CHART_UID", "title": f"{made['title']}: CHART_NAMESPACE/CHART_JOB"}
+    chosen, release = (json.dumps(where)[1:-1] for where in (panels.JOB, slo.RELEASE))
+    return json.loads(json.dumps(made).replace(chosen, release))
+
+
+def written(made: dict) -> str:
     return json.dumps(made, indent=2) + "\n"
 
 
 def files() -> dict[pathlib.Path, str]:
-    made = {DEPLOY / "grafana" / "user-service.json": dashboard()}
+    made = {DEPLOY / "grafana" / "user-service.json": written(dashboard()),
+            CHART / "user-service.json": written(of_release(dashboard()))}
     for name, content in rules.files().items():
-        dumped = yaml.dump(content, Dumper=yaml.SafeDumper, sort_keys=False, width=110)
-        made[DEPLOY / "prometheus" / name] = HEAD + dumped
-    # The chart has a value for where runbooks are published.
-    charted = {CHART / path.name: content for path, content in made.items()}
-    return {path: published(content) for path, content in made.items()} | charted
+        dumped = HEAD + yaml.dump(content, Dumper=yaml.SafeDumper, sort_keys=False, width=110)
+        made[DEPLOY / "prometheus" / name] = published(dumped)
+        # The chart has a value for where runbooks are published.
+        made[CHART / name] = dumped.replace(slo.WHERE, slo.RELEASE)
+    return made
 
 
 def published(content: str) -> str:

@@ -16,8 +16,9 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode  # noqa: E402
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat  # noqa: E402
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+JOB = 'job=~"$job"'
 # What every query looks at.
-ON = 'job=~"$job", instance=~"$instance"'
+ON = f'{JOB}, instance=~"$instance"'
 WIDTH = 24
 METHOD_LEGEND = "{{grpc_service}}/{{grpc_method}}"
 

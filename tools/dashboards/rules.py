@@ -1,8 +1,9 @@
 """The rules of Prometheus: what is recorded, and what wakes somebody."""
 
 import slo
+from slo import WHERE
 
-WHERE = f'job="{slo.JOB}"'
+ON = f"{{{WHERE}}}"
 BY = "by (namespace, job)"
 CALLS = "instance:user_service_calls:rate5m"
 FAULTS = "instance:user_service_faults:rate5m"
@@ -15,7 +16,7 @@ def recorded() -> list[dict]:
         record(FAULTS, slo.faults(WHERE, "5m", by)),
     ]
     for window in slo.WINDOWS:
-        faults, calls = (slo.over(series, "", window) for series in (FAULTS, CALLS))
+        faults, calls = (slo.over(series, ON, window) for series in (FAULTS, CALLS))
         rules.append(record(
             f"job:user_service_budget_burn:{window}",
             f"sum {BY} ({faults})\n  / sum {BY} ({calls})\n  / {slo.BUDGET}",
@@ -23,7 +24,7 @@ def recorded() -> list[dict]:
     for burn in slo.BURNS:
         rules.append(record(
             f"job:user_service_faults:{burn.long}",
-            f"sum {BY} ({slo.over(FAULTS, '', burn.long)}) * {slo.EVERY_SECONDS}",
+            f"sum {BY} ({slo.over(FAULTS, ON, burn.long)}) * {slo.EVERY_SECONDS}",
         ))
     return rules
 
@@ -32,9 +33,9 @@ def burn_alerts() -> list[dict]:
     return [
         alert(
             "UserServiceBudgetBurn",
-            f"job:user_service_budget_burn:{burn.long} > {burn.factor}\n"
-            f"  and job:user_service_budget_burn:{burn.short} > {burn.factor}\n"
-            f"  and job:user_service_faults:{burn.long} >= {slo.FEWEST_FAULTS}",
+            f"job:user_service_budget_burn:{burn.long}{ON} > {burn.factor}\n"
+            f"  and job:user_service_budget_burn:{burn.short}{ON} > {burn.factor}\n"
+            f"  and job:user_service_faults:{burn.long}{ON} >= {slo.FEWEST_FAULTS}",
             burn.hold,
             burn.severity,
             "Calls fail {{ $value | humanize }} times as fast as the objective allows",
@@ -46,22 +47,22 @@ def burn_alerts() -> list[dict]:
 
 
 def symptom_alerts() -> list[dict]:
-    on = f"{{{WHERE}}}"
-    shed = f"sum {BY} (rate(grpc_server_admission_shed_total{on}[5m]))"
+    shed = f"sum {BY} (rate(grpc_server_admission_shed_total{ON}[5m]))"
     started = f"sum {BY} (rate(grpc_server_started_total{{{WHERE}, {slo.API}}}[5m]))"
     return [
         alert(
-            "UserServiceAbsent", f"absent(up{on} == 1)", "5m", "critical",
+            # Both sides say whose job it is.
+            "UserServiceAbsent", f"sum {BY} (up{ON}) == 0 or absent(up{ON})", "5m", "critical",
             "No instance answers Prometheus",
             "Nobody is served, or nobody is watched: no target of the job could be scraped.",
         ),
         alert(
-            "UserServiceInstanceDown", f"up{on} == 0", "10m", "warning",
+            "UserServiceInstanceDown", f"up{ON} == 0", "10m", "warning",
             "{{ $labels.instance }} does not answer Prometheus",
             "The other instances serve what this one does not.",
         ),
         alert(
-            "UserServiceRestarts", f"changes(process_start_time_seconds{on}[30m]) > 2", "0m", "warning",
+            "UserServiceRestarts", f"changes(process_start_time_seconds{ON}[30m]) > 2", "0m", "warning",
             "{{ $labels.instance }} was restarted {{ $value }} times in half an hour",
             "It crashes, runs out of memory, or its liveness probe fails.",
         ),
@@ -78,29 +79,29 @@ def symptom_alerts() -> list[dict]:
         ),
         alert(
             "UserServiceCallsNearLimit",
-            f"grpc_server_admission_in_flight{on} / grpc_server_admission_limit{on} > 0.8", "10m", "warning",
+            f"grpc_server_admission_in_flight{ON} / grpc_server_admission_limit{ON} > 0.8", "10m", "warning",
             "{{ $labels.instance }} has {{ $value | humanizePercentage }} of the {{ $labels.kind }} calls it may have",
             "At the limit calls are turned away.",
         ),
         alert(
             "UserServiceConnectionsNearLimit",
-            f"sum by (namespace, job, instance) (grpc_server_connections{on}) "
-            f"/ on (namespace, job, instance) grpc_server_connections_limit{on} > 0.8", "10m", "warning",
+            f"sum by (namespace, job, instance) (grpc_server_connections{ON}) "
+            f"/ on (namespace, job, instance) grpc_server_connections_limit{ON} > 0.8", "10m", "warning",
             "{{ $labels.instance }} has {{ $value | humanizePercentage }} of the connections it may have",
             "At the limit new connections are closed at once.",
         ),
         alert(
-            "UserServiceFilesNearLimit", f"process_open_fds{on} / process_max_fds{on} > 0.9", "10m", "warning",
+            "UserServiceFilesNearLimit", f"process_open_fds{ON} / process_max_fds{ON} > 0.9", "10m", "warning",
             "{{ $labels.instance }} has {{ $value | humanizePercentage }} of the files open that it may open",
             "At the limit neither connections nor the store's file can be opened.",
         ),
         alert(
-            "UserServicePanics", f"sum {BY} (increase(grpc_server_panics_total{on}[10m])) > 0", "0m", "warning",
+            "UserServicePanics", f"sum {BY} (increase(grpc_server_panics_total{ON}[10m])) > 0", "0m", "warning",
             "Calls panicked",
             "A defect of the service: each such call was answered with INTERNAL.",
         ),
         alert(
-            "UserServiceStoreReadOnly", f"user_service_store_writable{on} == 0", "1m", "critical",
+            "UserServiceStoreReadOnly", f"user_service_store_writable{ON} == 0", "1m", "critical",
             "The store of {{ $labels.instance }} takes no writes",
             "Creates, updates and deletes answer UNAVAILABLE; reads go on.",
         ),
@@ -113,7 +114,7 @@ def symptom_alerts() -> list[dict]:
         ),
         alert(
             "UserServiceStoreQueueLong",
-            f"user_service_store_queue_depth{on} / user_service_store_queue_limit{on} > 0.5", "5m", "warning",
+            f"user_service_store_queue_depth{ON} / user_service_store_queue_limit{ON} > 0.5", "5m", "warning",
             "{{ $value | humanizePercentage }} of the places for waiting writes are taken on {{ $labels.instance }}",
             "Writes come faster than the store commits them; with no place left they are turned away.",
         ),

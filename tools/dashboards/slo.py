@@ -1,8 +1,10 @@
 """What counts as a call, what as a failure, and how many failures are too many."""
 
-# As the chart's monitor names it; rules look at no other job, since many of the
-# names they read are those of every gRPC service.
-JOB = "user-service"
+# Rules look at no other job, since many of the names they read are those of every
+# gRPC service.
+WHERE = 'job="user-service"'
+# The chart's copies look at one release. Its templates replace both words.
+RELEASE = 'namespace="CHART_NAMESPACE", job="CHART_JOB"'
 # Where the repository is published, such as https://git.example.com/user-service/blob/main:
 # alerts then have a `runbook_url`. Without it they name the page in the repository.
 PUBLISHED = ""

@@ -27,6 +27,17 @@ service's, and its `migration` the one that may change the schema.
 {{- end }}
 {{- end }}
 
+{{/* The ports of the service's databases, as a list in JSON. A URL in a Secret cannot be read here. */}}
+{{- define "user-service.database.ports" -}}
+{{- $ports := .Values.networkPolicy.databasePorts }}
+{{- if not $ports }}
+{{- range regexFind "@[^/?]*" .Values.store.postgres.url | trimPrefix "@" | splitList "," }}
+{{- $ports = append $ports (regexFind ":[0-9]+$" . | trimPrefix ":" | default "5432" | int) }}
+{{- end }}
+{{- end }}
+{{- $ports | uniq | toJson }}
+{{- end }}
+
 {{/* The files of a login, as the one item of a list of volumes; nothing where there are none: (list $ login). */}}
 {{- define "user-service.database.volume" -}}
 {{- $login := (index . 1).existingSecret -}}

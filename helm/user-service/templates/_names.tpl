@@ -18,6 +18,21 @@
 {{ include "user-service.fullname" . }}-headless
 {{- end }}
 
+{{/* What Prometheus calls the release. Monitor, rules and dashboard agree on it and on the namespace. */}}
+{{- define "user-service.job" -}}
+{{- default (include "user-service.fullname" .) .Values.monitor.job }}
+{{- end }}
+
+{{/* A file of `make dashboards` as it is for this release: (list $ name). */}}
+{{- define "user-service.file" -}}
+{{- $name := index . 1 -}}
+{{- with index . 0 -}}
+{{- $job := include "user-service.job" . }}
+{{- $uid := printf "%s/%s" .Release.Namespace $job | sha256sum | trunc 12 | printf "user-service-%s" }}
+{{- .Files.Get (printf "files/%s" $name) | trim | replace "CHART_NAMESPACE" .Release.Namespace | replace "CHART_JOB" $job | replace "CHART_UID" $uid }}
+{{- end }}
+{{- end }}
+
 {{- define "user-service.serviceAccount" -}}
 {{- default (ternary (include "user-service.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name }}
 {{- end }}
