@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::routes::Routes;
+use crate::listener::lingering_close::{Closes, Closing, Fin, Socket, lend};
 
 /// How long a client may take to send the head of its first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -28,9 +29,27 @@ const MAX_STREAMS: u32 = 16;
 const MAX_HEAD_BYTES: u32 = 16 * 1_024;
 const MAX_RESETS: usize = 1_024;
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long a client may take to acknowledge an answer when its connection ends.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Serves a connection until it ends, is idle for too long, or `stopped` closes.
-pub async fn serve<I>(stream: I, routes: Routes, mut stopped: watch::Receiver<()>)
+pub async fn serve<T>(socket: T, routes: Routes, stopped: watch::Receiver<()>, closes: Closes)
+where
+    T: Socket + Send + 'static,
+{
+    let (stream, owner) = lend(socket, Fin::WhenWritten);
+    converse(stream, routes, stopped).await;
+    if let Some(socket) = owner.returned() {
+        let mut closing = Closing::new(socket);
+        let outcome = match closing.acknowledged(Instant::now() + ACKNOWLEDGED_WITHIN).await {
+            Ok(()) => closing.closed().await,
+            Err(outcome) => outcome,
+        };
+        closes.count(outcome);
+    }
+}
+
+async fn converse<I>(stream: I, routes: Routes, mut stopped: watch::Receiver<()>)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -136,8 +155,11 @@ mod tests {
         let (client, server) = duplex(16 * 1_024);
         let routes = Routes::detached();
         let (stop, stopped) = watch::channel(());
-        (client, tokio::spawn(serve(server, routes, stopped)), stop)
+        (client, tokio::spawn(serve(server, routes, stopped, Closes::of("admin"))), stop)
     }
+
+    /// How long a client that says nothing is waited for when its connection ends.
+    const LINGERING: u64 = 2;
 
     /// How long it takes the server to close, in whole seconds of a clock that the test drives.
     async fn closes_after(served: JoinHandle<()>) -> u64 {
@@ -149,11 +171,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_asks_for_nothing_loses_its_place_soon() {
         let (client, served, _stop) = connect();
-        assert_eq!(closes_after(served).await, 10);
+        assert_eq!(closes_after(served).await, 10 + LINGERING);
         drop(client);
         let (mut client, served, _stop) = connect();
         client.write_all(b"GET /livez HTTP/1.1\r\nhost: ").await.unwrap();
-        assert_eq!(closes_after(served).await, 10, "half a head is nothing");
+        assert_eq!(closes_after(served).await, 10 + LINGERING, "half a head is nothing");
     }
 
     #[tokio::test(start_paused = true)]
@@ -167,7 +189,7 @@ mod tests {
             tokio::time::sleep(Duration::from_mins(1)).await;
         }
         assert!(!served.is_finished());
-        assert!(closes_after(served).await <= 61);
+        assert!(closes_after(served).await <= 61 + LINGERING);
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ pub use self::local::Local;
 use self::routes::Routes;
 use crate::{
     config::Config,
-    listener::{self, BindError},
+    listener::{self, BindError, lingering_close::Closes},
     service::Health,
     telemetry::Metrics,
 };
@@ -35,7 +35,7 @@ const MAX_CONNECTIONS: usize = 128;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long answers may take to be sent once the port is told to stop.
-const STOP_PATIENCE: Duration = Duration::from_millis(500);
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An open admin port that nobody accepts from yet.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Admin {
         self.addr
     }
 
-    /// Answers until `stop`, then ends within half a second. To be awaited on the
+    /// Answers until `stop`, then ends within two seconds. To be awaited on the
     /// control runtime.
     pub async fn serve(
         self,
@@ -90,6 +90,7 @@ async fn accept(
     connections: &mut JoinSet<()>,
 ) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let closes = Closes::of("admin");
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let (stream, peer) = match socket.accept().await {
@@ -102,7 +103,7 @@ async fn accept(
         };
         // Ended ones are let go of here, so that the set stays as small as the number of places.
         while connections.try_join_next().is_some() {}
-        let connection = connection::serve(stream, routes.of(peer), stopped.clone());
+        let connection = connection::serve(stream, routes.of(peer), stopped.clone(), closes.clone());
         connections.spawn(async move {
             connection.await;
             drop(place);

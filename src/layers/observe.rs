@@ -27,6 +27,7 @@ use super::{
 use crate::{
     service::{
         call::{Call, Inbound},
+        leaving::Farewells,
         methods::Method,
     },
     telemetry::Sampler,
@@ -86,6 +87,7 @@ struct Record {
     /// In a box, as most calls have none.
     trace: Option<Box<Trace>>,
     recorders: Arc<Recorders>,
+    connection: Farewells,
     ended: Option<Code>,
 }
 
@@ -96,7 +98,7 @@ impl Record {
         let name = method.map_or("_OTHER", Method::full_name);
         let trace = Trace::start(request.headers(), name, recorders.sampler.as_ref()).map(Box::new);
         let place = recorders.in_flight.enter(method, farewells.connection, started.into_std());
-        Self { method, started, place, trace, recorders, ended: None }
+        Self { method, started, place, trace, recorders, connection: farewells.clone(), ended: None }
     }
 
     /// Makes the call's span the one that spans of the store are children of.
@@ -104,8 +106,20 @@ impl Record {
         self.trace.as_ref()?.span.as_ref().map(tracing::Span::enter)
     }
 
-    fn end(mut self, code: Code) {
-        self.ended = Some(code);
+    /// The answer is complete. On a connection that is about to go it can still be lost,
+    /// and then the call was cancelled.
+    fn end(self, code: Code) {
+        if self.connection.is_leaving() {
+            let connection = self.connection.clone();
+            connection.on_delivery(Box::new(move |delivered| self.close(delivered.then_some(code))));
+        } else {
+            self.close(Some(code));
+        }
+    }
+
+    /// Dropped with this code, it is recorded.
+    fn close(mut self, code: Option<Code>) {
+        self.ended = code;
     }
 }
 

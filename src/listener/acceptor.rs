@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    lingering_close::bound_unsent,
     meter::Meter,
     worker::{Accepted, Inbox, Seat},
 };
@@ -99,6 +100,7 @@ impl Seating {
         // gRPC writes small frames and waits for the answer. It fails on a peer that
         // has left already, which its first read will tell.
         let _ = stream.set_nodelay(true);
+        bound_unsent(&stream);
         self.meter.accepted.increment(1);
         let seat = Seat::take(&inbox.load, permit);
         if inbox.sockets.send(Accepted { stream, seat }).is_err() && warnings.due() {

@@ -1,17 +1,19 @@
 //! Counting the calls in flight: on one connection, to know when it is idle, and
-//! on one thread, to know what a drain would cut.
+//! on one thread, to know what a drain would cut. A call is in flight until the last of
+//! its answer has left for the socket.
 
 use std::{
     convert::Infallible,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -19,7 +21,10 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::meter::State;
+use super::{
+    meter::State,
+    request_rest::{Discarding, RequestBody, Slot},
+};
 use crate::service::{
     call::{Call, Inbound},
     leaving::Farewells,
@@ -31,6 +36,8 @@ pub struct Load {
     thread: usize,
     pub connections: AtomicUsize,
     pub calls: AtomicUsize,
+    /// Complete answers that connections which are about to go have not delivered.
+    pub undelivered: Arc<AtomicUsize>,
 }
 
 impl Load {
@@ -48,6 +55,8 @@ pub struct Tally {
     /// A [`State`].
     state: AtomicU8,
     calls: AtomicUsize,
+    /// How many of these have a complete answer, counted once the connection is about to go.
+    unsent: AtomicUsize,
     /// Tells calls that the connection is to go away.
     pub farewells: Farewells,
     /// When the last call ended, in milliseconds since `born`.
@@ -57,12 +66,14 @@ pub struct Tally {
 impl Tally {
     pub fn new(load: Arc<Load>, born: Instant) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+        let undelivered = Arc::clone(&load.undelivered);
         Self {
             load,
             born,
             state: AtomicU8::new(State::Handshake as u8),
             calls: AtomicUsize::new(0),
-            farewells: Farewells::of(CONNECTIONS.fetch_add(1, Relaxed)),
+            unsent: AtomicUsize::new(0),
+            farewells: Farewells::of(CONNECTIONS.fetch_add(1, Relaxed), undelivered),
             idle_since_ms: AtomicU64::new(0),
         }
     }
@@ -88,6 +99,16 @@ impl Tally {
         self.calls.load(Relaxed)
     }
 
+    /// How many calls have an answer that is complete and not sent.
+    pub fn unsent(&self) -> usize {
+        self.unsent.load(Relaxed)
+    }
+
+    /// Whether any call has ended here.
+    pub fn has_served(&self) -> bool {
+        self.idle_since_ms.load(Relaxed) > 0
+    }
+
     /// When the connection last had a call; `None` while it has one.
     pub fn idle_since(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.idle_since_ms.load(Relaxed));
@@ -95,31 +116,96 @@ impl Tally {
     }
 }
 
-/// Counts a call as in flight until it is dropped.
-#[derive(Debug)]
-struct Mark(Arc<Tally>);
+/// One call: in flight until the last clone is dropped. h2 has one with every frame of
+/// DATA that waits for the client's window or for the socket.
+#[derive(Clone, Debug)]
+pub struct OpenCall(Arc<Open>);
 
-impl Mark {
-    fn set(tally: &Arc<Tally>) -> Self {
-        tally.calls.fetch_add(1, Relaxed);
-        tally.load.calls.fetch_add(1, Relaxed);
-        Self(Arc::clone(tally))
-    }
+#[derive(Debug)]
+struct Open {
+    tally: Arc<Tally>,
+    rest: Slot,
+    /// The answer is complete, and the connection answers for its delivery.
+    handed_over: AtomicBool,
 }
 
-impl Drop for Mark {
-    fn drop(&mut self) {
-        let Self(tally) = self;
-        tally.load.calls.fetch_sub(1, Relaxed);
-        if tally.calls.fetch_sub(1, Relaxed) == 1 {
-            let since = u64::try_from(tally.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-            tally.idle_since_ms.store(since, Relaxed);
+impl OpenCall {
+    fn on(tally: &Arc<Tally>) -> Self {
+        tally.calls.fetch_add(1, Relaxed);
+        tally.load.calls.fetch_add(1, Relaxed);
+        let tally = Arc::clone(tally);
+        Self(Arc::new(Open { tally, rest: Slot::default(), handed_over: AtomicBool::new(false) }))
+    }
+
+    pub fn rest(&self) -> &Slot {
+        &self.0.rest
+    }
+
+    /// The answer is complete. What is not sent of it counts as undelivered, where its
+    /// connection is about to go, and no longer as a call.
+    fn answered(&self) {
+        let tally = &self.0.tally;
+        if tally.farewells.is_leaving() && !self.0.handed_over.swap(true, Relaxed) {
+            tally.load.calls.fetch_sub(1, Relaxed);
+            tally.unsent.fetch_add(1, Relaxed);
         }
     }
 }
 
-/// Hands the calls of one connection to the service, and counts each until the
-/// body of its response has ended.
+impl Drop for Open {
+    fn drop(&mut self) {
+        let tally = &self.tally;
+        if self.handed_over.load(Relaxed) {
+            tally.unsent.fetch_sub(1, Relaxed);
+        } else {
+            tally.load.calls.fetch_sub(1, Relaxed);
+        }
+        if tally.calls.fetch_sub(1, Relaxed) == 1 {
+            let since = u64::try_from(tally.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tally.idle_since_ms.store(since.max(1), Relaxed);
+        }
+    }
+}
+
+/// A call whose answer is still to come or to end.
+#[derive(Debug)]
+struct Answering(OpenCall);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        // **Invariant:** h2 drops DATA while it holds a lock that a dropped request takes,
+        // so no clone of the call holds one once there is no answer to wait for it.
+        drop(self.0.rest().close());
+    }
+}
+
+/// A part of an answer, which keeps its call in flight until it has been sent.
+#[derive(Debug)]
+pub struct Sending {
+    bytes: Bytes,
+    _call: OpenCall,
+}
+
+impl Buf for Sending {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        self.bytes.copy_to_bytes(len)
+    }
+}
+
+/// Hands the calls of one connection to the service, and counts each until its answer
+/// has been sent.
 #[derive(Clone, Debug)]
 pub struct Counted<S> {
     service: S,
@@ -134,71 +220,123 @@ impl<S> Counted<S> {
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
 where
-    S: Service<Request<Inbound<Incoming>>, Response = Response<B>, Error = Infallible> + Clone,
+    S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible> + Clone,
+    B: Body<Data = Bytes>,
 {
     type Response = Response<CountedBody<B>>;
     type Error = Infallible;
-    type Future = CountedFuture<S::Future>;
+    type Future = CountedFuture<S::Future, B>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let call = OpenCall::on(&self.tally);
+        let request = request.map(|body| RequestBody::new(body, call.clone()));
         let request = Inbound::request(request, Call::on(self.tally.farewells.clone()));
-        let mark = Mark::set(&self.tally);
         // Whoever is full answers that, so nobody need be asked whether it is ready.
-        CountedFuture { inner: self.service.clone().call(request), mark: Some(mark) }
+        let inner = Some(self.service.clone().call(request));
+        CountedFuture { inner, answering: Some(Answering(call)), waiting: None }
     }
 }
 
 pin_project! {
     /// The response's head to come.
-    pub struct CountedFuture<F> {
+    pub struct CountedFuture<F, B> {
         #[pin]
-        inner: F,
-        mark: Option<Mark>,
+        inner: Option<F>,
+        answering: Option<Answering>,
+        // An answer that is all in its head, and the rest of the request that it waits for.
+        waiting: Option<Box<(Response<B>, Discarding)>>,
     }
 }
 
-impl<F, B> Future for CountedFuture<F>
+impl<F, B> Future for CountedFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, Infallible>>,
+    B: Body<Data = Bytes>,
 {
     type Output = Result<Response<CountedBody<B>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = match ready!(this.inner.poll(cx)) {
-            Ok(response) => response,
-            Err(never) => match never {},
-        };
-        let mark = this.mark.take();
-        Poll::Ready(Ok(response.map(|inner| CountedBody { inner, mark })))
+        let mut this = self.project();
+        let mut response = None;
+        if let Some(inner) = this.inner.as_mut().as_pin_mut() {
+            let Ok(answer) = ready!(inner.poll(cx));
+            this.inner.set(None);
+            response = Some(answer);
+        }
+        if let (Some(answer), Some(Answering(call))) = (&response, &*this.answering)
+            && answer.body().is_end_stream()
+        {
+            call.answered();
+            if let Some(rest) = call.rest().close() {
+                *this.waiting = response.take().map(|answer| Box::new((answer, Discarding::new(rest, None))));
+            }
+        }
+        if let Some((_, rest)) = this.waiting.as_deref_mut() {
+            ready!(rest.poll(cx));
+            response = this.waiting.take().map(|waited| waited.0);
+        }
+        let response = response.expect("a future is not polled after its end");
+        let answering = this.answering.take();
+        Poll::Ready(Ok(response.map(|inner| CountedBody { inner: Some(inner), answering, rest: None })))
     }
 }
 
 pin_project! {
-    /// The response's body, with its mark.
+    /// The response's body, with its call.
     pub struct CountedBody<B> {
         #[pin]
-        inner: B,
-        mark: Option<Mark>,
+        inner: Option<B>,
+        answering: Option<Answering>,
+        // What the end of the answer waits for.
+        rest: Option<Box<Discarding>>,
     }
 }
 
-impl<B: Body> Body for CountedBody<B> {
-    type Data = B::Data;
+impl<B: Body<Data = Bytes>> Body for CountedBody<B> {
+    type Data = Sending;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().inner.poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Sending>, B::Error>>> {
+        let mut this = self.project();
+        let Some(Answering(call)) = this.answering.as_ref() else { return Poll::Ready(None) };
+        if let Some(inner) = this.inner.as_mut().as_pin_mut() {
+            let trailers = match ready!(inner.poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => {
+                        let data = Sending { bytes, _call: call.clone() };
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    Err(frame) => frame.into_trailers().ok(),
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => None,
+            };
+            // The service lets go of the request here, where it has not done so before.
+            this.inner.set(None);
+            call.answered();
+            let Some(rest) = call.rest().close() else {
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            };
+            *this.rest = Some(Box::new(Discarding::new(rest, trailers)));
+        }
+        let Some(rest) = this.rest else { return Poll::Ready(None) };
+        ready!(rest.poll(cx));
+        let trailers = this.rest.take().and_then(|rest| rest.trailers);
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        let Some(Answering(call)) = &self.answering else { return true };
+        match &self.inner {
+            Some(inner) => inner.is_end_stream() && !call.rest().is_left(),
+            None => self.rest.is_none(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -10,10 +10,9 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, server::conn::http2};
+use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     select,
     sync::watch,
     time::{Instant, sleep_until},
@@ -26,7 +25,9 @@ use super::{
     census::Census,
     handshake::Watched,
     life::{Life, Spans, Verdict},
+    lingering_close::{Closing, Fin, Outcome, Socket, lend},
     meter::{Meter, Reason, State},
+    request_rest::RequestBody,
 };
 use crate::{
     config::Config,
@@ -76,7 +77,7 @@ pub struct Host<S> {
 
 impl<S, B> Host<S>
 where
-    S: Service<Request<Inbound<Incoming>>, Response = Response<B>, Error = Infallible>
+    S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
         + Clone
         + Send
         + Sync
@@ -87,50 +88,60 @@ where
 {
     /// Serves a connection to its end, and gives its seat back after that. One future
     /// and no other around it, which would be as large once more.
-    pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(self: Arc<Self>, io: T, _seat: impl Sized) {
+    pub async fn serve<T: Socket>(self: Arc<Self>, io: T, _seat: impl Sized) {
         let born = Instant::now();
         let tally = Arc::new(Tally::new(Arc::clone(&self.load), born));
         let _listed = self.census.enter(Arc::clone(&tally));
+        let (io, owner) = lend(io, Fin::WhenSilent);
         let (io, handshake_done) = Watched::new(io);
-        let service = Counted::new(self.service.clone(), Arc::clone(&tally));
-        let mut connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
-        let mut phase = self.phase.clone();
         let mut life = Life::new(&self.spans, born);
         let mut record = Record::new(Arc::clone(&self.meter), Arc::clone(&tally));
-        let mut timer = pin!(sleep_until(born));
-        loop {
-            let progress = poll_fn(|cx| {
-                let progress = connection.as_mut().poll(cx);
-                record.enter(State::of(handshake_done.load(Relaxed), life.ending()));
-                progress
-            });
-            select! {
-                biased;
-                end = progress => {
-                    record.reason = life.ending().unwrap_or_else(|| reason(&end));
-                    break;
+        {
+            let service = Counted::new(self.service.clone(), Arc::clone(&tally));
+            let mut connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
+            let mut phase = self.phase.clone();
+            let mut timer = pin!(sleep_until(born));
+            loop {
+                let progress = poll_fn(|cx| {
+                    let progress = connection.as_mut().poll(cx);
+                    record.enter(State::of(handshake_done.load(Relaxed), life.ending()));
+                    progress
+                });
+                select! {
+                    biased;
+                    end = progress => {
+                        record.reason = life.ending().unwrap_or_else(|| reason(&end));
+                        break;
+                    }
+                    _ = phase.changed(), if life.ending() != Some(Reason::Drain) => {
+                        connection.as_mut().graceful_shutdown();
+                        life.drain(Instant::now());
+                        tally.farewells.say(Farewell::Drain);
+                    }
+                    () = timer.as_mut() => {}
                 }
-                _ = phase.changed(), if life.ending() != Some(Reason::Drain) => {
-                    connection.as_mut().graceful_shutdown();
-                    life.drain(Instant::now());
-                    tally.farewells.say(Farewell::Drain);
+                let now = Instant::now();
+                // What the kernel does not take is an answer, as far as is known.
+                let idle_since = tally.idle_since().filter(|_| !owner.blocked());
+                match life.judge(now, handshake_done.load(Relaxed), idle_since) {
+                    Verdict::Wait(until) => timer.as_mut().reset(until),
+                    Verdict::GoAway(reason) => {
+                        connection.as_mut().graceful_shutdown();
+                        timer.as_mut().reset(life.end(reason, now));
+                        tally.farewells.say(Farewell::Age);
+                    }
+                    Verdict::Cut(reason) => {
+                        record.reason = reason;
+                        record.cut = true;
+                        record.count_cut(tally.calls() - tally.unsent());
+                        break;
+                    }
                 }
-                () = timer.as_mut() => {}
             }
-            let now = Instant::now();
-            match life.judge(now, handshake_done.load(Relaxed), tally.idle_since()) {
-                Verdict::Wait(until) => timer.as_mut().reset(until),
-                Verdict::GoAway(reason) => {
-                    connection.as_mut().graceful_shutdown();
-                    timer.as_mut().reset(life.end(reason, now));
-                    tally.farewells.say(Farewell::Age);
-                }
-                Verdict::Cut(reason) => {
-                    record.reason = reason;
-                    record.meter.calls_cut.increment(tally.calls() as u64);
-                    break;
-                }
-            }
+        }
+        if let Some(socket) = owner.returned() {
+            let complete = tally.unsent() == 0 && !owner.blocked();
+            record.close(socket, complete, &life).await;
         }
     }
 }
@@ -158,12 +169,14 @@ struct Record {
     state: State,
     /// Stays what it is at first only when the thread ends under the connection.
     reason: Reason,
+    /// It was ended with what was left to do.
+    cut: bool,
 }
 
 impl Record {
     fn new(meter: Arc<Meter>, tally: Arc<Tally>) -> Self {
         meter.entered(State::Handshake);
-        Self { meter, tally, state: State::Handshake, reason: Reason::DrainCut }
+        Self { meter, tally, state: State::Handshake, reason: Reason::DrainCut, cut: false }
     }
 
     fn enter(&mut self, state: State) {
@@ -176,8 +189,51 @@ impl Record {
     }
 }
 
+impl Record {
+    fn count_cut(&self, calls: usize) {
+        self.meter.calls_cut.increment(calls as u64);
+    }
+
+    /// Closes the socket. `complete` is whether all that was to be written is written.
+    async fn close<T: Socket>(&mut self, socket: T, complete: bool, life: &Life) {
+        // Nothing was said to a peer that has not shaken hands.
+        if self.reason == Reason::Handshake {
+            return;
+        }
+        self.enter(State::Closing);
+        let Tally { farewells, .. } = &*self.tally;
+        if farewells.is_leaving() && self.tally.has_served() {
+            // An answer that was complete before may be among what the kernel still has.
+            farewells.on_delivery(Box::new(drop));
+        }
+        let mut closing = Closing::new(socket);
+        let outcome = match closing.acknowledged(life.acknowledged_until(Instant::now())).await {
+            Ok(()) => {
+                self.settle(complete);
+                closing.closed().await
+            }
+            Err(outcome) => {
+                self.cut |= outcome == Outcome::Unacknowledged;
+                self.settle(complete && outcome != Outcome::Unacknowledged);
+                outcome
+            }
+        };
+        self.meter.closes.count(outcome);
+    }
+
+    /// Whether the answers were delivered that were complete when the connection went.
+    fn settle(&self, delivered: bool) {
+        let answers = self.tally.farewells.settle(delivered);
+        if self.cut && !delivered {
+            self.count_cut(answers);
+        }
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
+        // Here only when the thread ends under the connection, or there was no handshake.
+        self.tally.farewells.settle(false);
         self.meter.left(self.state);
         self.meter.closed(self.reason);
     }

@@ -7,13 +7,12 @@
 
 use std::{
     io::{self, IoSlice},
-    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,30 +20,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const PREFACE: usize = 24;
 const FRAME_HEAD: usize = 9;
 
-/// The most that is read of what a connection has left at its end.
-const LEFTOVERS: usize = 64 * 1_024;
-
 /// A connection that notes when its handshake is done.
 pub struct Watched<T: AsyncRead + Unpin> {
     inner: T,
     progress: Progress,
     done: Arc<AtomicBool>,
-}
-
-/// A socket that is closed with bytes unread is reset, and a reset may overtake the
-/// GOAWAY that says why. So what has come is read, and nothing waited for.
-impl<T: AsyncRead + Unpin> Drop for Watched<T> {
-    fn drop(&mut self) {
-        let mut bytes = [MaybeUninit::uninit(); 4_096];
-        let mut cx = Context::from_waker(Waker::noop());
-        for _ in 0..LEFTOVERS / bytes.len() {
-            let mut buf = ReadBuf::uninit(&mut bytes);
-            let read = Pin::new(&mut self.inner).poll_read(&mut cx, &mut buf);
-            if !matches!(read, Poll::Ready(Ok(()))) || buf.filled().is_empty() {
-                break;
-            }
-        }
-    }
 }
 
 impl<T: AsyncRead + Unpin> Watched<T> {

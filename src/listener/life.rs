@@ -21,6 +21,10 @@ const HANDSHAKE_IN_DRAIN: Duration = Duration::from_secs(1);
 /// answer the PING that follows a GOAWAY, behind which calls may be on their way.
 const QUIET_IN_DRAIN: Duration = Duration::from_secs(1);
 
+/// How long a peer may take to acknowledge what was written, at least, when its
+/// connection ends.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(5);
+
 /// The spans of a connection's life.
 #[derive(Clone, Copy, Debug)]
 pub struct Spans {
@@ -115,6 +119,17 @@ impl Life {
     pub fn drain(&mut self, now: Instant) {
         self.handshake_until = self.handshake_until.min(now + HANDSHAKE_IN_DRAIN);
         self.drain_began = Some(now);
+    }
+
+    /// Until when the peer may take to acknowledge what was written. In a drain its own
+    /// deadline ends that.
+    pub fn acknowledged_until(&self, now: Instant) -> Instant {
+        let least = now + ACKNOWLEDGED_WITHIN;
+        match (self.drain_began, self.ending) {
+            (Some(_), _) => now + FOREVER,
+            (None, Some((_, until))) => until.max(least),
+            (None, None) => least,
+        }
     }
 
     /// Why the connection is ending, once it is.

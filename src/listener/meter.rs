@@ -2,6 +2,8 @@
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
+use super::lingering_close::Closes;
+
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -85,6 +87,7 @@ pub struct Meter {
     pub accept_errors: Counter,
     pub calls_cut: Counter,
     pub loop_lag: Histogram,
+    pub closes: Closes,
 }
 
 impl Meter {
@@ -100,6 +103,7 @@ impl Meter {
             accept_errors: counter!("grpc_server_accept_errors_total"),
             calls_cut: counter!("grpc_server_calls_cut_total"),
             loop_lag: histogram!("user_service_event_loop_lag_seconds"),
+            closes: Closes::of("grpc"),
         }
     }
 

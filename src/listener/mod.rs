@@ -16,7 +16,6 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
@@ -41,12 +40,15 @@ mod connection;
 mod handshake;
 mod life;
 mod limits;
+pub mod lingering_close;
 mod meter;
+mod request_rest;
 mod worker;
 
 pub use self::{
     bind::{BindError, bind},
     census::Census,
+    request_rest::RequestBody,
 };
 
 /// Called several times a second on each serving thread, with the thread's number.
@@ -105,7 +107,7 @@ impl Listener {
     /// control runtime, where the acceptor stays.
     pub fn serve<S, B>(self, service: &S, ticks: &Ticks) -> io::Result<Running>
     where
-        S: Service<Request<Inbound<Incoming>>, Response = Response<B>, Error = Infallible>
+        S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
             + Clone
             + Send
             + Sync
@@ -198,6 +200,6 @@ fn remains(threads: &[Thread]) -> Drained {
     let sum = |part: fn(&Load) -> usize| threads.iter().map(|thread| part(&thread.load)).sum();
     Drained {
         connections_cut: sum(|load| load.connections.load(Relaxed)),
-        calls_cut: sum(|load| load.calls.load(Relaxed)),
+        calls_cut: sum(|load| load.calls.load(Relaxed) + load.undelivered.load(Relaxed)),
     }
 }

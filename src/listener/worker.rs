@@ -15,7 +15,6 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::{
     runtime, select,
     sync::{OwnedSemaphorePermit, mpsc, watch},
@@ -23,7 +22,7 @@ use tokio::{
 };
 use tower::Service;
 
-use super::{Phase, Ticks, calls::Load, connection::Host};
+use super::{Phase, Ticks, calls::Load, connection::Host, request_rest::RequestBody};
 use crate::service::call::Inbound;
 
 /// How often a thread shows that it is alive, and how late it is for that.
@@ -69,7 +68,7 @@ pub fn start<S, B>(
     alive: mpsc::Sender<Infallible>,
 ) -> io::Result<Inbox>
 where
-    S: Service<Request<Inbound<Incoming>>, Response = Response<B>, Error = Infallible>
+    S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
         + Clone
         + Send
         + Sync
@@ -117,7 +116,7 @@ async fn work(
 
 fn spawn<S, B>(host: &Arc<Host<S>>, accepted: Accepted)
 where
-    S: Service<Request<Inbound<Incoming>>, Response = Response<B>, Error = Infallible>
+    S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
         + Clone
         + Send
         + Sync

@@ -1,7 +1,14 @@
 //! What calls know of their connection, so that streams end in good order when it is
 //! to go away.
 
-use std::{future, sync::Arc};
+use std::{
+    collections::VecDeque,
+    fmt, future,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use tokio::sync::watch;
 
@@ -14,27 +21,104 @@ pub enum Farewell {
     Drain,
 }
 
-/// Tells the calls of one connection that it is to go away.
+/// What is done about a call once it is known whether its answer was delivered.
+pub type Settle = Box<dyn FnOnce(bool) + Send>;
+
+/// The most answers of one connection whose delivery is waited for. A peer that goes on
+/// calling after a GOAWAY could have any number.
+const MAX_UNDELIVERED: usize = 1_024;
+
+/// Tells the calls of one connection that it is to go away, and whether their answers
+/// were delivered after that.
 #[derive(Clone, Debug, Default)]
 pub struct Farewells {
     /// Whose calls these are; 0 where nobody has numbered connections.
     pub connection: u64,
-    said: Arc<watch::Sender<Option<Farewell>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    said: watch::Sender<Option<Farewell>>,
+    leaving: AtomicBool,
+    answers: Mutex<Answers>,
+    /// The answers of all connections together that are waited for.
+    undelivered: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct Answers {
+    waiting: VecDeque<Settle>,
+    /// The connection is gone: an answer that is complete only now was not delivered.
+    over: bool,
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").field("waiting", &self.waiting.len()).field("over", &self.over).finish()
+    }
 }
 
 impl Farewells {
-    /// Of the connection of this number.
-    pub fn of(connection: u64) -> Self {
-        Self { connection, ..Self::default() }
+    /// Of the connection of this number. `undelivered` counts its answers while their
+    /// delivery is waited for.
+    pub fn of(connection: u64, undelivered: Arc<AtomicUsize>) -> Self {
+        Self { connection, shared: Arc::new(Shared { undelivered, ..Shared::default() }) }
     }
 
     pub fn say(&self, farewell: Farewell) {
-        self.said.send_replace(Some(farewell));
+        self.shared.leaving.store(true, Relaxed);
+        self.shared.said.send_replace(Some(farewell));
+    }
+
+    /// Whether the connection is to go away. From then on, the end of a call is known
+    /// only once its answer was delivered.
+    pub fn is_leaving(&self) -> bool {
+        self.shared.leaving.load(Relaxed)
     }
 
     /// What a call hears it with.
     pub fn hear(&self) -> Leaving {
-        Leaving(self.said.subscribe())
+        Leaving(self.shared.said.subscribe())
+    }
+
+    /// Has `settle` called once it is known whether an answer was delivered.
+    pub fn on_delivery(&self, settle: Settle) {
+        let (settle, delivered) = {
+            let mut answers = self.answers();
+            if answers.over {
+                (settle, false)
+            } else {
+                answers.waiting.push_back(settle);
+                if answers.waiting.len() <= MAX_UNDELIVERED {
+                    self.shared.undelivered.fetch_add(1, Relaxed);
+                    return;
+                }
+                let Some(oldest) = answers.waiting.pop_front() else { return };
+                (oldest, true)
+            }
+        };
+        settle(delivered);
+    }
+
+    /// The connection has delivered its answers, or has ended without. Returns how many
+    /// there were.
+    pub fn settle(&self, delivered: bool) -> usize {
+        let waiting = {
+            let mut answers = self.answers();
+            answers.over = true;
+            std::mem::take(&mut answers.waiting)
+        };
+        let count = waiting.len();
+        self.shared.undelivered.fetch_sub(count, Relaxed);
+        for settle in waiting {
+            settle(delivered);
+        }
+        count
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.shared.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -104,6 +104,8 @@ metrics! {
         "Connections that could not be accepted.";
     "grpc_server_calls_cut_total" Counter [] Always
         "Calls cut with their connection, by its age or a drain.";
+    "user_service_lingering_closes_total" Counter ["port", "outcome"] Always
+        "How closes ended, by what came first: the `peer` closed; it had everything and `stayed`; it `flooded` the server; or part of what was written is `unacknowledged`.";
     "user_service_event_loop_lag_seconds" Histogram [] Always
         "How late serving threads woke for a timer of 200 ms, some 1 ms of which is the timer's own.";
     "user_service_health_serving" Gauge ["name"] Always

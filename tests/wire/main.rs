@@ -5,8 +5,10 @@
 mod caller;
 mod conformance;
 mod connections;
+mod early_answers;
 mod exhaustion;
 mod limits;
+mod lingering_close;
 mod malformed;
 mod peer;
 mod rollout;

@@ -7,6 +7,8 @@ use std::{
     net::{Shutdown, SocketAddr, TcpStream},
 };
 
+use socket2::{Domain, Socket, Type};
+
 use crate::support::PATIENCE;
 
 pub const DATA: u8 = 0;
@@ -68,6 +70,13 @@ impl Peer {
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream }
+    }
+
+    /// The same on a slow line.
+    pub fn lagging(addr: SocketAddr) -> Self {
+        let mut peer = Self { stream: lagging_stream(addr) };
+        peer.write(PREFACE);
+        peer
     }
 
     /// A peer that has done its part of the handshake.
@@ -173,6 +182,17 @@ impl Peer {
         }
         panic!("closed after {frames:?}");
     }
+}
+
+/// A connection whose kernel takes no more than 32 KiB that are not read.
+pub fn lagging_stream(addr: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(32 * 1_024).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket.set_tcp_nodelay(true).unwrap();
+    socket.into()
 }
 
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {

@@ -14,7 +14,6 @@ use futures_util::Stream;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use hyper::body::Incoming;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -23,7 +22,7 @@ use tokio::{
 };
 use user_service::{
     config::Config,
-    listener::{Drained, Listener, Running},
+    listener::{Drained, Listener, RequestBody, Running},
     service::call::Inbound,
 };
 
@@ -108,7 +107,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 async fn answer(
-    request: Request<Inbound<Incoming>>,
+    request: Request<Inbound<RequestBody>>,
     gate: Arc<Semaphore>,
 ) -> Result<Response<StreamBody<Chunks>>, Infallible> {
     let waits = match request.uri().path() {

@@ -135,6 +135,8 @@ def saturation():
                     ("accept_errors", "errors")]))
     yield lines("Connections that went", "Why they ended.", "cps",
                 (some(f"{connections}_closed_total", "reason"), "{{reason}}"), stacked=True)
+    yield lines("Lingering closes", "How closes of connections ended; `unacknowledged` are answers that peers may not have.", "cps",
+                (some("user_service_lingering_closes_total", "port", "outcome"), "{{port}} {{outcome}}"), stacked=True)
     lag = "user_service_event_loop_lag_seconds"
     yield lines("Lag of serving threads", "How late they woke for a timer; some 1 ms is the timer's own.", "s",
                 (quantile(0.99, lag), "p99"), (f"{rate(lag + '_sum')} / {rate(lag + '_count')}", "mean"))

@@ -1,0 +1,154 @@
+//! The rest of a request that was answered before it had ended.
+//!
+//! RFC 9113, section 8.1 lets a server answer early and send `RST_STREAM(NO_ERROR)` after
+//! the end of its answer. Some proxies, `HAProxy` among them, take the reset for the
+//! answer and lose the status. So the rest of the request is read and discarded first,
+//! within bounds, and the end of the answer sent after it: then there is no reset.
+//!
+//! **Invariant:** a request that is not read to its end costs no more than [`MOST`] and
+//! [`MOST_BYTES`]; after that it is reset as before.
+
+use std::{
+    pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::calls::OpenCall;
+
+/// The longest that an answer waits for the rest of its request.
+const MOST: Duration = Duration::from_secs(5);
+
+/// The longest that a rest may pause before it is given up: a stream's client may have
+/// nothing to send until it has the answer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The most bytes of a rest that are read.
+const MOST_BYTES: usize = 4 * 1_024 * 1_024;
+
+/// Where the rest of a request is left.
+#[derive(Debug, Default)]
+pub struct Slot(Mutex<State>);
+
+#[derive(Debug, Default)]
+enum State {
+    /// The request is being read, or was read to its end.
+    #[default]
+    Read,
+    Left(Incoming),
+    /// There is no answer that would wait.
+    Closed,
+}
+
+impl Slot {
+    /// Leaves a request that was not read to its end.
+    fn leave(&self, request: Incoming) {
+        let mut state = self.lock();
+        if matches!(*state, State::Read) {
+            *state = State::Left(request);
+        } else {
+            // A dropped request takes a lock of h2's, which may be held by who waits for this one.
+            drop(state);
+            drop(request);
+        }
+    }
+
+    pub fn is_left(&self) -> bool {
+        matches!(*self.lock(), State::Left(_))
+    }
+
+    /// Takes what was left. Nothing can be left afterwards.
+    pub fn close(&self) -> Option<Incoming> {
+        match std::mem::replace(&mut *self.lock(), State::Closed) {
+            State::Left(request) => Some(request),
+            State::Read | State::Closed => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request's body. Dropped before its end it leaves the rest to the answer.
+#[derive(Debug)]
+pub struct RequestBody {
+    /// `None` only while it is dropped.
+    inner: Option<Incoming>,
+    call: OpenCall,
+}
+
+impl RequestBody {
+    pub fn new(inner: Incoming, call: OpenCall) -> Self {
+        Self { inner: Some(inner), call }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(request) = self.inner.take().filter(|request| !request.is_end_stream()) {
+            self.call.rest().leave(request);
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.inner {
+            Some(request) => Pin::new(request).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// A rest that is being read, and the end of the answer that waits for it.
+#[derive(Debug)]
+pub struct Discarding {
+    request: Incoming,
+    bytes: usize,
+    until: Instant,
+    pause: Pin<Box<Sleep>>,
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Discarding {
+    pub fn new(request: Incoming, trailers: Option<HeaderMap>) -> Self {
+        let now = Instant::now();
+        let pause = Box::pin(sleep_until(now + PAUSE));
+        Self { request, bytes: 0, until: now + MOST, pause, trailers }
+    }
+
+    /// Ready once the request has ended, or one of the bounds is reached.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Poll::Ready(frame) = Pin::new(&mut self.request).poll_frame(cx) {
+            let Some(Ok(frame)) = frame else { return Poll::Ready(()) };
+            self.bytes += frame.data_ref().map_or(0, Bytes::len);
+            if self.bytes > MOST_BYTES {
+                return Poll::Ready(());
+            }
+            self.pause.as_mut().reset(self.until.min(Instant::now() + PAUSE));
+        }
+        self.pause.as_mut().poll(cx)
+    }
+}
