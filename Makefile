@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-GO_BUILD := go build -buildvcs=false -trimpath
+GO_BUILD := go build -buildvcs=false -trimpath -ldflags="-s -w"
 BUF      := tools/buf/node_modules/.bin/buf
 CLIENTS  := tests/api/clients
 PROTOS   := $(shell find proto -name '*.proto')
