@@ -11,6 +11,7 @@ BUF      := tools/buf/node_modules/.bin/buf
 CLIENTS  := tests/api/clients
 PROTOS   := $(shell find proto -name '*.proto')
 PYTHON   := .venv/bin/python
+PICTURE  := tools/dashboards/picture
 # buf is npm's, which has it compiled.
 NODE_BUILT := $(addsuffix /node_modules/.package-lock.json,tools/buf $(CLIENTS)/node)
 BUILT    := $(or $(CARGO_TARGET_DIR),target)
@@ -73,6 +74,13 @@ dashboards-check: .venv/.built bin/compose-spec ## Check dashboard, rules, alert
 	$(PYTHON) tests/dashboards/lint.py
 	$(PYTHON) tests/dashboards/compose.py
 	$(PYTHON) tests/dashboards/alerts.py
+
+.PHONY: dashboards-picture
+dashboards-picture: .venv/.built target/clients/python/.built $(PICTURE)/node_modules/.package-lock.json ## Draw the dashboard into docs/images, with Grafana's components, from what Prometheus answers under load with faults: 15 minutes.
+	@tools/packages.sh prometheus=prometheus chromium=chromium
+	cargo build --locked
+	$(PYTHON) $(PICTURE)/scene.py $(BUILT)/debug/user-service $(BUILT)/dashboard-answers.json
+	node $(PICTURE)/picture.mjs deploy/grafana/user-service.json $(BUILT)/dashboard-answers.json docs/images
 
 .PHONY: stack
 stack: ## The service with PostgreSQL, collector, trace store, Prometheus and Grafana, by Docker Compose.
@@ -191,7 +199,7 @@ bin/compose-spec: tools/compose/go.mod tools/compose/go.sum
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$^)
 	touch $@
 
-$(NODE_BUILT): %/node_modules/.package-lock.json: %/package.json %/package-lock.json
+$(NODE_BUILT) $(PICTURE)/node_modules/.package-lock.json: %/node_modules/.package-lock.json: %/package.json %/package-lock.json
 	cd $* && npm ci --no-audit --no-fund --loglevel=error
 	touch $@
 

@@ -65,8 +65,8 @@ def figure(title: str, description: str, unit: str, expr: str, *, span: int = 5,
 
 def names(title: str, description: str, expr: str, legend: str, *, span: int, colors: dict[str, str], no_value: str):
     """What there is now, by name, one below the other; `colors` of those that match."""
-    panel = now(expr, legend).text_mode(BigValueTextMode.NAME).color_mode(BigValueColorMode.BACKGROUND)
-    panel.orientation(VizOrientation.HORIZONTAL).text(common.VizTextDisplayOptions().value_size(14)).no_value(no_value)
+    panel = now(expr, legend).text_mode(BigValueTextMode.VALUE_AND_NAME).color_mode(BigValueColorMode.BACKGROUND)
+    panel.orientation(VizOrientation.HORIZONTAL).text(common.VizTextDisplayOptions().title_size(14).value_size(14)).no_value(no_value)
     panel.thresholds(steps([(None, "green")]))
     for pattern, color in colors.items():
         panel.override_by_regexp(pattern, [fixed(color)])
