@@ -136,16 +136,15 @@ def saturation():
     yield lines("Connections that went", "Why they ended.", "cps",
                 (some(f"{connections}_closed_total", "reason"), "{{reason}}"), stacked=True)
     yield lines("Lingering closes", "How closes of connections ended; `unacknowledged` are answers that peers may not have.", "cps",
-                (some("user_service_lingering_closes_total", "port", "outcome"), "{{port}} {{outcome}}"), stacked=True)
+                (some("user_service_lingering_closes_total", "port, outcome"), "{{port}} {{outcome}}"), stacked=True)
     lag = "user_service_event_loop_lag_seconds"
     yield lines("Lag of serving threads", "How late they woke for a timer; some 1 ms is the timer's own.", "s",
                 (quantile(0.99, lag), "p99"), (f"{rate(lag + '_sum')} / {rate(lag + '_count')}", "mean"))
     yield lines("Writes that wait", "Writes in the queue of the store's writer.", "short",
                 (f"user_service_store_queue_depth{{{ON}}}", by_instance))
     yield lines("CPU", "CPUs kept busy.", "short", (rate("process_cpu_seconds_total", "instance"), by_instance))
-    yield lines("Memory", "Memory that is resident.", "bytes",
-                (f"process_resident_memory_bytes{{{ON}}}", by_instance), span=12)
-    yield lines("Files", "File descriptors that are open.", "short", (f"process_open_fds{{{ON}}}", by_instance), span=12)
+    yield lines("Memory", "Memory that is resident.", "bytes", (f"process_resident_memory_bytes{{{ON}}}", by_instance))
+    yield lines("Files", "File descriptors that are open.", "short", (f"process_open_fds{{{ON}}}", by_instance))
 
 
 def watches():
