@@ -20,7 +20,6 @@ import { interpolateOranges } from "d3-scale-chromatic";
 import { set } from "lodash";
 import { createRoot } from "react-dom/client";
 import { lastValueFrom } from "rxjs";
-import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 
 // Grafana's grid: 24 columns, rows of 30 pixels, 8 between them.

@@ -22,7 +22,6 @@ sys.path += [str(ROOT / "deploy" / "stack"), str(ROOT / "tests" / "dashboards")]
 import grpc  # noqa: E402
 import native  # noqa: E402
 from load import Load, signalled, user_pb2, user_service_pb2 as messages  # noqa: E402
-from native import until  # noqa: E402
 
 BOARD = json.loads((ROOT / "deploy" / "grafana" / "user-service.json").read_text())
 SCRAPE_SECONDS = 5
