@@ -5,20 +5,20 @@
 //! unary calls that write have a limit of their own besides: when the store takes no
 //! writes they pile up, and calls that read must find room. A call is in flight until
 //! its answer has been sent to the end.
+//!
+//! A stream takes its place here. A unary call takes it where its request has arrived
+//! whole (`service/unary.rs`): requests that never do would keep everybody else out.
+//! What is refused here already is not read at all.
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use metrics::{Counter, Gauge, counter, gauge};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -27,7 +27,7 @@ use crate::{
     service::{
         call::Inbound,
         methods::{Kind, Method},
-        status,
+        places::{Gate, Permit, turned_away},
     },
 };
 
@@ -59,75 +59,6 @@ impl Limits {
     }
 }
 
-#[derive(Debug)]
-struct Gate {
-    limit: usize,
-    in_flight: AtomicUsize,
-    in_flight_gauge: Gauge,
-    shed: Counter,
-    /// The gate that whoever passes this one has to pass as well.
-    next: Option<Arc<Gate>>,
-}
-
-impl Gate {
-    #[allow(clippy::cast_precision_loss, reason = "a limit of 2^52 calls is no limit")]
-    fn new(kind: &'static str, limit: usize, next: Option<Arc<Gate>>) -> Self {
-        gauge!("grpc_server_admission_limit", "kind" => kind).set(limit as f64);
-        let shed = counter!("grpc_server_admission_shed_total", "kind" => kind);
-        shed.increment(0);
-        Self {
-            limit,
-            in_flight: AtomicUsize::new(0),
-            in_flight_gauge: gauge!("grpc_server_admission_in_flight", "kind" => kind),
-            shed,
-            next,
-        }
-    }
-
-    fn enter(self: &Arc<Self>) -> Option<Permit> {
-        self.admit().then(|| Permit(self.clone()))
-    }
-
-    fn admit(&self) -> bool {
-        // Taken first and given back when it was one too many: two callers can never both have the
-        // last place, and a call that is turned away needs no loop.
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= self.limit {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            self.shed.increment(1);
-            return false;
-        }
-        if self.next.as_ref().is_some_and(|next| !next.admit()) {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            return false;
-        }
-        self.in_flight_gauge.increment(1.0);
-        true
-    }
-
-    fn leave(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.in_flight_gauge.decrement(1.0);
-        if let Some(next) = &self.next {
-            next.leave();
-        }
-    }
-}
-
-/// A place among the calls in flight.
-#[derive(Debug)]
-struct Permit(Arc<Gate>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.leave();
-    }
-}
-
-/// What a call that is turned away is told. Made once, for it is sent when there is
-/// least time.
-static TURNED_AWAY: LazyLock<HeaderMap> =
-    LazyLock::new(|| status::overloaded().into_http::<()>().into_parts().0.headers);
-
 /// Answers UNAVAILABLE in place of the inner service when a limit is reached.
 #[derive(Clone, Debug)]
 pub struct Admission<S> {
@@ -154,10 +85,17 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Inbound<B>>) -> Self::Future {
-        let method = request.body().call.method;
-        let permit = match self.limits.gate(method) {
+    fn call(&mut self, mut request: Request<Inbound<B>>) -> Self::Future {
+        let call = &mut request.body_mut().call;
+        let permit = match self.limits.gate(call.method) {
             None => None,
+            Some(gate) if call.method.is_some_and(|method| method.kind == Kind::Unary) => {
+                if gate.is_full() {
+                    return AdmissionFuture { inner: None, permit: None };
+                }
+                call.gate = Some(Arc::clone(gate));
+                None
+            }
             Some(gate) => match gate.enter() {
                 None => return AdmissionFuture { inner: None, permit: None },
                 permit => permit,
@@ -186,9 +124,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else {
-            let mut response = Response::new(AdmittedBody::default());
-            response.headers_mut().clone_from(&TURNED_AWAY);
-            return Poll::Ready(Ok(response));
+            return Poll::Ready(Ok(turned_away()));
         };
         let response = ready!(inner.poll(cx))?;
         let permit = this.permit.take();
@@ -241,20 +177,38 @@ mod tests {
         telemetry::testing::recorded,
     };
 
-    type Answer = Response<AdmittedBody<Script>>;
+    type Answer = Response<AdmittedBody<Placed>>;
+
+    /// A body with the place of its unary call.
+    #[derive(Default)]
+    struct Placed(Script, #[expect(dead_code, reason = "it is held")] Option<Permit>);
+
+    impl Body for Placed {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Pin::new(&mut self.0).poll_frame(cx)
+        }
+    }
 
     fn answer(limits: &Arc<Limits>, path: &str) -> Answer {
-        let service = Admission::new(
-            service_fn(|_: Request<Inbound<Script>>| ready(Ok::<_, Infallible>(response(&[Step::Hang])))),
-            limits.clone(),
-        );
+        let serve = |request: Request<Inbound<Script>>| {
+            let gate = request.into_body().call.gate;
+            let place = gate.map(|gate| gate.enter().expect("it was not full"));
+            let answer = response(&[Step::Hang]).map(|script| Placed(script, place));
+            ready(Ok::<_, Infallible>(answer))
+        };
+        let service = Admission::new(service_fn(serve), limits.clone());
         service.oneshot(request(path)).now_or_never().unwrap().unwrap()
     }
 
     /// The places taken, of all unary calls and of those that write.
     fn taken(limits: &Limits) -> (usize, usize) {
-        let taken = |gate: &Gate| gate.in_flight.load(Ordering::Relaxed);
-        (taken(&limits.unary), taken(&limits.writes))
+        (limits.unary.in_flight(), limits.writes.in_flight())
     }
 
     fn limits(max_unary_calls: usize) -> Arc<Limits> {
@@ -272,7 +226,7 @@ mod tests {
         let third = answer(&limits, UNARY);
         assert_eq!(head(&third).map(|status| status.code()), None, "the first place is free again");
         drop((second, third));
-        assert_eq!(limits.unary.in_flight.load(Ordering::Relaxed), 0);
+        assert_eq!(limits.unary.in_flight(), 0);
     }
 
     #[test]
@@ -294,7 +248,23 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_its_caller_gives_up_frees_its_place() {
+    fn a_stream_that_its_caller_gives_up_frees_its_place() {
+        let limits = Arc::new(Limits::new(&Config { max_streaming_calls: 1, ..Config::default() }));
+        let service = Admission::new(
+            service_fn(|_: Request<Inbound<Script>>| {
+                std::future::pending::<Result<Response<Script>, Infallible>>()
+            }),
+            limits.clone(),
+        );
+        let mut call = Box::pin(service.oneshot(request("/user.v1.UserService/WatchUsers")));
+        assert!(call.as_mut().now_or_never().is_none());
+        assert_eq!(limits.streams.in_flight(), 1);
+        drop(call);
+        assert_eq!(limits.streams.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_unary_call_has_no_place_before_its_request_is_whole() {
         let limits = limits(1);
         let service = Admission::new(
             service_fn(|_: Request<Inbound<Script>>| {
@@ -302,8 +272,9 @@ mod tests {
             }),
             limits.clone(),
         );
-        assert!(service.oneshot(request(UNARY)).now_or_never().is_none());
-        assert_eq!(limits.unary.in_flight.load(Ordering::Relaxed), 0);
+        let mut call = Box::pin(service.oneshot(request(UNARY)));
+        assert!(call.as_mut().now_or_never().is_none());
+        assert_eq!(limits.unary.in_flight(), 0);
     }
 
     #[test]
@@ -333,7 +304,7 @@ mod tests {
                 answer(&limits, UNARY);
             }
             // Before the first call ends.
-            assert_eq!(limits.unary.in_flight.load(Ordering::Relaxed), 1);
+            assert_eq!(limits.unary.in_flight(), 1);
         });
         assert!(
             lines.contains(&"grpc_server_admission_shed_total{kind=\"unary\"} 3".to_owned()),

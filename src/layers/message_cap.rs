@@ -1,24 +1,31 @@
 //! Refuses a message that is too large by its length alone, before any of it is
-//! kept: a few MiB on the wire can decode to a GiB.
+//! kept: a few MiB on the wire can decode to a GiB. And ends a request of one message
+//! that does not arrive in time.
 
 use std::{
     error::Error,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use super::{
     messages::{Messages, TooLarge},
     metrics::Metrics,
 };
-use crate::service::{call::Inbound, methods::Method, status};
+use crate::service::{
+    call::Inbound,
+    methods::{Kind, Method},
+    status,
+};
 
 /// Reads the lengths of the messages that are received, and counts them.
 #[derive(Clone, Debug)]
@@ -50,7 +57,8 @@ where
         let (limit, metrics) = (self.limit, self.metrics.clone());
         self.inner.call(request.map(|Inbound { call, body }| {
             let (method, messages) = (call.method, Messages::default());
-            Inbound { call, body: CappedBody { inner: body, messages, limit, metrics, method, lost: false } }
+            let body = CappedBody { inner: body, messages, limit, metrics, method, lost: false, alarm: None };
+            Inbound { call, body }
         }))
     }
 }
@@ -65,7 +73,19 @@ pin_project! {
         metrics: Arc<Metrics>,
         method: Option<&'static Method>,
         lost: bool,
+        // Set once there is something to wait for, which there is not as a rule.
+        alarm: Option<Pin<Box<Sleep>>>,
     }
+}
+
+/// How long a request of one message may take to arrive. Requests of many take as long
+/// as their callers like.
+fn arrives_within(method: Option<&Method>, limit: usize) -> Option<Duration> {
+    const LEAST: Duration = Duration::from_secs(10);
+    const BYTES_A_SECOND: usize = 64 * 1_024;
+    let many = method.is_none_or(|method| method.kind == Kind::BidiStreaming);
+    let seconds = u64::try_from(limit / BYTES_A_SECOND).unwrap_or(u64::MAX);
+    (!many).then(|| LEAST.saturating_add(Duration::from_secs(seconds)))
 }
 
 impl<B> Body for CappedBody<B>
@@ -84,7 +104,17 @@ where
         if *this.lost {
             return Poll::Pending;
         }
-        let frame = match ready!(this.inner.poll_frame(cx)) {
+        let Poll::Ready(frame) = this.inner.poll_frame(cx) else {
+            let (method, limit) = (*this.method, *this.limit);
+            if this.alarm.is_none() {
+                let Some(within) = arrives_within(method, limit) else { return Poll::Pending };
+                *this.alarm = Some(Box::pin(sleep(within)));
+            }
+            let Some(alarm) = this.alarm else { return Poll::Pending };
+            ready!(alarm.as_mut().poll(cx));
+            return Poll::Ready(Some(Err(status::request_incomplete().into())));
+        };
+        let frame = match frame {
             None => return Poll::Ready(None),
             Some(Ok(frame)) => frame,
             // The caller has reset the stream or is gone. Nobody is left to answer, and an answer would
@@ -134,7 +164,15 @@ mod tests {
 
     fn capped(limit: usize, steps: &[Step]) -> CappedBody<Script> {
         let (messages, metrics) = (Messages::default(), Arc::new(Metrics::new(MetricNames::Both)));
-        CappedBody { inner: Script::new(steps), messages, limit, metrics, method: None, lost: false }
+        CappedBody {
+            inner: Script::new(steps),
+            messages,
+            limit,
+            metrics,
+            method: None,
+            lost: false,
+            alarm: None,
+        }
     }
 
     #[tokio::test]
@@ -153,6 +191,22 @@ mod tests {
     async fn a_message_of_just_the_limit_passes() {
         let mut body = capped(64, &[Step::Data(LARGE), Step::Hang]);
         assert!(body.frame().await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_of_one_message_has_to_arrive_in_time() {
+        let (unary, stream) = ("/user.v1.UserService/GetUser", "/user.v1.UserService/ImportUsers");
+        let mut late = capped(64 * 1_024, &[Step::Data(&SMALL[..3]), Step::Hang]);
+        late.method = crate::service::methods::find(unary);
+        assert!(late.frame().await.unwrap().is_ok());
+        let begun = tokio::time::Instant::now();
+        let error = late.frame().await.unwrap().unwrap_err();
+        assert_eq!(Status::from_error(error).code(), Code::DeadlineExceeded);
+        assert_eq!(begun.elapsed().as_secs(), 11);
+        let mut patient = capped(64, &[Step::Hang]);
+        patient.method = crate::service::methods::find(stream);
+        let day = tokio::time::timeout(Duration::from_hours(24), patient.frame());
+        assert!(day.await.is_err(), "a stream takes its time");
     }
 
     #[test]

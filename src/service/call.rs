@@ -1,9 +1,11 @@
 //! What is known of a call on its way to the service that answers it.
 
+use std::sync::Arc;
+
 use http::Request;
 use tokio::time::Instant;
 
-use super::{leaving::Farewells, methods::Method};
+use super::{leaving::Farewells, methods::Method, places::Gate};
 use crate::domain::{Caller, Deadline, Idempotency, RequestId};
 
 /// A request's body with what is known of its call. Not an extension of the request,
@@ -37,6 +39,8 @@ pub struct Call {
     pub caller: Caller,
     /// What it knows of its connection.
     pub farewells: Farewells,
+    /// Where a unary call takes its place once its request is whole.
+    pub gate: Option<Arc<Gate>>,
 }
 
 impl Call {
@@ -48,6 +52,7 @@ impl Call {
             deadline: Deadline::NONE,
             caller: Caller::ANONYMOUS,
             farewells,
+            gate: None,
         }
     }
 

@@ -7,6 +7,7 @@ pub mod headers;
 pub mod health;
 pub mod leaving;
 pub mod methods;
+pub mod places;
 mod reflection;
 mod reply;
 mod router;

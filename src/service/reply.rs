@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
-use super::headers::GRPC_STATUS;
+use super::{headers::GRPC_STATUS, places::Permit};
 
 /// What a call is answered with: one message, or whatever tonic streams.
 ///
@@ -18,7 +18,11 @@ use super::headers::GRPC_STATUS;
 /// box and no encoder. [`Default`] is a body of nothing, for answers that are all
 /// in their head.
 #[derive(Debug, Default)]
-pub struct Reply(Part);
+pub struct Reply {
+    part: Part,
+    /// The place of a unary call, until the answer has been taken.
+    _place: Option<Permit>,
+}
 
 #[derive(Debug, Default)]
 enum Part {
@@ -30,15 +34,15 @@ enum Part {
 }
 
 impl Reply {
-    /// One message with its prefix.
-    pub fn message(message: Bytes) -> Self {
-        Self(Part::Message(message))
+    /// One message with its prefix, of a call that has this place.
+    pub fn message(message: Bytes, place: Option<Permit>) -> Self {
+        Self { part: Part::Message(message), _place: place }
     }
 }
 
 impl From<tonic::body::Body> for Reply {
     fn from(body: tonic::body::Body) -> Self {
-        Self(Part::Stream(body))
+        Self { part: Part::Stream(body), _place: None }
     }
 }
 
@@ -50,7 +54,7 @@ impl Body for Reply {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let (frame, next) = match &mut self.0 {
+        let (frame, next) = match &mut self.part {
             Part::Message(message) => (Frame::data(std::mem::take(message)), Part::Ok),
             Part::Ok => {
                 let mut trailers = HeaderMap::with_capacity(1);
@@ -60,12 +64,12 @@ impl Body for Reply {
             Part::End => return Poll::Ready(None),
             Part::Stream(body) => return Pin::new(body).poll_frame(cx),
         };
-        self.0 = next;
+        self.part = next;
         Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.part {
             Part::Message(_) | Part::Ok => false,
             Part::End => true,
             Part::Stream(body) => body.is_end_stream(),
@@ -75,7 +79,7 @@ impl Body for Reply {
     /// Unknown while there is anything to come: a known size would be sent as a
     /// `content-length`, which no gRPC client reads.
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.part {
             Part::Message(_) | Part::Ok => SizeHint::default(),
             Part::End => SizeHint::with_exact(0),
             Part::Stream(body) => body.size_hint(),

@@ -159,6 +159,11 @@ pub fn deadline_exceeded() -> Status {
     plain(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline passed before the call was done")
 }
 
+/// The request of a call was not whole in time.
+pub fn request_incomplete() -> Status {
+    plain(Code::DeadlineExceeded, "REQUEST_INCOMPLETE", "the request did not arrive in time")
+}
+
 /// A message is longer than it may be. There is nothing to retry.
 pub fn message_too_large(limit_bytes: usize) -> Status {
     plain(

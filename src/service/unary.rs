@@ -21,6 +21,7 @@ use tonic::Status;
 use super::{
     call::{Call, Inbound},
     headers::GRPC_ENCODING,
+    places::{Partial, Permit, turned_away},
     reply::Reply,
     status,
 };
@@ -41,28 +42,35 @@ where
     Res: Message,
 {
     // Taken apart before there is a future, which is as large as what it holds.
-    let (Parts { headers, .. }, Inbound { call, body }) = request.into_parts();
+    let (Parts { headers, .. }, Inbound { mut call, body }) = request.into_parts();
     async move {
         let mut body = pin!(body);
-        let served = match receive(body.as_mut(), &headers, limit).await {
+        let message = match read(body.as_mut(), limit).await {
+            Ok(message) => message,
+            Err(status) => return status.into_http(),
+        };
+        // Not before: a request that never ends must not keep others out.
+        let place = match call.gate.take() {
+            None => None,
+            Some(gate) => match gate.enter() {
+                None => return turned_away(),
+                place => place,
+            },
+        };
+        let served = match decode(message, &headers, limit) {
             Ok(message) => serve(call, message).await,
             Err(status) => Err(status),
         };
         match served {
-            Ok(message) => encode(&message),
+            Ok(message) => encode(&message, place),
             Err(status) => status.into_http(),
         }
     }
 }
 
-/// The message of a request.
-async fn receive<B, Req>(body: Pin<&mut B>, headers: &HeaderMap, limit: usize) -> Result<Req, Status>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Req: Message + Default,
-{
-    let message = unpack(read(body, limit).await?, headers, limit)?;
+/// The message of a request that has arrived.
+fn decode<Req: Message + Default>(message: Bytes, headers: &HeaderMap, limit: usize) -> Result<Req, Status> {
+    let message = unpack(message, headers, limit)?;
     Req::decode(message).map_err(|_| status::malformed("the message is not protobuf"))
 }
 
@@ -73,6 +81,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut message = Bytes::new();
+    let mut partial = Partial::default();
     while !body.is_end_stream() {
         let Some(frame) = body.frame().await else { break };
         // What layers refuse a body with is a status in a box.
@@ -85,6 +94,9 @@ where
         }
         if message.len() >= PREFIX && declared(&message) > limit {
             return Err(status::message_too_large(limit));
+        }
+        if !body.is_end_stream() && !partial.keep(message.len()) {
+            return Err(status::overloaded());
         }
     }
     match message.len().checked_sub(PREFIX) {
@@ -134,14 +146,14 @@ fn gunzip(message: &[u8], limit: usize) -> Result<Bytes, Status> {
     if unpacked.len() > limit { Err(status::message_too_large(limit)) } else { Ok(unpacked.into()) }
 }
 
-fn encode(message: &impl Message) -> Response<Reply> {
+fn encode(message: &impl Message, place: Option<Permit>) -> Response<Reply> {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX + length);
     bytes.put_u8(0);
     // No answer is near 4 GiB: pages and batches are bounded.
     bytes.put_u32(u32::try_from(length).expect("an answer is bounded"));
     message.encode_raw(&mut bytes);
-    let mut response = Response::new(Reply::message(bytes.freeze()));
+    let mut response = Response::new(Reply::message(bytes.freeze(), place));
     let mut headers = HeaderMap::with_capacity(1);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     *response.headers_mut() = headers;

@@ -13,7 +13,10 @@ use tower::{ServiceExt, service_fn, util::BoxCloneService};
 use user_service::proto::{
     article::user_service_client::UserServiceClient as ArticleClient,
     health::health_client::HealthClient,
-    user::v1::{GetUserRequest, GetUserResponse, get_user_request, user_service_client::UserServiceClient},
+    user::v1::{
+        CreateUserRequest, GetUserRequest, GetUserResponse, User, get_user_request,
+        user_service_client::UserServiceClient,
+    },
 };
 
 use crate::support::PATIENCE;
@@ -32,11 +35,17 @@ pub struct Caller {
 
 impl Caller {
     pub async fn connect(addr: SocketAddr) -> Self {
+        Self::with_window(addr, 64 * 1_024).await
+    }
+
+    /// A connection on which each answer may have this many bytes before its caller takes them.
+    pub async fn with_window(addr: SocketAddr, bytes: u32) -> Self {
         let stream = TcpStream::connect(addr).await.unwrap();
         // Headers and message are two writes: the second must not wait for an acknowledgement.
         stream.set_nodelay(true).unwrap();
-        let (sender, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2.initial_stream_window_size(bytes);
+        let (sender, connection) = http2.handshake(TokioIo::new(stream)).await.unwrap();
         drop(tokio::spawn(connection));
         let service = service_fn(move |request| {
             let mut sender: http2::SendRequest<Body> = sender.clone();
@@ -99,6 +108,21 @@ impl Caller {
     }
 }
 
+/// A call whose answer is not taken, so that it keeps its place until it is aborted.
+/// Somebody has to be there for it: an error needs no window.
+pub async fn hold(addr: SocketAddr) -> JoinHandle<()> {
+    let caller = Caller::with_window(addr, 0).await;
+    let user = User { name: "Ada".into(), email: "held@example.com".into(), ..User::default() };
+    let create =
+        CreateUserRequest { user_id: "held".into(), user: Some(user), ..CreateUserRequest::default() };
+    Caller::connect(addr).await.users().create_user(create).await.unwrap();
+    tokio::spawn(async move {
+        let held = GetUserRequest { key: Some(get_user_request::Key::Id("held".into())) };
+        let answer = caller.users().get_user(held).await;
+        panic!("the answer has come: {answer:?}");
+    })
+}
+
 /// A call whose message has not been sent.
 pub struct Open {
     sender: mpsc::Sender<GetUserRequest>,
@@ -119,13 +143,6 @@ impl Open {
         let status = ended(self.answer).await;
         drop(self.sender);
         status
-    }
-
-    /// Gives the call up. What is returned is to be dropped when the server knows:
-    /// with it the request ends well, and may do so before it is given up.
-    pub fn cancel(self) -> impl Sized {
-        self.answer.abort();
-        self.sender
     }
 }
 

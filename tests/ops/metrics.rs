@@ -7,7 +7,7 @@ use user_service::proto::user::v1::{CreateUserRequest, User};
 
 use crate::{
     admin::ask,
-    calls::{Caller, GET_USER, nobody, until},
+    calls::{Caller, GET_USER, hold, nobody, until},
     collector::Collector,
     support::{Server, documented},
 };
@@ -46,22 +46,18 @@ async fn every_kind_of_end_is_counted_once() {
         }
     };
 
-    // Two that end by themselves.
-    let user = User { name: "Ada".into(), email: "ada@example.com".into(), ..User::default() };
-    let create = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };
-    caller.users().create_user(create).await.unwrap();
+    // Two that end by themselves, the first of them before the call that is held.
     assert_eq!(caller.users().get_user(nobody()).await.unwrap_err().code(), Code::NotFound);
     // One that takes too long.
     assert_eq!(caller.open(GET_USER, &[("grpc-timeout", "20m")]).wait().await.code(), Code::DeadlineExceeded);
     // One that is given up, and two that are shed meanwhile.
-    let held = caller.open(GET_USER, &[]);
+    let held = hold(server.grpc_addr).await;
     until(in_flight(1)).await;
     for _ in 0..2 {
         assert_eq!(caller.call(GET_USER, &[]).await.code(), Code::Unavailable);
     }
-    let cancelled = held.cancel();
+    held.abort();
     until(in_flight(0)).await;
-    drop(cancelled);
     // Two to nowhere.
     for path in ["/no.such.Service/Method", "/user.v1.UserService/NoSuchMethod"] {
         assert_eq!(caller.call(path, &[]).await.code(), Code::Unimplemented);
@@ -81,8 +77,8 @@ async fn every_kind_of_end_is_counted_once() {
         assert!(scrape.is("grpc_server_handled_total", labels, value), "{labels:?}: {sum}, not {value}");
     }
     assert!(scrape.is("grpc_server_started_total", &[], 8));
-    assert!(scrape.is("grpc_server_msg_received_total", &[V1], 2));
-    assert!(scrape.is("grpc_server_msg_sent_total", &[V1], 1));
+    assert!(scrape.is("grpc_server_msg_received_total", &[V1], 3));
+    assert!(scrape.is("grpc_server_msg_sent_total", &[V1], 2));
     assert!(scrape.is("grpc_server_admission_shed_total", &["kind=\"unary\""], 2));
     assert!(scrape.is("grpc_server_admission_in_flight", &["kind=\"unary\""], 0));
     assert!(scrape.is("grpc_server_handling_seconds_count", &[], 1), "only what was OK");

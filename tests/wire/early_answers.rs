@@ -8,7 +8,8 @@ use std::{
 
 use crate::{
     peer::{
-        DATA, END_HEADERS, END_STREAM, Frame, HEADERS, NO_ERROR, Peer, RST_STREAM, WINDOW_UPDATE, frame, head,
+        DATA, END_HEADERS, END_STREAM, Frame, HEADERS, NO_ERROR, Peer, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+        frame, head,
     },
     support::Server,
 };
@@ -111,9 +112,11 @@ fn the_status_comes_without_a_reset_whatever_the_call_is_refused_for() {
 fn a_call_that_is_turned_away_by_admission_gets_its_status_without_a_reset() {
     let server = Server::start(&["--max-unary-calls", "1"]);
     let mut peer = Peer::connect(server.grpc_addr);
-    // Its message never comes, so it keeps the only place.
-    peer.send(HEADERS, END_HEADERS, 1, &head("/user.v1.UserService/GetUser"));
-    peer.so_far();
+    // A window of nothing, so its answer cannot be sent and it keeps the only place.
+    peer.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    peer.send(HEADERS, END_HEADERS, 1, &head("/user.v1.UserService/ListUsers"));
+    peer.send(DATA, END_STREAM, 1, &[0; 5]);
+    peer.wait_for(HEADERS);
     let (early, rest) = send_slowly(&mut peer, 3, &head(CREATE), &[0]);
     assert!(early.is_empty(), "{early:?}");
     assert_eq!(rest.len(), 1, "{rest:?}");

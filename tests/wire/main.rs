@@ -7,6 +7,7 @@ mod conformance;
 mod connections;
 mod early_answers;
 mod exhaustion;
+mod incomplete_requests;
 mod limits;
 mod lingering_close;
 mod malformed;

@@ -195,7 +195,7 @@ async fn a_batch_has_1_to_1000_good_ids() {
     assert_eq!(bad_fields(&status.unwrap_err()), ["ids[1]", "ids[3]"]);
     // However many are bad, the status still fits the headers that clients take.
     let status = client.batch_get_users(batch(vec!["B".into(); 1_000])).await.unwrap_err();
-    assert_eq!(bad_fields(&status).len(), 32);
+    assert_eq!(bad_fields(&status).len(), 16);
     assert!(status.message().contains("more"));
     assert!(status.details().len() + status.message().len() < 5_000);
 }

@@ -79,6 +79,7 @@ fn every() -> Vec<Status> {
         status::connection_aged(),
         status::watcher_too_slow(),
         status::deadline_exceeded(),
+        status::request_incomplete(),
         status::internal(),
         status::status(Error::ResumeTokenExpired),
         status::status(Error::DeadlineExceeded),
