@@ -129,6 +129,7 @@ CASES = [
         handled("Unavailable"): f"0x{2 * HOUR} 0+1x8 9x{HOUR}",
     }, 2 * HOUR + 9 * MINUTE, set()),
     ("watches end with their connections", {WATCHES: GROWS}, 6 * HOUR, set()),
+    ("imports end with their connections", {WATCHES.replace("WatchUsers", "ImportUsers"): GROWS}, 6 * HOUR, set()),
     ("nobody can be scraped", {UP: f"0{ALWAYS}"}, 6 * MINUTE, {"UserServiceAbsent critical"}),
     ("nobody is there", {UP: "_"}, 6 * MINUTE, {"UserServiceAbsent critical"}),
     ("nobody could be scraped for four minutes", {UP: f"1x{HOUR} 0x7 1x{HOUR}"}, HOUR + 7, set()),

@@ -21,9 +21,9 @@ UNARY = f'{API}, grpc_type="unary"'
 # As src/layers/code.rs: calls that could have been answered, and were not.
 FAULTS = 'grpc_code=~"Unknown|DeadlineExceeded|Internal|Unavailable|DataLoss"'
 
-# A watch ends with UNAVAILABLE when its connection reaches its age or the server drains,
-# and goes on over another one: no failure.
-PLANNED = 'grpc_method="WatchUsers", grpc_code="Unavailable"'
+# Streams end with UNAVAILABLE when their connection reaches its age or the server drains,
+# and their callers go on over another one: no failure.
+PLANNED = 'grpc_method=~"WatchUsers|ImportUsers", grpc_code="Unavailable"'
 
 EVERY_SECONDS = 30
 WINDOWS = ["5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d"]
