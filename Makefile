@@ -77,10 +77,11 @@ dashboards-check: .venv/.built bin/compose-spec ## Check dashboard, rules, alert
 
 .PHONY: dashboards-picture
 dashboards-picture: .venv/.built target/clients/python/.built $(PICTURE)/node_modules/.package-lock.json ## Draw the dashboard into docs/images, with Grafana's components, from what Prometheus answers under load with faults: 15 minutes.
-	@tools/packages.sh prometheus=prometheus chromium=chromium
+	@tools/packages.sh prometheus=prometheus chromium=chromium pngquant=pngquant
 	cargo build --locked
 	$(PYTHON) $(PICTURE)/scene.py $(BUILT)/debug/user-service $(BUILT)/dashboard-answers.json
 	node $(PICTURE)/picture.mjs deploy/grafana/user-service.json $(BUILT)/dashboard-answers.json docs/images
+	pngquant --force --ext .png 64 docs/images/dashboard-*.png
 
 .PHONY: stack
 stack: ## The service with PostgreSQL, collector, trace store, Prometheus and Grafana, by Docker Compose.
