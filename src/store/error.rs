@@ -1,6 +1,11 @@
 //! Why a store does not open.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::ErrorCode;
 
 use super::postgres;
 
@@ -38,6 +43,18 @@ pub enum OpenError {
     )]
     Sqlite { path: PathBuf, source: rusqlite::Error },
     #[error(
+        "another program holds the store {path}: end it (`fuser {path}` names it), or let it finish, and try \
+         again",
+        path = .0.display()
+    )]
+    Held(PathBuf),
+    #[error(
+        "deleted users are erased from the store {path}, but not yet from its files, since another program \
+         reads it: end it (`fuser {path}` names it), or let it finish, and purge again",
+        path = .0.display()
+    )]
+    NotErased(PathBuf),
+    #[error(
         "cannot open the store {place}: {source}; check the address, the login and the network, and that the \
          database takes writes"
     )]
@@ -66,4 +83,14 @@ pub enum OpenError {
     Certificates(String),
     #[error("cannot start a thread for the store: {0}; raise the limit of processes (ulimit -u, pids.max)")]
     Thread(io::Error),
+}
+
+impl OpenError {
+    /// Why `SQLite` failed on this file.
+    pub(super) fn sqlite(path: &Path, source: rusqlite::Error) -> Self {
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Held(path.into()),
+            _ => Self::Sqlite { path: path.into(), source },
+        }
+    }
 }

@@ -6,6 +6,7 @@
 mod apply;
 mod crowd;
 mod error;
+mod heartbeat;
 mod memory;
 mod metrics;
 mod postgres;

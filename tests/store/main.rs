@@ -12,6 +12,7 @@ mod disk;
 mod erasure;
 mod feeds;
 mod file;
+mod held;
 mod history;
 mod imports;
 mod links;

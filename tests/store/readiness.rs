@@ -14,7 +14,8 @@ use crate::{
     support::{PATIENCE, Server},
 };
 
-async fn serves(server: &Server, service: &str) -> bool {
+/// Whether a name of health is served.
+pub async fn serves(server: &Server, service: &str) -> bool {
     let channel = Channel::from_shared(format!("http://{}", server.admin_addr)).unwrap().connect_lazy();
     let request = HealthCheckRequest { service: service.into() };
     HealthClient::new(channel).check(request).await.unwrap().into_inner().status() == ServingStatus::Serving

@@ -48,6 +48,7 @@ use self::{
 };
 use super::{
     CLOSED, OpenError,
+    heartbeat::WriteHeartbeat,
     metrics::{Durations, Timer, retries},
     queue::{Queue, queue},
 };
@@ -78,6 +79,7 @@ pub(super) struct PostgresStore {
     newest: Arc<watch::Sender<Revision>>,
     queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    heartbeat: Arc<WriteHeartbeat>,
     durations: Durations,
 }
 
@@ -147,11 +149,13 @@ impl PostgresStore {
         let (queue, inbox) = queue(config.store_queue.max(1));
         let writer_link = Arc::new(Link::keep(Arc::clone(&target), "write"));
         let newest = Arc::new(watch::Sender::new(0));
+        let heartbeat = Arc::new(WriteHeartbeat::new());
         let writer = Writer {
             link: Arc::clone(&writer_link),
             inbox,
             newest: Arc::clone(&newest),
             retries: retries("write"),
+            heartbeat: Arc::clone(&heartbeat),
             limit: target.limit,
             change_log_retention: config.change_log_retention,
             change_log_rows: i64::try_from(config.change_log_rows).unwrap_or(i64::MAX),
@@ -164,6 +168,7 @@ impl PostgresStore {
             newest,
             queue,
             writer: Mutex::new(Some(tokio::spawn(writer.run()))),
+            heartbeat,
             durations: Durations::new(),
         };
         super::metrics::writable().set(1.0);
@@ -245,7 +250,7 @@ impl Store for PostgresStore {
         let reads = matches!(time::timeout(PROBE_TIMEOUT, read).await, Ok(Ok(_)));
         let task = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = task.as_ref().is_some_and(|task| !task.is_finished());
-        let writes = alive && self.writer_link.session().is_some();
+        let writes = alive && self.writer_link.session().is_some() && self.heartbeat.is_recent();
         super::metrics::writable().set(if writes { 1.0 } else { 0.0 });
         Probe { reads, writes }
     }

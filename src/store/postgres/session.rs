@@ -92,6 +92,25 @@ impl Session {
         }
     }
 
+    /// Takes every lock that a write needs, waiting `lock_timeout` for each, and lets them
+    /// go; whether it got them. Nothing is written. `limit` bounds each answer.
+    pub async fn try_write_locks(&self, lock_timeout: Duration, limit: Duration) -> bool {
+        // The counter first: a migration holds it while it waits for tables.
+        let locks = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {}; \
+             SELECT FROM user_service.meta FOR UPDATE; \
+             LOCK TABLE user_service.meta, user_service.users, user_service.changes, \
+             user_service.idempotency IN ROW EXCLUSIVE MODE; ROLLBACK",
+            lock_timeout.as_millis().max(1)
+        );
+        match time::timeout(limit, self.client.batch_execute(&locks)).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) if !ends_connection(&error) => self.rollback(limit).await,
+            Ok(Err(_)) | Err(_) => self.abandon(),
+        }
+        false
+    }
+
     /// Until somebody asks for another connection, or this one is silent for `limit`.
     pub async fn lost(&self, limit: Duration) {
         let silent = async {

@@ -26,6 +26,7 @@ use crate::{
     domain::{Error, Idempotency, Revision, Timestamp},
     store::{
         crowd::Crowd,
+        heartbeat::{TRY_INTERVAL, WriteHeartbeat},
         queue::{Answer, Inbox, Request, answer},
     },
 };
@@ -38,6 +39,9 @@ const CLEARING: Duration = Duration::from_secs(10);
 /// How often a database that is gone is asked for an outcome.
 const LOOKING: Duration = Duration::from_millis(50);
 
+/// How long a try to write waits for a lock; longer than other replicas hold the counter.
+const TRY_TIMEOUT: Duration = Duration::from_secs(1);
+
 const BITE: i64 = 2_000;
 
 /// The advisory lock of whoever clears.
@@ -49,6 +53,7 @@ pub(super) struct Writer {
     /// Where it says how far it has come.
     pub newest: Arc<watch::Sender<Revision>>,
     pub retries: Counter,
+    pub heartbeat: Arc<WriteHeartbeat>,
     pub limit: Duration,
     pub change_log_retention: Duration,
     pub change_log_rows: i64,
@@ -57,7 +62,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until the queue is closed and everything in it is done.
     pub async fn run(self) {
-        let mut clear_at = Instant::now();
+        let (mut clear_at, mut try_at) = (Instant::now(), Instant::now() + TRY_INTERVAL);
         let mut crowd = Crowd::nobody();
         loop {
             tokio::select! {
@@ -69,7 +74,11 @@ impl Writer {
                     self.batch(requests).await;
                     crowd = Crowd::after(size, self.inbox.len(), began);
                 }
-                () = time::sleep_until(clear_at) => {}
+                () = time::sleep_until(clear_at.min(try_at)) => {}
+            }
+            if Instant::now() >= try_at {
+                self.try_write().await;
+                try_at = Instant::now() + TRY_INTERVAL;
             }
             if Instant::now() >= clear_at {
                 let more = time::timeout(self.limit, self.clear()).await.unwrap_or(false);
@@ -81,6 +90,9 @@ impl Writer {
     async fn batch(&self, requests: Vec<Request>) {
         let answers = self.answers(&requests).await;
         let revision = answers.iter().flatten().map(|written| written.revision).max().unwrap_or(0);
+        if revision > 0 {
+            self.heartbeat.beat();
+        }
         self.newest.send_if_modified(|newest| {
             let news = revision > *newest;
             *newest = revision.max(*newest);
@@ -139,6 +151,16 @@ impl Writer {
         }
         tracing::error!("a commit got no answer, and its outcome could not be found out");
         None
+    }
+
+    /// Finds out whether a write is possible, where none was made lately.
+    async fn try_write(&self) {
+        if self.heartbeat.is_try_due()
+            && let Some(session) = self.link.session()
+            && session.try_write_locks(TRY_TIMEOUT, self.limit).await
+        {
+            self.heartbeat.beat();
+        }
     }
 
     /// Takes one bite of each kind of old row; whether there may be more.

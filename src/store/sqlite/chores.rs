@@ -11,11 +11,12 @@ use rusqlite::{Connection, ErrorCode};
 use super::{
     gate::{Gate, Writes},
     readers::Readers,
-    schema,
+    schema::{self, Log},
 };
 use crate::{
     config::Config,
     domain::{Idempotency, Timestamp},
+    store::heartbeat::TRY_INTERVAL,
 };
 
 /// Pages in the log from which on it is moved into the file (4 MiB).
@@ -28,8 +29,13 @@ const BITE: usize = 512;
 /// How often is looked for rows to clear away.
 const CLEARING: Duration = Duration::from_secs(10);
 
-/// How often a full disk is tried.
-const PROBING: Duration = Duration::from_secs(1);
+/// How long a try to write waits for a lock; longer than a checkpoint of another program
+/// holds it, as a rule.
+const TRY_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How often the log is emptied, as far as nobody reads from it. Then the file alone holds
+/// everything, and nothing of what was erased.
+const EMPTYING: Duration = Duration::from_secs(10);
 
 /// Takes old changes away by revision: whoever reads the log must find its end, never a
 /// hole in it. The last one stays: it is where those who watch have got to. One bound,
@@ -43,7 +49,8 @@ pub(super) struct Chores {
     change_log_retention: Duration,
     change_log_rows: usize,
     clear_at: Instant,
-    probe_at: Instant,
+    empty_log_at: Instant,
+    try_at: Instant,
     readers: Arc<Readers>,
 }
 
@@ -51,25 +58,30 @@ impl Chores {
     pub fn new(config: &Config, readers: Arc<Readers>) -> Self {
         let now = Instant::now();
         let Config { change_log_retention, change_log_rows, .. } = *config;
-        Self { change_log_retention, change_log_rows, clear_at: now, probe_at: now + PROBING, readers }
+        Self {
+            change_log_retention,
+            change_log_rows,
+            clear_at: now,
+            empty_log_at: now + EMPTYING,
+            try_at: now + TRY_INTERVAL,
+            readers,
+        }
     }
 
     /// When [`Self::run`] has something to do at the latest.
     pub fn due(&self) -> Instant {
-        self.clear_at.min(self.probe_at)
+        self.clear_at.min(self.empty_log_at).min(self.try_at)
     }
 
     pub fn run(&mut self, connection: &Connection, gate: &Gate) -> rusqlite::Result<()> {
         let now = Instant::now();
-        if now >= self.probe_at {
-            self.probe_at = now + PROBING;
-            if gate.writes() == Writes::Full {
-                probe(connection)?;
-                gate.set(Writes::On);
-            }
+        if now >= self.try_at {
+            self.try_at = now + TRY_INTERVAL;
+            try_write(connection, gate)?;
         }
         if gate.writes() != Writes::On {
-            self.clear_at = self.clear_at.max(now + PROBING);
+            self.clear_at = self.clear_at.max(now + TRY_INTERVAL);
+            self.empty_log_at = self.empty_log_at.max(now + TRY_INTERVAL);
             return Ok(());
         }
         if now >= self.clear_at {
@@ -78,15 +90,24 @@ impl Chores {
                 self.clear_at = now;
             }
         }
-        let (in_log, in_file) = schema::checkpoint(connection, "NOOP")?;
-        if in_log - in_file >= CHECKPOINT_PAGES {
-            match self.readers.let_go(|| schema::checkpoint(connection, "PASSIVE")) {
-                // Then the log goes on growing. Where that fails too, a commit finds out.
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {}
-                checkpointed => drop(checkpointed?),
+        let log = schema::checkpoint(connection, "NOOP")?;
+        if now >= self.empty_log_at {
+            self.empty_log_at = now + EMPTYING;
+            if log.pages > 0 {
+                self.checkpoint(|| schema::empty_log(connection))?;
             }
+        } else if log.pages - log.moved >= CHECKPOINT_PAGES {
+            self.checkpoint(|| schema::checkpoint(connection, "PASSIVE"))?;
         }
         Ok(())
+    }
+
+    fn checkpoint(&self, work: impl FnOnce() -> rusqlite::Result<Log>) -> rusqlite::Result<()> {
+        match self.readers.let_go(work) {
+            // Then the log goes on growing. Where that fails too, a commit finds out.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+            done => done.map(drop),
+        }
     }
 
     /// Takes one bite of each kind of old row; whether that was all of them.
@@ -110,10 +131,19 @@ impl Chores {
     }
 }
 
-/// A small durable write. It has to change something: what is overwritten with the
-/// same never gets to the disk.
-fn probe(connection: &Connection) -> rusqlite::Result<()> {
-    connection.prepare_cached("UPDATE meta SET probes = probes + 1")?.execute(()).map(drop)
+/// Finds out whether a write is possible, where that is not known.
+fn try_write(connection: &Connection, gate: &Gate) -> rusqlite::Result<()> {
+    match gate.writes() {
+        // Nothing is written: an idle store costs no sync, and a replica of it nothing.
+        Writes::On | Writes::Held if gate.is_try_due() => schema::try_write_lock(connection, TRY_TIMEOUT)?,
+        // It has to change something: what is overwritten with the same never gets to the disk.
+        Writes::Full => {
+            connection.prepare_cached("UPDATE meta SET probes = probes + 1")?.execute(())?;
+        }
+        _ => return Ok(()),
+    }
+    gate.wrote();
+    Ok(())
 }
 
 #[cfg(test)]

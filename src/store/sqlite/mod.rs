@@ -22,20 +22,14 @@ use std::{
 };
 
 use async_trait::async_trait;
+use metrics::Gauge;
 use rusqlite::Connection;
 use tokio::{sync::watch, task};
 
-use self::{
-    cache::Cache,
-    chores::Chores,
-    commits::Commits,
-    gate::{Gate, Writes},
-    readers::Readers,
-    writer::Writer,
-};
+use self::{cache::Cache, chores::Chores, commits::Commits, gate::Gate, readers::Readers, writer::Writer};
 use super::{
     CLOSED, OpenError,
-    metrics::{Durations, Timer},
+    metrics::{Durations, Timer, writable},
     queue::{Queue, queue},
 };
 use crate::{
@@ -66,6 +60,7 @@ struct Inner {
     queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
     durations: Durations,
+    writable: Gauge,
 }
 
 pub(super) fn migrate(path: &Path) -> Result<(), OpenError> {
@@ -79,7 +74,11 @@ pub(super) fn purge(path: &Path) -> Result<u64, OpenError> {
     let path = schema::absolute(path)?;
     let _lock = schema::lock(&path)?;
     let connection = schema::open_writer(&path)?;
-    schema::purge(&connection).map_err(|source| OpenError::Sqlite { path, source })
+    match schema::purge(&connection) {
+        Ok((_, log)) if log.is_busy => Err(OpenError::NotErased(path)),
+        Ok((erased, _)) => Ok(erased),
+        Err(source) => Err(OpenError::sqlite(&path, source)),
+    }
 }
 
 impl SqliteStore {
@@ -87,13 +86,14 @@ impl SqliteStore {
         let path = schema::absolute(path)?;
         let lock = schema::lock(&path)?;
         let connection = schema::open_writer(&path)?;
+        let writable = writable();
+        writable.set(1.0);
         let (queue, inbox) = queue(config.store_queue.max(1));
         let gate = Arc::new(Gate::new());
         let commits = Arc::<Commits>::default();
         let cache = Arc::new(Cache::new(config.store_cache_bytes, Arc::clone(&commits)));
         let readers = Arc::new(Readers::new(path.clone(), commits));
-        let newest = rows::revision_now(&connection)
-            .map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
+        let newest = rows::revision_now(&connection).map_err(|source| OpenError::sqlite(&path, source))?;
         let newest = Arc::new(watch::Sender::new(newest));
         let writer = Writer {
             connection,
@@ -117,6 +117,7 @@ impl SqliteStore {
                 queue,
                 writer: Mutex::new(Some(writer)),
                 durations: Durations::new(),
+                writable,
             }),
         })
     }
@@ -211,7 +212,9 @@ impl Store for SqliteStore {
         let inner = self.inner.clone();
         let reads = task::spawn_blocking(move || inner.readers.with(rows::revision_now).is_ok());
         let reads = tokio::time::timeout(PROBE_TIMEOUT, reads).await;
-        Probe { reads: matches!(reads, Ok(Ok(true))), writes: self.inner.takes_writes() }
+        let writes = self.inner.takes_writes();
+        self.inner.writable.set(f64::from(u8::from(writes)));
+        Probe { reads: matches!(reads, Ok(Ok(true))), writes }
     }
 
     async fn close(&self) {
@@ -226,7 +229,7 @@ impl Inner {
     fn takes_writes(&self) -> bool {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = writer.as_ref().is_some_and(|writer| !writer.is_finished());
-        alive && self.gate.writes() == Writes::On
+        alive && self.gate.takes_writes()
     }
 
     /// Lets the writer finish what it has, and waits for it.

@@ -22,6 +22,12 @@ const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_users.sql")];
 /// Our own lock keeps other services out, so this is for tools that look in.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a checkpoint waits for readers while writes wait for it.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(5);
+
+/// The size that the log keeps when it begins anew under load, in bytes.
+const MAX_IDLE_LOG_BYTES: i64 = 8 << 20;
+
 /// Room for every statement that a connection uses.
 const STATEMENTS: usize = 32;
 
@@ -33,9 +39,7 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
 
 /// Makes this process the only one on the file, for as long as the result lives.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = OsString::from(path);
-    name.push(".lock");
-    let lock_path = PathBuf::from(name);
+    let lock_path = beside(path, ".lock");
     let lock = private(&lock_path).map_err(|source| OpenError::File { path: lock_path.clone(), source })?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -52,15 +56,28 @@ fn private(path: &Path) -> io::Result<File> {
 /// The one connection that writes, to a file with the newest schema.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     private(path).map_err(|source| OpenError::File { path: path.into(), source })?;
-    let failed = |source| OpenError::Sqlite { path: path.into(), source };
+    let failed = |source| OpenError::sqlite(path, source);
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
     let version = version(&connection, path)?;
     durable(&connection).map_err(failed)?;
     migrate(&mut connection, version).map_err(failed)?;
     // What a crash left in the log may never have been synced. It is made durable
-    // before anybody reads it.
-    checkpoint(&connection, "TRUNCATE").map_err(failed)?;
+    // before anybody reads it, by hand where a reader of another program holds up the
+    // checkpoint.
+    if checkpoint(&connection, "TRUNCATE").map_err(failed)?.is_busy {
+        let log = beside(path, "-wal");
+        File::open(&log)
+            .and_then(|log| log.sync_all())
+            .map_err(|source| OpenError::File { path: log, source })?;
+    }
     Ok(connection)
+}
+
+/// The name of a file that belongs to the store's.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
 }
 
 /// A connection that cannot write.
@@ -97,7 +114,7 @@ fn version(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
             Err(OpenError::Foreign(path.into()))
         }
-        Err(source) => Err(OpenError::Sqlite { path: path.into(), source }),
+        Err(source) => Err(OpenError::sqlite(path, source)),
     }
 }
 
@@ -110,6 +127,7 @@ fn durable(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     // The writer checkpoints when nobody waits for it, not in the middle of a commit.
     connection.query_row("PRAGMA wal_autocheckpoint = 0", (), |_| Ok(()))?;
+    connection.query_row(&format!("PRAGMA journal_size_limit = {MAX_IDLE_LOG_BYTES}"), (), |_| Ok(()))?;
     // What is deleted is gone from the file too.
     connection.query_row("PRAGMA secure_delete = ON", (), |_| Ok(()))
 }
@@ -130,17 +148,47 @@ fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Moves pages from the log to the file, or with `NOOP` only counts: the pages in
-/// the log, and how many of them are in the file too.
-pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<(i64, i64)> {
-    connection
-        .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?
-        .query_row((), |row| Ok((row.get(1)?, row.get(2)?)))
+/// What a checkpoint left.
+pub(super) struct Log {
+    /// A reader or a writer of another program held it up.
+    pub is_busy: bool,
+    /// Pages in the log.
+    pub pages: i64,
+    /// How many of them are in the file too.
+    pub moved: i64,
 }
 
-/// Makes deletions of all changes to users before their last deletion, and leaves
-/// nothing of them in the file or its log.
-pub(super) fn purge(connection: &Connection) -> rusqlite::Result<u64> {
+/// Moves pages from the log to the file, or with `NOOP` only counts them.
+pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Log> {
+    connection
+        .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?
+        .query_row((), |row| Ok(Log { is_busy: row.get(0)?, pages: row.get(1)?, moved: row.get(2)? }))
+}
+
+/// Moves the whole log to the file and gives its room back, unless that is held up.
+pub(super) fn empty_log(connection: &Connection) -> rusqlite::Result<Log> {
+    with_busy_timeout(connection, CHECKPOINT_TIMEOUT, || checkpoint(connection, "TRUNCATE"))
+}
+
+/// Takes the lock that a write needs, waiting for so long, and lets it go.
+pub(super) fn try_write_lock(connection: &Connection, timeout: Duration) -> rusqlite::Result<()> {
+    with_busy_timeout(connection, timeout, || connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK"))
+}
+
+fn with_busy_timeout<T>(
+    connection: &Connection,
+    timeout: Duration,
+    work: impl FnOnce() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.busy_timeout(timeout)?;
+    let done = work();
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    done
+}
+
+/// Makes deletions of all changes to users before their last deletion; how many. They are
+/// in the file or its log still where the checkpoint was busy.
+pub(super) fn purge(connection: &Connection) -> rusqlite::Result<(u64, Log)> {
     let erased = connection.execute(
         "UPDATE changes SET kind = 3, name = NULL, email = NULL, age = NULL, create_time = NULL,
              update_time = NULL
@@ -150,6 +198,5 @@ pub(super) fn purge(connection: &Connection) -> rusqlite::Result<u64> {
     )?;
     // Pages may keep remains of rows that have moved.
     connection.execute_batch("VACUUM")?;
-    checkpoint(connection, "TRUNCATE")?;
-    Ok(erased as u64)
+    Ok((erased as u64, checkpoint(connection, "TRUNCATE")?))
 }

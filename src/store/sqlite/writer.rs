@@ -23,6 +23,7 @@ use super::{
     cache::Cache,
     chores::Chores,
     gate::{Gate, Writes},
+    schema,
     transaction::{Failure, SqlTransaction},
 };
 use crate::{
@@ -93,7 +94,10 @@ impl Writer {
             return self.refuse(requests);
         }
         match self.commit(&requests) {
-            Ok(answers) => answer(requests, answers),
+            Ok(answers) => {
+                self.gate.wrote();
+                answer(requests, answers);
+            }
             // The others have nothing to do with it.
             Err(Fault { error, step: Step::Write }) if is_one_writes(&error) && self.roll_back() => {
                 if requests.len() == 1 {
@@ -155,8 +159,11 @@ impl Writer {
     fn close_gate(&self, error: &rusqlite::Error) {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => self.gate.set(Writes::Full),
+            // It may be full as well, which only a write can tell.
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                tracing::warn!("another program holds the store's file; writes fail meanwhile");
+                if self.gate.writes() == Writes::On {
+                    self.gate.set(Writes::Held);
+                }
             }
             _ => {
                 tracing::error!(code = error.sqlite_extended_error_code(), "the store's writer failed");
@@ -166,11 +173,21 @@ impl Writer {
     }
 
     fn close(self) {
-        if self.gate.writes() == Writes::Broken {
+        let broken = self.gate.writes() == Writes::Broken;
+        let in_log = if broken {
             // The log is the only copy that can be trusted: leave it to the next start.
             let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            None
+        } else {
+            // SQLite does so only for the last program that closes the file.
+            schema::empty_log(&self.connection).ok().filter(|log| log.is_busy)
+        };
+        if in_log.is_some() {
+            tracing::warn!(
+                "another program has the store's file open: the newest writes are in its -wal file, which \
+                 belongs to it; the next start moves them"
+            );
         }
-        // The last connection to close moves the log into the file and removes it.
         if self.connection.close().is_err() {
             tracing::warn!("the store's file did not close cleanly; the next start recovers it");
         }
