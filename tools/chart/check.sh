@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 chart=helm/user-service
+files=("$chart"/ci/*-values.yaml deploy/*/values.yaml)
 python=.venv/bin/python
 schemas=target/chart/schemas
 oldest=1.30.0 # as kubeVersion in Chart.yaml
@@ -23,7 +24,7 @@ step "schema and README are what values.yaml says"
 $python tools/chart/generate.py --check $chart
 
 step "helm lint"
-for values in "$chart"/ci/*-values.yaml; do
+for values in "${files[@]}"; do
     bin/helm lint --quiet --strict $chart --values "$values"
 done
 
@@ -47,7 +48,7 @@ if [[ ! $schemas/.made -nt tools/chart/check.sh || ! $schemas/.made -nt tools/ch
 fi
 # Each file as it is, and with objects that it may leave out.
 more=monitor.enabled=true,monitor.kind=ServiceMonitor,networkPolicy.enabled=true
-for values in "$chart"/ci/*-values.yaml; do
+for values in "${files[@]}"; do
     for kubernetes in $oldest $newest; do
         for set in "" $more; do
             bin/helm template release $chart --namespace users --kube-version "$kubernetes" --values "$values" --set "$set" |

@@ -27,6 +27,16 @@
 {{- fail (printf "extraEnv sets %s, which the chart sets by itself: use config, store or tracing" .name) }}
 {{- end }}
 {{- end }}
+{{- range concat .Values.extraContainers .Values.extraInitContainers }}
+{{- if eq .name "user-service" }}
+{{- fail "extraContainers and extraInitContainers may not be called user-service: that is the service's own" }}
+{{- end }}
+{{- end }}
+{{- range .Values.extraVolumes }}
+{{- if has .name (list "tmp" "data" "database") }}
+{{- fail (printf "extraVolumes has %s, which is the chart's own: containers may mount it as it is" .name) }}
+{{- end }}
+{{- end }}
 {{- with .Values.rollout }}
 {{- if le (int .progressDeadlineSeconds) (int .minReadySeconds) }}
 {{- fail "rollout.progressDeadlineSeconds must be more than rollout.minReadySeconds: Kubernetes refuses it otherwise" }}

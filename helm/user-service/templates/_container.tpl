@@ -63,4 +63,7 @@ volumeMounts:
     mountPath: /run/secrets/database
     readOnly: true
   {{- end }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
