@@ -2,10 +2,11 @@
 
 use std::{env, fmt::Write, fs, path::Path};
 
-use super::{KEYS, Key, value::Kind};
-
-const BEGIN: &str = "<!-- settings: written by `BLESS=1 cargo test settings` -->\n";
-const END: &str = "<!-- settings end -->\n";
+use super::{
+    KEYS, Key,
+    postgres_options::{Meaning, OPTIONS},
+    value::Kind,
+};
 
 fn table() -> String {
     let mut table = String::from("| key | default | limits | what it is |\n|---|---|---|---|\n");
@@ -38,17 +39,40 @@ fn grouped(number: u64) -> String {
     grouped
 }
 
-#[test]
-fn the_documented_settings_are_those_of_the_table() {
+/// The options of a `PostgreSQL` URL.
+fn options() -> String {
+    let mut table = String::from("| option | what becomes of it |\n|---|---|\n");
+    for (name, meaning) in OPTIONS {
+        let meaning = match meaning {
+            Meaning::Driver => "taken".into(),
+            Meaning::Own(doc) => (*doc).into(),
+            Meaning::Already(values) => format!("only `{}`, which changes nothing", values.join("`, `")),
+            Meaning::Instead(what) => format!("refused: {what}"),
+        };
+        writeln!(table, "| `{name}` | {meaning} |").expect("a String can be written to");
+    }
+    table
+}
+
+/// Compares a table of the page with what it should be, or writes it there.
+fn documented(name: &str, table: &str) {
+    let begin = format!("<!-- {name}: written by `BLESS=1 cargo test documented` -->\n");
+    let end = format!("<!-- {name} end -->\n");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md");
     let page = fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(BEGIN).expect("the page says where the table begins");
-    let (documented, after) = rest.split_once(END).expect("the page says where the table ends");
+    let (before, rest) = page.split_once(&begin).expect("the page says where the table begins");
+    let (documented, after) = rest.split_once(&end).expect("the page says where the table ends");
     if env::var_os("BLESS").is_some() {
-        fs::write(&path, [before, BEGIN, &table(), END, after].concat()).unwrap();
+        fs::write(&path, [before, &begin, table, &end, after].concat()).unwrap();
     } else {
-        assert_eq!(documented, table(), "run `BLESS=1 cargo test settings`");
+        assert_eq!(documented, table, "run `BLESS=1 cargo test documented`");
     }
+}
+
+#[test]
+fn the_documented_settings_and_options_are_those_of_the_tables() {
+    documented("settings", &table());
+    documented("options", &options());
 }
 
 #[test]

@@ -120,6 +120,10 @@ impl Loaded {
             self.sources[index] = entry.source;
             return None;
         }
+        if let Some(advice) = (key.advice)(&entry.value) {
+            problems.add(&entry.source, format_args!("{}: {advice}", key.name));
+            return Some(entry.name);
+        }
         let value = match entry.kind {
             Some(Kind::Other) => format!("something of type {}", entry.value),
             _ => quote(&entry.value),

@@ -10,6 +10,7 @@ mod docs;
 mod file;
 mod load;
 mod postgres;
+mod postgres_options;
 mod problem;
 mod table;
 #[cfg(test)]
@@ -107,7 +108,7 @@ table::settings! {
         store_timeout: Duration = Duration::from_secs(5), 100..=DAY_MS;
         /// How many probes of the store, one a second, have to fail in a row before health says so and calls go elsewhere: how long a blip of a database that all replicas share may last.
         store_probe_failures: usize = 2, 1..=3_600;
-        /// Whether statements are prepared once for each connection to PostgreSQL; false behind a pooler in transaction mode.
+        /// Whether statements are prepared once for each connection to PostgreSQL. A pooler between the two is noticed, and then they are not, whatever this says.
         store_prepared_statements: bool = true;
         /// How long the change log keeps a change: the longest that a watch may be interrupted and still be resumed.
         change_log_retention: Duration = Duration::from_hours(7 * 24), 1_000..=3_650 * DAY_MS;

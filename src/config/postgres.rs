@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::config::Host;
+
+use super::postgres_options as options;
 
 /// What a connection to the database is protected by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,37 +29,54 @@ pub struct PostgresUrl {
     pub tls: TlsMode,
 }
 
+/// What is likely where a URL is cut in the wrong places.
+const UNESCAPED: &str = "its user or its password seems to hold a character that ends it: write %40 for @, \
+                         %2F for /, %3F for ? and %25 for %";
+
 impl PostgresUrl {
-    pub fn parse(url: &str) -> Option<Self> {
-        let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let mut tls = TlsMode::Prefer;
-        let mut options = Vec::new();
-        // The driver does not know all of libpq's modes.
-        for option in query.split('&').filter(|option| !option.is_empty()) {
-            match option.split_once('=')? {
-                ("sslmode", mode) => tls = tls_mode(mode)?,
-                // It would be shown: the file of the password is for that.
-                ("password", _) => return None,
-                _ => options.push(option),
-            }
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to do; repeats nothing that may be a password.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let known = ["postgres", "postgresql"];
+        let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| known.contains(scheme)) else {
+            return Err("it must begin with postgres:// or postgresql://".into());
+        };
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let names_user = query.split('&').any(|option| option.starts_with("user="));
+        let is_cut_short = login.is_empty() && !names_user && (path.contains('@') || query.contains('@'));
+        if login.contains('@') || is_cut_short || !is_escaped(login) {
+            return Err(UNESCAPED.into());
         }
+        let options = options::read(query)?;
+        let place = format!("postgres://{authority}{path}?{}", options.driver.join("&"));
         let mut server: tokio_postgres::Config =
-            format!("postgres://{place}?{}", options.join("&")).parse().ok()?;
-        if server.get_hosts().is_empty() || server.get_user().is_none() {
-            return None;
+            place.parse().map_err(|_| "its host, port or database is not understood".to_owned())?;
+        if server.get_hosts().is_empty() {
+            return Err("it names no host".into());
         }
-        server.ssl_mode(match tls {
-            TlsMode::Disable => SslMode::Disable,
-            TlsMode::Prefer => SslMode::Prefer,
-            _ => SslMode::Require,
-        });
-        // A standby answers with what was, and a write needs the primary anyway.
-        server.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        if !server.get_hosts().iter().all(is_host) {
+            return Err("its host is not a name or an address".into());
+        }
+        if server.get_user().is_none_or(str::is_empty) {
+            return Err("it names no user".into());
+        }
+        options::protect(&mut server, options.tls);
+        options::keep_alive(&mut server, &options.driver);
         if server.get_application_name().is_none() {
             server.application_name("user-service");
         }
-        Some(Self { shown: without_password(url), server, tls })
+        let user = login.split_once(':').map_or(login, |(user, _)| user);
+        let at = if login.is_empty() { "" } else { "@" };
+        let mark = if query.is_empty() { "" } else { "?" };
+        Ok(Self {
+            shown: format!("{scheme}://{user}{at}{hosts}{path}{mark}{query}"),
+            server,
+            tls: options.tls,
+        })
     }
 
     /// Whether the server's certificate is checked.
@@ -66,25 +85,19 @@ impl PostgresUrl {
     }
 }
 
-fn tls_mode(mode: &str) -> Option<TlsMode> {
-    Some(match mode {
-        "disable" => TlsMode::Disable,
-        "prefer" => TlsMode::Prefer,
-        "require" => TlsMode::Require,
-        "verify-ca" => TlsMode::VerifyCa,
-        "verify-full" => TlsMode::VerifyFull,
-        _ => return None,
+/// Whether every `%` begins an escape of two hexadecimal digits.
+fn is_escaped(text: &str) -> bool {
+    text.split('%').skip(1).all(|part| {
+        part.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     })
 }
 
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return String::new() };
-    match rest.rsplit_once('@') {
-        Some((login, rest)) => {
-            let user = login.split_once(':').map_or(login, |(user, _)| user);
-            format!("{scheme}://{user}@{rest}")
+fn is_host(host: &Host) -> bool {
+    match host {
+        Host::Tcp(name) => {
+            !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || ".-_:%".contains(c))
         }
-        None => url.into(),
+        Host::Unix(_) => true,
     }
 }
 
@@ -100,3 +113,6 @@ impl fmt::Debug for PostgresUrl {
         f.write_str(&self.shown)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ pub struct Key {
     pub(super) kind: Kind,
     pub(super) form: &'static str,
     pub(super) range: Option<RangeInclusive<u64>>,
+    pub(super) advice: fn(&str) -> Option<String>,
     pub(super) set: fn(&mut Config, &str) -> Option<()>,
     pub(super) show: fn(&Config) -> String,
 }
@@ -75,6 +76,7 @@ macro_rules! settings {
             kind: <$kind as $crate::config::value::Value>::KIND,
             form: <$kind as $crate::config::value::Value>::FORM,
             range: $crate::config::table::settings!(@range $($range)?),
+            advice: <$kind as $crate::config::value::Value>::advice,
             set: |config, text| {
                 let range = $crate::config::table::settings!(@range $($range)?);
                 config.$field = $crate::config::value::read(text, range.as_ref())?;

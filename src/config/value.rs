@@ -29,6 +29,12 @@ pub trait Value: Sized {
 
     fn read(text: &str) -> Option<Self>;
 
+    /// Why a text is not read, and what to do, where that is known. Repeats nothing that
+    /// may be secret.
+    fn advice(_text: &str) -> Option<String> {
+        None
+    }
+
     /// A text that [`Value::read`] reads back.
     fn show(&self) -> String;
 
@@ -155,13 +161,21 @@ impl Value for StoreUrl {
             return Some(Self::Memory);
         }
         if text.starts_with("postgres") {
-            return PostgresUrl::parse(text).map(|url| Self::Postgres(Box::new(url)));
+            return PostgresUrl::parse(text).ok().map(|url| Self::Postgres(Box::new(url)));
         }
         let path = text.strip_prefix("sqlite:")?;
         // `sqlite://name` would mean /name, which is rarely what its author meant,
         // and `:memory:` a store that is gone with its connection.
         let path_is_plain = !path.is_empty() && !path.starts_with("//") && !path.starts_with(':');
         path_is_plain.then(|| Self::Sqlite(path.into()))
+    }
+
+    fn advice(text: &str) -> Option<String> {
+        if text.starts_with("postgres") {
+            return PostgresUrl::parse(text).err();
+        }
+        let is_of_libpq = ["host=", "dbname=", "postgresql:"].iter().any(|part| text.contains(part));
+        is_of_libpq.then(|| "PostgreSQL is named by postgres://USER@HOST/DATABASE".into())
     }
 
     fn show(&self) -> String {
