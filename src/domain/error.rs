@@ -48,6 +48,10 @@ pub enum Error {
     /// Whether the write was applied could not be found out.
     #[error("the outcome of the write is unknown")]
     OutcomeUnknown,
+    /// A constraint, a trigger or a policy that the database's owner added refuses the
+    /// row; nothing was applied. The text names that rule, for the log.
+    #[error("a rule of the database refuses the row: {0}")]
+    RefusedByStore(String),
     /// A bug or a broken store. The source is for the log alone.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -1,4 +1,4 @@
-//! Logs why the store failed, which no caller gets to see.
+//! Logs why the store failed or refused a write, which no caller gets to see.
 //!
 //! A broken store fails every call: past one line in a second faults are only
 //! counted, and the next line says how many there were.
@@ -14,17 +14,24 @@ use crate::domain::Error;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-static THROTTLE: Throttle = Throttle(Mutex::new((None, 0)));
+static FAULTS: Throttle = Throttle(Mutex::new((None, 0)));
+static REFUSALS: Throttle = Throttle(Mutex::new((None, 0)));
 
-/// Logs a fault of the store; other errors are callers' and not logged here.
+/// Logs a fault of the store, and what a rule of the store's owner refused; other errors
+/// are callers' and not logged here.
 pub fn log(error: &Error) {
-    let fault = matches!(error, Error::Internal(_) | Error::Unavailable(_) | Error::OutcomeUnknown);
-    if !fault {
-        return;
-    }
-    let Some(unlogged) = THROTTLE.take(Instant::now()) else { return };
+    let throttle = match error {
+        Error::Internal(_) | Error::Unavailable(_) | Error::OutcomeUnknown => &FAULTS,
+        Error::RefusedByStore(_) => &REFUSALS,
+        _ => return,
+    };
+    let Some(unlogged) = throttle.take(Instant::now()) else { return };
     let unlogged = (unlogged > 0).then_some(unlogged);
-    tracing::error!(error = %Chain(error), unlogged, "the store failed a call");
+    if let Error::RefusedByStore(rule) = error {
+        tracing::warn!(rule, unlogged, "a rule of the database refused a write");
+    } else {
+        tracing::error!(error = %Chain(error), unlogged, "the store failed a call");
+    }
 }
 
 /// When it last let one through, and how many it has held back since.

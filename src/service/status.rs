@@ -84,6 +84,11 @@ pub fn about(error: Error, id: &str) -> Status {
             "OUTCOME_UNKNOWN",
             "whether the write was applied is unknown: read the user to find out",
         ),
+        Error::RefusedByStore(_) => plain(
+            Code::FailedPrecondition,
+            "REFUSED_BY_STORE",
+            "a rule that was added to the database refuses this user; nothing was applied",
+        ),
         Error::Internal(_) => internal(),
     }
 }

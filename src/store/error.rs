@@ -65,6 +65,22 @@ pub enum OpenError {
     )]
     NewerSchema { place: String, found: usize, known: usize },
     #[error(
+        "the database {place} has the encoding {encoding}, which cannot hold every name: make one with \
+         `createdb --encoding=UTF8 --locale=C --template=template0 NAME`, and point store_url at it"
+    )]
+    Encoding { place: String, encoding: String },
+    #[error(
+        "the login of the store {place} has no {missing}: have the owner of the schema run `GRANT USAGE ON \
+         SCHEMA user_service TO login` and `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA \
+         user_service TO login`"
+    )]
+    NotGranted { place: String, missing: String },
+    #[error(
+        "the login of the store {0} has session_replication_role = replica, so that addresses of users are not \
+         kept unique: run `ALTER ROLE login RESET session_replication_role`"
+    )]
+    TriggersOff(String),
+    #[error(
         "the schema of the store {0} is not there or not up to date, and this login may not change it: run \
          `user-service migrate` with one that may"
     )]

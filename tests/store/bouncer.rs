@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub struct Bouncer {
-    port: u16,
+    pub port: u16,
     _dir: TempDir,
     _keeper: Child,
 }
@@ -70,7 +70,6 @@ impl Bouncer {
     /// A database that nobody else uses, as it is reached from here.
     pub async fn fresh(&self) -> Config {
         let direct = database::shared().fresh().await;
-        let behind = database::at(self.port, "tests", &name(&direct));
-        Config { store_prepared_statements: false, ..behind }
+        database::at(self.port, "tests", &name(&direct))
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -43,6 +43,8 @@ pub struct Late {
 
 pub struct Proxy {
     pub port: u16,
+    /// The port that new connections go on to.
+    pub database: Arc<AtomicU16>,
     pub plan: Arc<watch::Sender<Plan>>,
     pub late: Arc<Late>,
     accepting: JoinHandle<()>,
@@ -55,13 +57,18 @@ impl Proxy {
         let plan = Arc::new(watch::Sender::new(Plan::Forward));
         let (plans, late) = (plan.clone(), Arc::<Late>::default());
         let lates = late.clone();
+        let database = Arc::new(AtomicU16::new(database));
+        let databases = database.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((store, _)) = listener.accept().await {
-                let Ok(database) = TcpStream::connect(("127.0.0.1", database)).await else { continue };
+                let Ok(database) = TcpStream::connect(("127.0.0.1", databases.load(Ordering::SeqCst))).await
+                else {
+                    continue;
+                };
                 tokio::spawn(pass(store, database, plans.clone(), lates.clone()));
             }
         });
-        Self { port, plan, late, accepting }
+        Self { port, database, plan, late, accepting }
     }
 }
 

@@ -104,30 +104,3 @@ async fn the_store_is_measured() {
         assert!(rendered.lines().any(|rendered| rendered == line), "no {line} in:\n{rendered}");
     }
 }
-
-#[tokio::test]
-async fn what_the_file_refuses_fails_whole_and_alone() {
-    let (_dir, store, hold) = held(10);
-    let mut context = Context::from_waker(Waker::noop());
-    // The writer has the first in its hands, the others are one batch.
-    let mut writes: Vec<_> = ["first", "before", "odd", "after"]
-        .map(|name| Box::pin(store.write(plain(create(name)), Deadline::NONE)))
-        .into();
-    for write in &mut writes {
-        assert!(write.as_mut().poll(&mut context).is_pending());
-    }
-    // The row in `users` comes before the one in `changes`.
-    hold.execute_batch(
-        "CREATE TRIGGER odd BEFORE INSERT ON changes WHEN NEW.id = 'odd'
-             BEGIN SELECT RAISE(ABORT, 'odd'); END;
-         COMMIT",
-    )
-    .unwrap();
-    let mut revisions = Vec::new();
-    for write in writes {
-        revisions.push(write.await.map(|written| written.revision));
-    }
-    assert!(matches!(revisions[..], [Ok(1), Ok(2), Err(Error::Internal(_)), Ok(3)]), "{revisions:?}");
-    assert_eq!(get(&store, "odd").await, None);
-    assert_eq!(stored(&store, create("next")).await.revision, 4);
-}

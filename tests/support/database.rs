@@ -56,7 +56,19 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn binary(name: &str) -> PathBuf {
+/// The variable that names the folder of another server's programs.
+const PROGRAMS: &str = "TEST_POSTGRES";
+
+/// A program of the server that is tested with.
+fn server(name: &str) -> PathBuf {
+    let Some(programs) = env::var_os(PROGRAMS) else { return debians(name) };
+    let path = Path::new(&programs).join(name);
+    assert!(path.is_absolute() && path.exists(), "{PROGRAMS} names a folder with {name}: {}", path.display());
+    path
+}
+
+/// The newest one that is installed.
+fn debians(name: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<_> =
         versions.map(|version| version.path().join("bin").join(name)).filter(|path| path.exists()).collect();
@@ -93,7 +105,7 @@ impl Database {
     /// The same with settings, and with what `prepare` changes in its directory.
     pub fn start_with(settings: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir_in(env::temp_dir()).unwrap();
-        let made = command(&binary("initdb"), dir.path())
+        let made = command(&server("initdb"), dir.path())
             .args([
                 "--pgdata=data",
                 "--username=tests",
@@ -115,12 +127,32 @@ impl Database {
     /// A standby that this one streams to, and waits for at each commit from now on.
     pub async fn standby(&self) -> Self {
         let dir = tempfile::tempdir_in(env::temp_dir()).unwrap();
-        let from = format!("host=127.0.0.1 port={} user=tests", self.port);
-        let copied = command(&binary("pg_basebackup"), dir.path())
-            .args(["--pgdata=data", "--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-d", &from])
-            .output()
-            .unwrap();
+        // Not by pg_basebackup, which copies from no newer server than itself.
+        let client = self.client("postgres").await;
+        let version = "SELECT current_setting('server_version_num')::int";
+        let version: i32 = client.query_one(version, &[]).await.unwrap().get(0);
+        let (begin, end) = match version {
+            150_000.. => ("SELECT pg_backup_start('standby', true)", "SELECT * FROM pg_backup_stop()"),
+            _ => (
+                "SELECT pg_start_backup('standby', true, false)",
+                "SELECT * FROM pg_stop_backup(false, false)",
+            ),
+        };
+        client.simple_query(begin).await.unwrap();
+        let copied =
+            Command::new("cp").arg("-a").arg(self.dir.path().join("data")).arg(dir.path()).output().unwrap();
         assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        let label: String = client.query_one(end, &[]).await.unwrap().get(1);
+        let data = dir.path().join("data");
+        fs::remove_file(data.join("postmaster.pid")).unwrap();
+        let primary = format!("primary_conninfo = 'host=127.0.0.1 port={} user=tests'\n", self.port);
+        for (name, text) in
+            [("backup_label", &*label), ("standby.signal", ""), ("postgresql.auto.conf", &primary)]
+        {
+            fs::write(data.join(name), text).unwrap();
+            give(&data.join(name));
+        }
+        give(dir.path());
         let mut standby = Self { dir, port: free_port(), settings: Vec::new(), keeper: None };
         standby.run();
         self.wait_at_commits_for("*").await;
@@ -161,7 +193,7 @@ impl Database {
         let keeper = command(Path::new("sh"), self.dir.path())
             .args(["-c", KEEPER, "keeper"])
             .arg(self.dir.path())
-            .arg(binary("postgres"))
+            .arg(server("postgres"))
             .args(["-D", "data", "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
             .args(&self.settings)
             .args(["-c", "fsync=off", "-c", "max_connections=200", "-c", "shared_buffers=32MB", "-p"])
@@ -174,7 +206,7 @@ impl Database {
         self.keeper = Some(keeper);
         let until = Instant::now() + PATIENCE;
         let ready = || {
-            Command::new(binary("pg_isready"))
+            Command::new(debians("pg_isready"))
                 .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
                 .status()
         };

@@ -26,6 +26,7 @@ fn what_cannot_be_retried_says_nothing_of_retrying() {
         (internal(), Code::Internal, "INTERNAL"),
         (unimplemented(), Code::Unimplemented, "UNKNOWN_METHOD"),
         (status(Error::OutcomeUnknown), Code::Unknown, "OUTCOME_UNKNOWN"),
+        (status(Error::RefusedByStore("rule".into())), Code::FailedPrecondition, "REFUSED_BY_STORE"),
     ] {
         assert!(details(&status, code, reason).retry_info().is_none());
         assert!(!status.metadata().contains_key("grpc-retry-pushback-ms"));

@@ -136,7 +136,7 @@ async fn import(
         match store.write(write.clone(), deadline).await {
             // Its turn comes: so few are asked for at a time.
             Err(Error::Overloaded) => time::sleep(FULL_QUEUE).await,
-            Err(error @ Error::AlreadyExists(_)) => return refused(error),
+            Err(error @ (Error::AlreadyExists(_) | Error::RefusedByStore(_))) => return refused(error),
             done => break done.map_err(status::status)?,
         }
     };

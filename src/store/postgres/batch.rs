@@ -1,7 +1,7 @@
 //! Writes that become one transaction: what they are about, as it was read, and
 //! what they make of it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{
     domain::{Change, Email, Error, Idempotency, Revision, Target, Timestamp, User, UserId, Write, Written},
@@ -67,6 +67,8 @@ pub(super) struct Batch {
     /// Users as recorded writes left them.
     left: HashMap<Revision, User>,
     touched: BTreeSet<UserId>,
+    /// Users who were there when they were read.
+    found: HashSet<UserId>,
     pub log: Vec<Logged>,
     pub remembered: HashMap<[u8; 32], Remembered>,
 }
@@ -89,6 +91,7 @@ pub(super) fn number(answers: &mut [Result<Written, Error>], base: Revision) {
 impl Batch {
     /// Takes up a user as the store has it.
     pub fn know(&mut self, user: User) {
+        self.found.insert(user.id.clone());
         self.ids_by_email.insert(user.email.clone(), user.id.clone());
         self.users.insert(user.id.clone(), user);
     }
@@ -105,6 +108,7 @@ impl Batch {
         if let Some(user) = now
             && !self.users.contains_key(&user.id)
         {
+            self.found.insert(user.id.clone());
             self.users.insert(user.id.clone(), user);
         }
         self.recorded.insert(key, recorded);
@@ -137,9 +141,10 @@ impl Batch {
         (revision - PROVISIONAL).cast_signed() - self.count()
     }
 
-    /// Users who are there no more, and users as they are to be stored.
+    /// Users to be deleted, and users as they are to be stored.
     pub fn outcome(&self) -> (Vec<&str>, Vec<&User>) {
-        let gone = self.touched.iter().filter(|id| !self.users.contains_key(id)).map(UserId::as_str);
+        let gone = self.touched.iter().filter(|id| !self.users.contains_key(*id) && self.found.contains(*id));
+        let gone = gone.map(UserId::as_str);
         let there = self.touched.iter().filter_map(|id| self.users.get(id));
         (gone.collect(), there.collect())
     }

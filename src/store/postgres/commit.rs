@@ -20,8 +20,8 @@ use super::{
     fault::Fault,
     insert,
     outcome::settle,
-    rows,
-    session::{Param, Session},
+    refusal, rows,
+    session::{Param, Session, is_stale},
     sql::Sql,
 };
 use crate::{
@@ -38,6 +38,8 @@ pub(super) enum Failure {
     Again,
     /// Nothing was written.
     Refused(Error),
+    /// Nothing was written, because of one row or several; a rule refuses it.
+    Row(String),
     /// No answer to the commit: whether it happened, this transaction tells.
     InDoubt { seen: Revision, tag: Uuid, answers: Vec<Answer> },
     /// Committed, though perhaps not as durably as was asked for.
@@ -52,22 +54,29 @@ impl From<Error> for Failure {
 
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
+        let again = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
         match error.code() {
-            Some(code)
-                if [
-                    SqlState::T_R_SERIALIZATION_FAILURE,
-                    SqlState::T_R_DEADLOCK_DETECTED,
-                    // Rows that were written past the service.
-                    SqlState::UNIQUE_VIOLATION,
-                    // What [`Sql::Check`] fails with.
-                    SqlState::INVALID_TEXT_REPRESENTATION,
-                ]
-                .contains(code) =>
-            {
-                Self::Again
-            }
+            Some(code) if again.contains(code) || is_stale(&error) => Self::Again,
             _ => Self::Refused(failed(error)),
         }
+    }
+}
+
+/// Why [`Sql::Check`] failed.
+fn check_failed(error: tokio_postgres::Error) -> Failure {
+    match error.code() {
+        Some(&SqlState::INVALID_TEXT_REPRESENTATION) => Failure::Again,
+        _ => error.into(),
+    }
+}
+
+/// Why rows were not written, or not committed. `locked` tells that nobody else can have
+/// been in their way, but for those who write past the service.
+fn rows_failed(error: tokio_postgres::Error, locked: bool) -> Failure {
+    match refusal::rule(&error) {
+        Some(_) if !locked && refusal::may_pass(&error) => Failure::Again,
+        Some(rule) => Failure::Row(rule),
+        None => error.into(),
     }
 }
 
@@ -76,7 +85,9 @@ pub(super) fn failed(error: tokio_postgres::Error) -> Error {
     let Some(code) = error.code() else { return Error::Unavailable("the connection to the database broke") };
     match code.code() {
         "25006" => Error::Unavailable("the database is a standby"),
-        "57014" | "55P03" | "25P03" => Error::Unavailable("the database took too long"),
+        "57014" | "55P03" | "25P03" | "25P04" => Error::Unavailable("the database took too long"),
+        // What a pooler says that has no connection to give.
+        code if code.starts_with("08") => Error::Unavailable("the connection to the database broke"),
         code if code.starts_with("57P0") => Error::Unavailable("the database is stopping or starting"),
         code if code.starts_with("53") => {
             Error::Unavailable("the database is short of memory, disk or connections")
@@ -153,7 +164,10 @@ pub(super) async fn commit(
             Ok(answers)
         }
         // The server refused something, so the commit that followed undid everything.
-        Ok((Err(error), _)) if error.as_db_error().is_some() => Err(error.into()),
+        Ok((Err(Step::Check(error)), _)) if error.as_db_error().is_some() => Err(check_failed(error)),
+        Ok((Err(Step::Rows(error)), _)) if error.as_db_error().is_some() => Err(rows_failed(error, locked)),
+        // A deferred constraint or trigger, which the commit itself runs.
+        Ok((Ok(_), Err(error))) if refusal::rule(&error).is_some() => Err(rows_failed(error, locked)),
         Ok(_) | Err(_) => {
             session.abandon();
             // What only remembers requests is safe to repeat.
@@ -249,6 +263,13 @@ fn decide(mut batch: Batch, requests: &[Request]) -> (Batch, Vec<Answer>) {
     (batch, answers)
 }
 
+/// What failed first.
+enum Step {
+    /// Taking the counter, or the look at what others wrote.
+    Check(tokio_postgres::Error),
+    Rows(tokio_postgres::Error),
+}
+
 /// Writes the rows and commits, all in one journey; tells the revision before the
 /// first of this batch.
 async fn finish(
@@ -256,7 +277,7 @@ async fn finish(
     batch: &Batch,
     check: Option<&Check<'_>>,
     tag: Uuid,
-) -> (Result<Revision, tokio_postgres::Error>, Result<(), tokio_postgres::Error>) {
+) -> (Result<Revision, Step>, Result<(), tokio_postgres::Error>) {
     let count = batch.count();
     let take: [Param; 1] = [&count];
     let checked = async {
@@ -277,7 +298,9 @@ async fn finish(
         session.client.batch_execute("COMMIT"),
     );
     // The first error is what went wrong; those behind it only say that one did.
-    let written = taken.and_then(|taken| checked.and(users).and(log).and(requests).map(|()| taken));
-    let base = written.and_then(|taken| taken.try_get::<_, i64>(0));
-    (base.map(i64::cast_unsigned), committed)
+    let base = taken.and_then(|taken| checked.and_then(|()| taken.try_get::<_, i64>(0)));
+    let written = base
+        .map_err(Step::Check)
+        .and_then(|base| users.and(log).and(requests).map(|()| base.cast_unsigned()).map_err(Step::Rows));
+    (written, committed)
 }

@@ -12,7 +12,8 @@ use crate::domain::User;
 
 pub(super) async fn users(session: &Session, batch: &Batch) -> Result<(), tokio_postgres::Error> {
     let (gone, there) = batch.outcome();
-    let delete: [Param; 1] = [&gone];
+    let count = i64::try_from(gone.len()).unwrap_or(i64::MAX);
+    let delete: [Param; 2] = [&gone, &count];
     let delete =
         async { if gone.is_empty() { Ok(Vec::new()) } else { session.rows(Sql::Delete, &delete).await } };
     let text = |field: fn(&User) -> &str| there.iter().map(|user| field(user)).collect::<Vec<_>>();

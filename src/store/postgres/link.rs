@@ -14,7 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::{task::AbortHandle, time};
 use tokio_postgres::{AsyncMessage, Connection, NoTls, error::Severity, tls::TlsStream};
 
-use super::{fault::Fault, session::Session, tls};
+use super::{
+    fault::Fault,
+    session::{Lasting, Session},
+    tls,
+};
 use crate::{config::Config, config::PostgresUrl, domain::Error, store::metrics::LinkMetrics};
 
 /// How long after a failure a connection is tried again: at first, and at most.
@@ -28,7 +32,7 @@ pub(super) struct Target {
     server: tokio_postgres::Config,
     tls: Option<tls::Connector>,
     password_file: Option<PathBuf>,
-    prepared: bool,
+    lasting: Arc<Lasting>,
     /// How long opening one, or one statement, may take.
     pub limit: Duration,
 }
@@ -36,24 +40,21 @@ pub(super) struct Target {
 impl Target {
     pub fn new(url: &PostgresUrl, config: &Config) -> Result<Self, tls::BadCertificates> {
         let mut server = url.server.clone();
-        server
-            .connect_timeout(config.store_timeout)
-            .tcp_user_timeout(config.store_timeout)
-            .keepalives_idle(Duration::from_secs(10))
-            .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3);
+        let limit = config.store_timeout;
+        server.connect_timeout(url.server.get_connect_timeout().map_or(limit, |given| limit.min(*given)));
+        server.tcp_user_timeout(url.server.get_tcp_user_timeout().map_or(limit, |given| limit.min(*given)));
         Ok(Self {
             server,
             tls: tls::connector(url, config.store_ca_file.path())?,
             password_file: config.store_password_file.path().map(Into::into),
-            prepared: config.store_prepared_statements,
-            limit: config.store_timeout,
+            lasting: Lasting::new(config.store_prepared_statements),
+            limit,
         })
     }
 
     /// The same for a database that may not have the tables yet.
     pub fn without_statements(&self) -> Self {
-        Self { prepared: false, ..self.clone() }
+        Self { lasting: Lasting::new(false), ..self.clone() }
     }
 
     /// Opens a connection, gives it to `use_it`, and keeps it going until that or
@@ -82,7 +83,7 @@ impl Target {
             time::timeout(self.limit, connecting).await.map_err(|_| Fault::Silent)??;
         let warned = Arc::<AtomicBool>::default();
         let work = async {
-            let session = Session::new(client, self.prepared, Arc::clone(&warned));
+            let session = Session::new(client, Arc::clone(&self.lasting), Arc::clone(&warned));
             let session = time::timeout(self.limit, session).await.map_err(|_| Fault::Silent)??;
             Ok(use_it(Arc::new(session)).await)
         };

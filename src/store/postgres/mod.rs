@@ -12,7 +12,10 @@ mod insert;
 mod link;
 mod outcome;
 mod points;
+mod pooler;
+mod preconditions;
 mod readers;
+mod refusal;
 mod rows;
 mod schema;
 mod session;
@@ -144,6 +147,7 @@ impl PostgresStore {
     pub fn open(url: &PostgresUrl, config: &Config) -> Result<Self, OpenError> {
         migrate(url, config, &[])?;
         let target = Arc::new(target(url, config)?);
+        block_on(first_connection(&target, url, preconditions::login))?;
         let runtime = Handle::try_current().map_err(|error| OpenError::Thread(io::Error::other(error)))?;
         let _on_runtime = runtime.enter();
         let (queue, inbox) = queue(config.store_queue.max(1));

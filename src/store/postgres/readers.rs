@@ -15,7 +15,7 @@ use tokio_postgres::Row;
 use super::{
     commit::failed,
     link::{DISCONNECTED, Link, Target},
-    session::{Param, Session},
+    session::{Param, Session, is_stale},
     sql::Sql,
 };
 use crate::{
@@ -63,10 +63,11 @@ impl Readers {
     pub async fn ask(&self, sql: Sql, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         let session = self.session().ok_or(DISCONNECTED)?;
         match session.rows(sql, params).await {
-            // Cut in the middle: reading again does no harm.
-            Err(error) if error.is_closed() => {
+            // Cut in the middle, or not begun: reading again does no harm.
+            Err(error) if error.is_closed() || is_stale(&error) => {
                 self.retries.increment(1);
-                let other = self.session().ok_or(DISCONNECTED)?;
+                // The connection itself is good where only its statements are not.
+                let other = if is_stale(&error) { session } else { self.session().ok_or(DISCONNECTED)? };
                 other.rows(sql, params).await.map_err(failed)
             }
             answer => answer.map_err(failed),

@@ -6,7 +6,11 @@ use std::time::Duration;
 use tokio::time;
 use tokio_postgres::error::SqlState;
 
-use super::{fault::Fault, session::Session};
+use super::{
+    fault::Fault,
+    preconditions::{self, failed},
+    session::Session,
+};
 use crate::store::OpenError;
 
 /// The schema, one step a version. Only ever appended to, and no step may take
@@ -20,6 +24,11 @@ const MIGRATION_LOCK: i64 = 0x7573_7276_0000_0001;
 /// Shorter than a deadlock takes to be noticed: the migration is what gives way.
 const LOCK_TIMEOUT: &str = "500ms";
 
+/// Begins what may take long, whatever limit the login has. The last of these limits is
+/// unknown to releases of PostgreSQL before 17.
+const BEGIN: &str = "BEGIN READ WRITE; SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings
+    WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')";
+
 /// How often it then tries again, and how long it leaves the tables to others first.
 const TRIES: usize = 60;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -30,7 +39,8 @@ pub(super) async fn bring_up_to_date(
     place: &str,
     steps: &[&str],
 ) -> Result<(), OpenError> {
-    let failed = |error| OpenError::Postgres { place: place.into(), source: Fault::Sql(error) };
+    let failed = |error| failed(place, error);
+    preconditions::database(session, place).await?;
     if checked(version(session).await.map_err(failed)?, steps, place)? == steps.len() {
         return Ok(());
     }
@@ -71,7 +81,7 @@ async fn migrate(session: &Session, place: &str, steps: &[&str]) -> Result<bool,
 /// Makes those steps that are missing, in one transaction; what version it found.
 async fn steps_made(session: &Session, steps: &[&str]) -> Result<usize, tokio_postgres::Error> {
     let client = &session.client;
-    client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
+    client.batch_execute(&format!("{BEGIN}; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
     // Another may have been faster.
     let from = version(session).await?;
     client.batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")).await?;
@@ -118,7 +128,9 @@ pub(super) async fn purge(session: &Session, place: &str) -> Result<u64, OpenErr
         RETURNING 1)
         SELECT count(*) FROM purged";
     let purged = async {
+        session.client.batch_execute(BEGIN).await?;
         let rows = session.client.query_typed(purge, &[]).await?;
+        session.client.batch_execute("COMMIT").await?;
         rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0))
     };
     match purged.await {

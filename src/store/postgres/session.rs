@@ -15,7 +15,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use super::sql::Sql;
+use super::{pooler, sql::Sql};
 
 /// How often a connection is asked whether it is still there: nobody else may ask,
 /// because a service without its store gets no calls.
@@ -24,6 +24,15 @@ const PINGS: Duration = Duration::from_secs(1);
 /// Every statement goes by an index, whatever the tables' statistics say of tables
 /// that were small a minute ago, and is planned once.
 const PLANNING: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off";
+
+/// The server's process, and what to set against settings of the login with which a
+/// commit would be answered too early, or the warning that it may not be durable be held
+/// back.
+const ABOUT: &str = "SELECT pg_backend_pid(),
+    CASE current_setting('synchronous_commit')
+        WHEN 'off' THEN '; SET LOCAL synchronous_commit = on' ELSE '' END
+    || CASE current_setting('client_min_messages')
+        WHEN 'error' THEN '; SET LOCAL client_min_messages = warning' ELSE '' END";
 
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 
@@ -34,34 +43,52 @@ pub(super) struct Session {
     /// In the order of [`Sql::ALL`]; `None` where nothing is to outlive a
     /// transaction, as behind a pooler.
     statements: Option<Vec<Statement>>,
+    /// Whether the server does not know them any more, or not as they are.
+    stale: AtomicBool,
+    lasting: Arc<Lasting>,
+    /// What every transaction sets besides its limits.
+    corrections: String,
     /// Whether the server warned of anything.
     warned: Arc<AtomicBool>,
     broken: Notify,
 }
 
 impl Session {
-    /// Makes the statements known where they are to be. The connection must be
-    /// driven meanwhile.
-    pub async fn new(client: Client, prepared: bool, warned: Arc<AtomicBool>) -> Result<Self, Error> {
-        let statements = if prepared {
-            client.batch_execute(PLANNING).await?;
-            let prepare = |sql: &Sql| client.prepare_typed(sql.text(), sql.types());
-            Some(futures_util::future::try_join_all(Sql::ALL.iter().map(prepare)).await?)
-        } else {
-            None
+    /// Makes the statements known where they last. The connection must be driven
+    /// meanwhile.
+    pub async fn new(client: Client, lasting: Arc<Lasting>, warned: Arc<AtomicBool>) -> Result<Self, Error> {
+        let about = client.query_typed(ABOUT, &[]).await?.swap_remove(0);
+        if lasting.get() && pooler::is_between(&client, about.try_get(0)?).await? {
+            lasting.end("a pooler stands between the store and its database");
+        }
+        let prepared = if lasting.get() { Some(prepare(&client).await) } else { None };
+        let statements = match prepared.transpose() {
+            Err(error) if is_lost_statement(&error) => {
+                lasting.end("prepared statements of several connections are mixed up");
+                None
+            }
+            statements => statements?,
         };
-        Ok(Self { client, statements, warned, broken: Notify::new() })
+        let (stale, corrections) = (AtomicBool::new(false), about.try_get(1)?);
+        Ok(Self { client, statements, stale, lasting, corrections, warned, broken: Notify::new() })
     }
 
     /// Runs one statement. It is on its way when this is polled for the first time.
     pub async fn rows(&self, sql: Sql, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
-        let rows = if let Some(statements) = &self.statements {
+        let statements = self.statements.as_ref().filter(|_| !self.stale.load(Ordering::Acquire));
+        let rows = if let Some(statements) = statements {
             self.client.query(&statements[sql as usize], params).await
         } else {
             let params = params.iter().copied().zip(sql.types().iter().cloned());
             self.client.query_typed(sql.text(), &params.collect::<Vec<(Param, Type)>>()).await
         };
         rows.inspect_err(|error| {
+            if is_lost_statement(error) {
+                self.lasting.end("prepared statements were lost between transactions");
+            }
+            if is_stale(error) && !self.stale.swap(true, Ordering::AcqRel) {
+                tracing::info!("a connection to the database goes on without prepared statements");
+            }
             if ends_connection(error) {
                 self.abandon();
             }
@@ -77,10 +104,11 @@ impl Session {
     pub async fn begin(&self, limit: Duration) -> Result<(), Error> {
         // 0 would be no limit.
         let limit = limit.as_millis().max(1);
+        let corrections = &self.corrections;
         self.client
             .batch_execute(&format!(
                 "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit}; \
-                 SET LOCAL idle_in_transaction_session_timeout = {limit}"
+                 SET LOCAL idle_in_transaction_session_timeout = {limit}{corrections}"
             ))
             .await
     }
@@ -142,10 +170,54 @@ impl Session {
     }
 }
 
+/// Whether prepared statements outlive a transaction, for all connections of a store.
+pub(super) struct Lasting(AtomicBool);
+
+impl Lasting {
+    pub fn new(lasting: bool) -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(lasting)))
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// They do not, as it turns out.
+    fn end(&self, why: &str) {
+        if self.0.swap(false, Ordering::AcqRel) {
+            tracing::warn!(
+                setting = "store_prepared_statements",
+                "{why}: statements are not prepared from here on, as if the setting were false"
+            );
+        }
+    }
+}
+
+async fn prepare(client: &Client) -> Result<Vec<Statement>, Error> {
+    client.batch_execute(PLANNING).await?;
+    let prepare = |sql: &Sql| client.prepare_typed(sql.text(), sql.types());
+    futures_util::future::try_join_all(Sql::ALL.iter().map(prepare)).await
+}
+
+/// Whether a prepared statement was not there, or another one was: a pooler has given
+/// the connection to another server process.
+fn is_lost_statement(error: &Error) -> bool {
+    [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT]
+        .iter()
+        .any(|lost| error.code() == Some(lost))
+}
+
+/// Whether a statement failed before it did anything, and works when it is not a prepared
+/// one: it was lost, or the tables have changed since.
+pub(super) fn is_stale(error: &Error) -> bool {
+    is_lost_statement(error) || error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
+}
+
 /// Whether an error says that this connection will not do: it is broken, or its
 /// server goes or is a standby.
 fn ends_connection(error: &Error) -> bool {
-    error
-        .code()
-        .is_none_or(|code| *code == SqlState::READ_ONLY_SQL_TRANSACTION || code.code().starts_with("57P0"))
+    error.code().is_none_or(|code| {
+        *code == SqlState::READ_ONLY_SQL_TRANSACTION
+            || ["57P0", "08"].iter().any(|class| code.code().starts_with(class))
+    })
 }

@@ -26,6 +26,19 @@ macro_rules! user_columns {
     };
 }
 
+/// A statement that fails unless it writes so many rows.
+macro_rules! all_rows {
+    ($statement:literal, $count:literal) => {
+        concat!(
+            "WITH written AS (",
+            $statement,
+            " RETURNING 1) SELECT CAST(CASE WHEN (SELECT count(*) FROM written) <> ",
+            $count,
+            " THEN 'a trigger or a policy left rows out' ELSE '0' END AS integer)"
+        )
+    };
+}
+
 macro_rules! statements {
     ($($(#[doc = $doc:literal])* $name:ident($($type:ident),*) = $text:expr;)+) => {
         /// A statement that every connection knows.
@@ -89,29 +102,37 @@ statements! {
              OR (SELECT count(*) FROM user_service.idempotency WHERE key = ANY($4) AND time >= $5) <> $6
              OR (SELECT fence FROM user_service.meta) <> $7
          THEN 'another replica was faster; this batch is made again' ELSE '0' END AS integer)";
-    Delete(TEXT_ARRAY) = "DELETE FROM user_service.users WHERE id = ANY($1)";
+    /// Fails unless all of `$2` users were there. This one and those below fail where a
+    /// trigger or a policy leaves rows out, which the database says nothing of.
+    Delete(TEXT_ARRAY, INT8) = all_rows!(
+        "DELETE FROM user_service.users WHERE id = ANY($1)", "$2"
+    );
     /// Here and below revisions are counted back from the counter, which is ours.
-    Put(TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY, INT8_ARRAY, INT8_ARRAY, INT8_ARRAY) =
+    Put(TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY, INT8_ARRAY, INT8_ARRAY, INT8_ARRAY) = all_rows!(
         "INSERT INTO user_service.users (id, name, email, age, revision, create_time, update_time)
          SELECT id, name, email, age, m.revision + behind, create_time, update_time
          FROM UNNEST($1, $2, $3, $4, $5, $6, $7)
              AS u (id, name, email, age, behind, create_time, update_time), user_service.meta m
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email, age = excluded.age,
              revision = excluded.revision, create_time = excluded.create_time,
-             update_time = excluded.update_time";
+             update_time = excluded.update_time", "cardinality($1)"
+    );
     Log(UUID, INT8_ARRAY, INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY, INT8_ARRAY,
-        INT8_ARRAY) =
+        INT8_ARRAY) = all_rows!(
         "INSERT INTO user_service.changes
              (batch, revision, time, kind, id, name, email, age, create_time, update_time)
          SELECT $1, m.revision + behind, time, kind, id, name, email, age, create_time, update_time
          FROM UNNEST($2, $3, $4, $5, $6, $7, $8, $9, $10)
-             AS c (behind, time, kind, id, name, email, age, create_time, update_time), user_service.meta m";
-    Record(BYTEA_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, INT8_ARRAY, INT8_ARRAY) =
+             AS c (behind, time, kind, id, name, email, age, create_time, update_time), user_service.meta m",
+        "cardinality($2)"
+    );
+    Record(BYTEA_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, INT8_ARRAY, INT8_ARRAY) = all_rows!(
         "INSERT INTO user_service.idempotency (key, payload, id, revision, time)
          SELECT key, payload, id, COALESCE(m.revision + behind, 0), time
          FROM UNNEST($1, $2, $3, $4, $5) AS i (key, payload, id, behind, time), user_service.meta m
          ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, id = excluded.id,
-             revision = excluded.revision, time = excluded.time";
+             revision = excluded.revision, time = excluded.time", "cardinality($1)"
+    );
     /// Waits until no transaction holds the counter.
     LockRevision() = "SELECT revision FROM user_service.meta FOR UPDATE";
     /// A row of the write-ahead log, and so something to commit.

@@ -87,8 +87,23 @@ impl Writer {
         }
     }
 
+    /// Answers all requests, in their order. Those that share a transaction with a row that
+    /// a rule of the database refuses are made again in halves, until it is alone.
     async fn batch(&self, requests: Vec<Request>) {
-        let answers = self.answers(&requests).await;
+        let mut parts = vec![requests];
+        while let Some(mut part) = parts.pop() {
+            match self.transaction(&part).await {
+                Ok(answers) => self.answer(part, answers),
+                Err(rule) if part.len() == 1 => self.answer(part, vec![Err(Error::RefusedByStore(rule))]),
+                Err(_) => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                }
+            }
+        }
+    }
+
+    fn answer(&self, requests: Vec<Request>, answers: Vec<Answer>) {
         let revision = answers.iter().flatten().map(|written| written.revision).max().unwrap_or(0);
         if revision > 0 {
             self.heartbeat.beat();
@@ -101,13 +116,16 @@ impl Writer {
         answer(requests, answers);
     }
 
-    async fn answers(&self, requests: &[Request]) -> Vec<Answer> {
-        let all = |error: fn() -> Error| requests.iter().map(|_| Err(error())).collect();
+    /// Makes one transaction of all requests, and says what became of each. The error is a
+    /// rule of the database that refuses a row of theirs: then nothing was written.
+    async fn transaction(&self, requests: &[Request]) -> Result<Vec<Answer>, String> {
+        let all = |error: fn() -> Error| Ok(requests.iter().map(|_| Err(error())).collect());
         let limits = Limits { until: Instant::now() + self.limit, statement: self.limit };
         for tries in 0..TRIES {
             let Some(session) = self.link.session() else { return all(|| DISCONNECTED) };
             match commit::commit(&session, requests, tries > 0, limits).await {
-                Ok(answers) => return answers,
+                Ok(answers) => return Ok(answers),
+                Err(Failure::Row(rule)) => return Err(rule),
                 Err(Failure::Again) => self.retries.increment(1),
                 Err(Failure::Refused(Error::Internal(error))) => {
                     // One source and many answers: it is logged here, once.
@@ -115,7 +133,7 @@ impl Writer {
                     return all(|| Error::Internal("the batch failed".into()));
                 }
                 Err(Failure::Refused(Error::Unavailable(why))) => {
-                    return requests.iter().map(|_| Err(Error::Unavailable(why))).collect();
+                    return Ok(requests.iter().map(|_| Err(Error::Unavailable(why))).collect());
                 }
                 Err(Failure::Refused(_)) => return all(|| Error::Unavailable("the batch failed")),
                 Err(Failure::Warned) => return all(|| Error::OutcomeUnknown),
@@ -123,7 +141,7 @@ impl Writer {
                     return match self.find_out(seen, tag).await {
                         Some(Outcome::Durable { base }) => {
                             number(&mut answers, base);
-                            answers
+                            Ok(answers)
                         }
                         Some(Outcome::Undone) => {
                             all(|| Error::Unavailable("the connection to the database broke"))

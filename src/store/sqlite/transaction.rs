@@ -79,7 +79,8 @@ impl<'a> SqlTransaction<'a> {
 
     fn log(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Failure> {
         let User { id, name, email, age, revision, create_time, update_time } = user;
-        self.connection
+        let rows = self
+            .connection
             .prepare_cached(
                 "INSERT INTO changes (revision, time, kind, id, name, email, age, create_time, update_time)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -95,6 +96,7 @@ impl<'a> SqlTransaction<'a> {
                 create_time.as_micros(),
                 update_time.as_micros(),
             ))?;
+        one(rows)?;
         self.revision = *revision;
         self.changed.push((id.clone(), Some(user.clone())));
         Ok(())
@@ -102,11 +104,14 @@ impl<'a> SqlTransaction<'a> {
 
     /// Writes the last revision down, for the commit that follows.
     pub fn save_revision(&self) -> rusqlite::Result<()> {
-        self.connection
-            .prepare_cached("UPDATE meta SET revision = ?1")?
-            .execute((self.revision.cast_signed(),))
-            .map(drop)
+        let mut update = self.connection.prepare_cached("UPDATE meta SET revision = ?1")?;
+        one(update.execute((self.revision.cast_signed(),))?)
     }
+}
+
+/// Fails unless a statement changed one row: a trigger may leave rows out and say nothing.
+fn one(rows: usize) -> rusqlite::Result<()> {
+    if rows == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(rows)) }
 }
 
 impl Transaction for SqlTransaction<'_> {
@@ -170,7 +175,7 @@ impl Transaction for SqlTransaction<'_> {
     }
 
     fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Failure> {
-        self.insert(
+        let put = self.insert(
             user,
             insert_user!(
                 "(id) DO UPDATE SET name = excluded.name, email = excluded.email, age = excluded.age,
@@ -178,15 +183,17 @@ impl Transaction for SqlTransaction<'_> {
                      update_time = excluded.update_time"
             ),
         )?;
+        one(put.into())?;
         self.log(kind, user, now)
     }
 
     fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), Failure> {
         let revision = self.next_revision();
-        self.connection.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute((id.as_str(),))?;
-        self.connection
+        one(self.connection.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute((id.as_str(),))?)?;
+        one(self
+            .connection
             .prepare_cached("INSERT INTO changes (revision, time, kind, id) VALUES (?1, ?2, ?3, ?4)")?
-            .execute((revision.cast_signed(), now.as_micros(), Kind::Deleted as u8, id.as_str()))?;
+            .execute((revision.cast_signed(), now.as_micros(), Kind::Deleted as u8, id.as_str()))?)?;
         self.revision = revision;
         self.changed.push((id.clone(), None));
         Ok(())
@@ -200,7 +207,8 @@ impl Transaction for SqlTransaction<'_> {
         now: Timestamp,
     ) -> Result<(), Failure> {
         // In place of a row that is too old to count and not cleared away yet.
-        self.connection
+        let rows = self
+            .connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO idempotency (key, payload, id, revision, time)
                  VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -212,6 +220,6 @@ impl Transaction for SqlTransaction<'_> {
                 revision.cast_signed(),
                 now.as_micros(),
             ))?;
-        Ok(())
+        Ok(one(rows)?)
     }
 }

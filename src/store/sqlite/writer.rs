@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use rusqlite::{Connection, ErrorCode, config::DbConfig};
+use rusqlite::{Connection, ErrorCode, config::DbConfig, ffi::SQLITE_CONSTRAINT_TRIGGER};
 use tokio::sync::watch;
 
 use super::{
@@ -101,7 +101,7 @@ impl Writer {
             // The others have nothing to do with it.
             Err(Fault { error, step: Step::Write }) if is_one_writes(&error) && self.roll_back() => {
                 if requests.len() == 1 {
-                    answer(requests, vec![Err(Error::Internal(error.into()))]);
+                    answer(requests, vec![Err(refused(error))]);
                 } else {
                     for request in requests {
                         self.write(vec![request]);
@@ -213,9 +213,36 @@ fn one(transaction: &mut SqlTransaction, request: &Request) -> rusqlite::Result<
 }
 
 /// Whether an error is one write's and not the store's: a rule that the file adds to
-/// ours, or a row that is not one of ours.
+/// ours, a trigger that fails, or a row that is not one of ours.
 fn is_one_writes(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), None | Some(ErrorCode::ConstraintViolation))
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => matches!(
+            failure.code,
+            ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::Unknown
+        ),
+        other => other.sqlite_error_code().is_none(),
+    }
+}
+
+/// What the caller is told of such an error.
+fn refused(error: rusqlite::Error) -> Error {
+    match &error {
+        // The text of a constraint names it. That of a trigger is its author's, and may
+        // hold values of the row.
+        rusqlite::Error::SqliteFailure(failure, Some(text))
+            if failure.code == ErrorCode::ConstraintViolation
+                && failure.extended_code != SQLITE_CONSTRAINT_TRIGGER =>
+        {
+            Error::RefusedByStore(text.clone())
+        }
+        rusqlite::Error::SqliteFailure(failure, _) => {
+            Error::RefusedByStore(format!("a trigger (SQLite code {})", failure.extended_code))
+        }
+        rusqlite::Error::StatementChangedRows(_) => {
+            Error::RefusedByStore("a trigger left the row out".into())
+        }
+        _ => Error::Internal(error.into()),
+    }
 }
 
 /// Waits on this thread for a future, until some time; whether it came.
