@@ -136,8 +136,8 @@ soak: tools ## What takes too long for every change: a thousand kills, watches r
 	KILLS=1000 cargo test --locked --test store outlives_a_kill -- --nocapture
 	WATCH_CHANGES=50000 cargo test --locked --test store resumed_on_any_replica -- --nocapture
 	IMPORT_USERS=1000000 cargo test --locked --test store a_large_import -- --nocapture --test-threads 1
-	CROWD_SECONDS=60 cargo test --locked --test store a_crowd_on_three_replicas -- --nocapture
-	CROWD_SECONDS=10 cargo test --locked --test store a_crowd_loses_nothing -- --nocapture --test-threads 1
+	WORKLOAD_SECONDS=60 cargo test --locked --test store a_workload_on_three_replicas -- --nocapture
+	WORKLOAD_SECONDS=10 cargo test --locked --test store a_workload_loses_nothing -- --nocapture --test-threads 1
 
 .PHONY: figures
 figures: $(BUILT)/release/user-service ## Print binary size, time from exec to SERVING, memory when idle.

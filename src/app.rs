@@ -11,14 +11,14 @@ use tokio::{
 };
 
 use crate::{
-    admin::{Admin, Local},
+    admin::{Admin, DebugPages},
     config::Config,
-    domain::{Probe, Store},
+    domain::{Store, StoreHealth},
     feed::Feed,
     layers::{self, InFlight},
-    listener::{BindError, Listener, Running, Ticks},
+    listener::{BindError, Listener, RunningListener, Ticks},
     service::{Health, Router, StoreSlot, health::Tick},
-    shutdown::Signals,
+    signals::Signals,
     store::{self, OpenError},
     telemetry::Telemetry,
 };
@@ -27,7 +27,7 @@ use crate::{
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the store may take to answer that, and to close.
-const STORE_PATIENCE: Duration = Duration::from_secs(5);
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the service could not start. Each text names the thing and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +93,8 @@ impl App {
         let stopped = async { drop(stopped.await) };
         let calls = InFlight::default();
         let log_filter = telemetry.log_filter().clone();
-        let local = Local { calls: calls.clone(), connections: listener.census(), log_filter };
-        let admin = tokio::spawn(admin.serve(telemetry.metrics().clone(), health.clone(), local, stopped));
+        let debug = DebugPages { calls: calls.clone(), connections: listener.registry(), log_filter };
+        let admin = tokio::spawn(admin.serve(telemetry.metrics().clone(), health.clone(), debug, stopped));
         let router = Router::new(&config, &slot, &health);
         let service = layers::stack(router, &config, telemetry.sampler(), calls);
         let ticks = ticks(&health, listener.threads());
@@ -121,13 +121,13 @@ impl App {
             store = Some((opened, [probing, reading]));
             signals.next().await;
         }
-        let lines = telemetry.lines().clone();
-        tokio::spawn(signals.exit_on_next(async move { lines.write_out().await }));
+        let lines = telemetry.log_writer().clone();
+        tokio::spawn(signals.exit_on_next(async move { lines.flush().await }));
 
         let ended = drain(&config, &health, running).await;
         if let Some((store, tasks)) = store {
             tasks.iter().for_each(JoinHandle::abort);
-            if time::timeout(STORE_PATIENCE, store.close()).await.is_err() {
+            if time::timeout(STORE_TIMEOUT, store.close()).await.is_err() {
                 tracing::warn!("the store did not close in time; what it acknowledged is safe");
             }
         }
@@ -141,7 +141,7 @@ impl App {
 /// The order of an end without a failed call: say so to whoever asks for health,
 /// go on serving for as long as routes may still lead here, then stop accepting,
 /// send everyone away and wait for their calls.
-async fn drain(config: &Config, health: &Health, running: Running) -> Ended {
+async fn drain(config: &Config, health: &Health, running: RunningListener) -> Ended {
     tracing::info!(delay = ?config.shutdown_delay, timeout = ?config.drain_timeout, "draining");
     health.set_draining();
     time::sleep(config.shutdown_delay).await;
@@ -173,7 +173,7 @@ async fn keep_probing(store: Arc<dyn Store>, health: Health) {
 }
 
 /// What the store can do; nothing, where it does not answer.
-async fn probe(store: &dyn Store) -> Probe {
-    let silent = Probe { reads: false, writes: false };
-    time::timeout(STORE_PATIENCE, store.probe()).await.unwrap_or(silent)
+async fn probe(store: &dyn Store) -> StoreHealth {
+    let silent = StoreHealth { reads: false, writes: false };
+    time::timeout(STORE_TIMEOUT, store.probe()).await.unwrap_or(silent)
 }

@@ -21,14 +21,14 @@ use super::routes::Routes;
 use crate::listener::lingering_close::{Closes, Closing, Fin, Socket, lend};
 
 /// How long a client may take to send the head of its first request.
-const FIRST_REQUEST: Duration = Duration::from_secs(10);
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be without a request. Longer than the pause between
 /// two scrapes, as a rule.
-const IDLE: Duration = Duration::from_mins(2);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 const MAX_STREAMS: u32 = 16;
 const MAX_HEAD_BYTES: u32 = 16 * 1_024;
 const MAX_RESETS: usize = 1_024;
-const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a client may take to acknowledge an answer when its connection ends.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -53,10 +53,10 @@ async fn converse<I>(stream: I, routes: Routes, mut stopped: watch::Receiver<()>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let usage = Usage::new();
+    let idle = IdleTracker::new();
     let builder = builder();
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let guard = usage.begin();
+        let guard = idle.begin();
         routes.answer(request, guard)
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -69,8 +69,8 @@ where
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = sleep_until(usage.expires()) => {
-                if usage.expires() <= Instant::now() {
+            () = sleep_until(idle.expires()) => {
+                if idle.expires() <= Instant::now() {
                     return;
                 }
             }
@@ -80,7 +80,11 @@ where
 
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_buf_size(MAX_HEAD_BYTES as usize);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -89,51 +93,51 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_local_error_reset_streams(MAX_RESETS)
         .max_header_list_size(MAX_HEAD_BYTES)
         // A watching client that is gone without a word must not keep its place.
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE);
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_INTERVAL);
     builder
 }
 
 /// Whether a connection is in use, and until when it may be without use.
 #[derive(Clone, Debug)]
-struct Usage(Arc<Mutex<Use>>);
+struct IdleTracker(Arc<Mutex<IdleState>>);
 
 #[derive(Debug)]
-struct Use {
+struct IdleState {
     open: usize,
     expires: Instant,
 }
 
-impl Usage {
+impl IdleTracker {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(Use { open: 0, expires: Instant::now() + FIRST_REQUEST })))
+        Self(Arc::new(Mutex::new(IdleState { open: 0, expires: Instant::now() + FIRST_REQUEST_TIMEOUT })))
     }
 
-    fn begin(&self) -> InUse {
-        self.update(|usage| usage.open += 1);
-        InUse(self.clone())
+    fn begin(&self) -> RequestGuard {
+        self.update(|idle| idle.open += 1);
+        RequestGuard(self.clone())
     }
 
     /// When it is to be closed, as far as is known now.
     fn expires(&self) -> Instant {
-        let usage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if usage.open > 0 { Instant::now() + IDLE } else { usage.expires }
+        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.open > 0 { Instant::now() + IDLE_TIMEOUT } else { idle.expires }
     }
 
-    fn update(&self, change: impl FnOnce(&mut Use)) {
-        let mut usage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut usage);
-        usage.expires = Instant::now() + IDLE;
+    fn update(&self, change: impl FnOnce(&mut IdleState)) {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut idle);
+        idle.expires = Instant::now() + IDLE_TIMEOUT;
     }
 }
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub struct InUse(Usage);
+pub struct RequestGuard(IdleTracker);
 
-impl Drop for InUse {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.update(|usage| usage.open -= 1);
+        self.0.update(|idle| idle.open -= 1);
     }
 }
 

@@ -7,7 +7,7 @@
 //! places, and each is given back soon.
 
 mod connection;
-mod local;
+mod debug;
 mod routes;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
@@ -19,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-pub use self::local::Local;
+pub use self::debug::DebugPages;
 use self::routes::Routes;
 use crate::{
     config::Config,
@@ -35,7 +35,7 @@ const MAX_CONNECTIONS: usize = 128;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long answers may take to be sent once the port is told to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An open admin port that nobody accepts from yet.
 #[derive(Debug)]
@@ -63,11 +63,11 @@ impl Admin {
         self,
         metrics: Metrics,
         health: Health,
-        local: Local,
+        debug: DebugPages,
         stop: impl Future<Output = ()> + Send,
     ) -> std::io::Result<()> {
         let socket = TcpListener::from_std(self.socket)?;
-        let routes = Routes::new(metrics, health, local);
+        let routes = Routes::new(metrics, health, debug);
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         tokio::select! {
@@ -77,7 +77,7 @@ impl Admin {
         drop((socket, stopping));
         let all_ended = async { while connections.join_next().await.is_some() {} };
         // What has not ended by then is aborted with the set.
-        let _ = timeout(STOP_PATIENCE, all_ended).await;
+        let _ = timeout(STOP_TIMEOUT, all_ended).await;
         Ok(())
     }
 }

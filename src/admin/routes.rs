@@ -22,17 +22,17 @@ use tonic::body::Body;
 use tower::ServiceExt;
 
 use super::{
-    connection::InUse,
-    local::{self, Local},
+    connection::RequestGuard,
+    debug::{self, DebugPages},
 };
 #[cfg(test)]
-use crate::{config::Config, layers::InFlight, listener::Census, telemetry::LogFilter};
+use crate::{config::Config, layers::InFlight, listener::ConnectionRegistry, telemetry::LogFilter};
 use crate::{
     proto::health::health_server::HealthServer,
+    rpc::status,
     service::{
         Health,
         health::{LIVENESS, READINESS},
-        status,
     },
     telemetry::Metrics,
 };
@@ -53,34 +53,34 @@ pub struct Routes {
     metrics: Metrics,
     health: Health,
     health_server: HealthServer<Health>,
-    local: Local,
+    debug: DebugPages,
     /// Whether the peer is on this machine.
-    is_local: bool,
+    is_loopback: bool,
 }
 
 impl Routes {
-    pub fn new(metrics: Metrics, health: Health, local: Local) -> Self {
-        Self { metrics, health_server: health.server(), health, local, is_local: false }
+    pub fn new(metrics: Metrics, health: Health, debug: DebugPages) -> Self {
+        Self { metrics, health_server: health.server(), health, debug, is_loopback: false }
     }
 
     /// The same for the connection of this peer.
     pub fn of(&self, peer: SocketAddr) -> Self {
-        Self { is_local: local::is_local(peer), ..self.clone() }
+        Self { is_loopback: debug::is_loopback(peer), ..self.clone() }
     }
 
     /// Of no process: for tests of what serves them.
     #[cfg(test)]
     pub fn detached() -> Self {
-        let (calls, connections) = (InFlight::default(), Census::default());
-        let local = Local { calls, connections, log_filter: LogFilter::detached() };
-        Self::new(Metrics::detached(), Health::new(&Config::default()), local)
+        let (calls, connections) = (InFlight::default(), ConnectionRegistry::default());
+        let debug = DebugPages { calls, connections, log_filter: LogFilter::detached() };
+        Self::new(Metrics::detached(), Health::new(&Config::default()), debug)
     }
 
     /// Answers one request; `in_use` lasts as long as the answer does.
     pub fn answer(
         &self,
         request: Request<Incoming>,
-        in_use: InUse,
+        in_use: RequestGuard,
     ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + use<> {
         let routes = self.clone();
         async move {
@@ -89,7 +89,7 @@ impl Routes {
                 return Ok(response.map(|inner| AnswerBody { inner, in_use: Some(in_use) }));
             }
             let is_change = request.method() == Method::PUT && request.uri().path() == LOG_FILTER;
-            let response = if is_change && routes.is_local {
+            let response = if is_change && routes.is_loopback {
                 routes.change_filter(request).await
             } else {
                 routes.plain(&request)
@@ -109,10 +109,10 @@ impl Routes {
     }
 
     async fn change_filter(&self, request: Request<Incoming>) -> Response<String> {
-        let body = Limited::new(request.into_body(), local::MAX_FILTER).collect();
+        let body = Limited::new(request.into_body(), debug::MAX_FILTER_BYTES).collect();
         match timeout(REQUEST_TIMEOUT, body).await {
             Ok(Ok(body)) => {
-                let (status, said) = self.local.filter(&body.to_bytes());
+                let (status, said) = self.debug.filter(&body.to_bytes());
                 text(status, said)
             }
             Ok(Err(_)) => text(StatusCode::PAYLOAD_TOO_LARGE, "the filter is too long\n".into()),
@@ -124,7 +124,7 @@ impl Routes {
         let path = request.uri().path();
         let allow = match path {
             "/metrics" | "/livez" | "/readyz" => "GET, HEAD",
-            "/calls" | "/connections" | LOG_FILTER if !self.is_local => {
+            "/calls" | "/connections" | LOG_FILTER if !self.is_loopback => {
                 let why = "only for this machine itself: kubectl port-forward leads there\n";
                 return text(StatusCode::FORBIDDEN, why.into());
             }
@@ -137,7 +137,7 @@ impl Routes {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             return response;
         }
-        if let Some(page) = self.local.page(path) {
+        if let Some(page) = self.debug.page(path) {
             return text(StatusCode::OK, page);
         }
         match path {
@@ -174,7 +174,7 @@ pin_project! {
     pub struct AnswerBody {
         #[pin]
         inner: Body,
-        in_use: Option<InUse>,
+        in_use: Option<RequestGuard>,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Arg, ArgMatches, error::ErrorKind, value_parser};
 
 use super::{USAGE, check::Check, export::Export, import::Import, smoke::Smoke};
-use crate::config::{Config, Inputs, KEYS, Key, Loaded, Problems};
+use crate::config::{Config, ConfigErrors, Inputs, Loaded, SETTINGS, Setting};
 
 /// What was asked for.
 #[derive(Debug)]
@@ -22,13 +22,13 @@ pub enum Command {
 
 /// Why nothing is done.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum ParseError {
     /// Wrong usage, with the code to end with; a call for help is one too.
     Usage(clap::Error, u8),
-    Config(Problems),
+    Config(ConfigErrors),
 }
 
-impl Refusal {
+impl ParseError {
     /// Says why, and how the process is to end.
     pub fn report(self) -> ExitCode {
         match self {
@@ -53,12 +53,12 @@ impl Refusal {
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Command, Refusal> {
+) -> Result<Command, ParseError> {
     let args: Vec<_> = args.into_iter().collect();
     // `check` ends as grpc_health_probe does, wrong usage included.
     let usage = if args.get(1).is_some_and(|name| name == "check") { 1 } else { USAGE };
-    let matches = program().try_get_matches_from(args).map_err(|error| Refusal::Usage(error, usage))?;
-    let load = |matches: &ArgMatches| inputs(matches, env).load().map_err(Refusal::Config);
+    let matches = program().try_get_matches_from(args).map_err(|error| ParseError::Usage(error, usage))?;
+    let load = |matches: &ArgMatches| inputs(matches, env).load().map_err(ParseError::Config);
     match matches.subcommand() {
         Some(("check", matches)) => Ok(Command::Check(check(matches))),
         Some(("smoke", matches)) => Ok(Command::Smoke(smoke(matches))),
@@ -114,7 +114,7 @@ fn program() -> clap::Command {
                     path("output", "Write to this file, private and whole or not at all; else to stdout")
                         .short('o'),
                 )
-                .arg(patience()),
+                .arg(retry_timeout()),
         )
         .subcommand(
             clap::Command::new("import")
@@ -129,7 +129,7 @@ fn program() -> clap::Command {
                         .help("What to read; without one, stdin"),
                 )
                 .arg(path("report", "Write what was refused, and why, to this file; else to stderr"))
-                .arg(patience()),
+                .arg(retry_timeout()),
         )
         .subcommand(configured("migrate", "Bring the store to this version's schema"))
         .subcommand(configured("purge", "Erase deleted users' names and addresses from the change log"))
@@ -148,10 +148,10 @@ fn settings() -> impl Iterator<Item = Arg> {
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
         .help("Read settings from this TOML file [env: USERSVC_CONFIG]");
-    std::iter::once(file).chain(KEYS.iter().map(setting))
+    std::iter::once(file).chain(SETTINGS.iter().map(setting))
 }
 
-fn setting(key: &'static Key) -> Arg {
+fn setting(key: &'static Setting) -> Arg {
     let doc = key.doc.replace('`', "");
     Arg::new(key.name)
         .long(key.flag())
@@ -162,11 +162,11 @@ fn setting(key: &'static Key) -> Arg {
 }
 
 fn inputs(matches: &ArgMatches, env: impl IntoIterator<Item = (OsString, OsString)>) -> Inputs {
-    let flag = |key: &Key| matches.get_one::<String>(key.name).map(|value| (key.name, value.clone()));
+    let flag = |key: &Setting| matches.get_one::<String>(key.name).map(|value| (key.name, value.clone()));
     Inputs {
         file: matches.get_one("config").cloned(),
         env: env.into_iter().collect(),
-        flags: KEYS.iter().filter_map(flag).collect(),
+        flags: SETTINGS.iter().filter_map(flag).collect(),
     }
 }
 
@@ -191,8 +191,8 @@ fn path(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name("FILE").value_parser(value_parser!(PathBuf)).help(help)
 }
 
-fn patience() -> Arg {
-    millis("patience-ms", "60000", "How long to try again without getting any further")
+fn retry_timeout() -> Arg {
+    millis("retry-timeout-ms", "60000", "How long to try again without getting any further")
 }
 
 fn service() -> Arg {
@@ -245,7 +245,7 @@ fn export(matches: &ArgMatches) -> Export {
     Export {
         server: text(matches, "server"),
         output: matches.get_one("output").cloned(),
-        patience: duration(matches, "patience-ms"),
+        retry_timeout: duration(matches, "retry-timeout-ms"),
     }
 }
 
@@ -254,6 +254,6 @@ fn import(matches: &ArgMatches) -> Import {
         server: text(matches, "server"),
         files: matches.get_many("files").unwrap_or_default().cloned().collect(),
         report: matches.get_one("report").cloned(),
-        patience: duration(matches, "patience-ms"),
+        retry_timeout: duration(matches, "retry-timeout-ms"),
     }
 }

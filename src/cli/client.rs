@@ -15,7 +15,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::greeting::Greeted;
+use super::http2_probe::AwaitSettings;
 
 /// How often a server is asked whether it is there while a call is open.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ async fn greeted(addr: &str) -> Result<Channel, String> {
         async move {
             let stream = TcpStream::connect(addr).await?;
             stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(TokioIo::new(Greeted::new(stream, waiting)))
+            Ok::<_, io::Error>(TokioIo::new(AwaitSettings::new(stream, waiting)))
         }
     });
     let channel = endpoint.connect_with_connector(connector).await.map_err(|error| causes(&error))?;

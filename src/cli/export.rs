@@ -16,8 +16,8 @@ use indicatif::ProgressBar;
 use tonic::transport::Channel;
 
 use super::{
-    client, line,
-    retry::{Broken, CONNECT_TIMEOUT, Retry},
+    client, jsonl,
+    retry::{CONNECT_TIMEOUT, CallError, Retry},
 };
 use crate::proto::user::v1::{ListUsersRequest, ListUsersResponse, user_service_client::UserServiceClient};
 
@@ -30,7 +30,7 @@ pub struct Export {
     /// `None`: stdout.
     pub output: Option<PathBuf>,
     /// How long to try again without a page.
-    pub patience: Duration,
+    pub retry_timeout: Duration,
 }
 
 impl Export {
@@ -70,7 +70,7 @@ impl Export {
     }
 
     async fn pages(&self, out: &mut impl Write, progress: &ProgressBar) -> Result<usize, String> {
-        let mut retry = Retry::new(self.patience);
+        let mut retry = Retry::new(self.retry_timeout);
         let (mut client, mut page_token, mut count) = (None, String::new(), 0);
         loop {
             let page = match self.page(&mut client, &page_token).await {
@@ -83,7 +83,7 @@ impl Export {
             };
             retry.progressed();
             for user in page.users {
-                let line = line::write(user).map_err(|error| error.to_string())?;
+                let line = jsonl::write(user).map_err(|error| error.to_string())?;
                 writeln!(out, "{line}").map_err(|error| format!("cannot write: {error}"))?;
                 count += 1;
             }
@@ -100,11 +100,12 @@ impl Export {
         &self,
         client: &mut Option<UserServiceClient<Channel>>,
         page_token: &str,
-    ) -> Result<ListUsersResponse, Broken> {
+    ) -> Result<ListUsersResponse, CallError> {
         let client = if let Some(client) = client {
             client
         } else {
-            let channel = client::connect(&self.server, CONNECT_TIMEOUT).await.map_err(Broken::Again)?;
+            let channel =
+                client::connect(&self.server, CONNECT_TIMEOUT).await.map_err(CallError::Retryable)?;
             client.insert(UserServiceClient::new(channel).max_decoding_message_size(usize::MAX))
         };
         let request = ListUsersRequest { page_size: PAGE, page_token: page_token.into() };

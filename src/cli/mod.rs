@@ -4,9 +4,9 @@ mod args;
 mod check;
 mod client;
 mod export;
-mod greeting;
+mod http2_probe;
 mod import;
-mod line;
+mod jsonl;
 mod retry;
 mod smoke;
 
@@ -16,7 +16,7 @@ use std::{
     process::ExitCode,
 };
 
-pub use args::{Command, Refusal, parse};
+pub use args::{Command, ParseError, parse};
 
 use crate::{
     app::{self, App, Ended, StartError},

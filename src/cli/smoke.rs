@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use self::steps::Steps;
 use super::{
     client,
-    retry::{Broken, Retry},
+    retry::{CallError, Retry},
 };
 
 /// What to try, and how patiently.
@@ -23,7 +23,7 @@ pub struct Smoke {
 }
 
 /// What a step found out, or why it failed.
-type Outcome = Result<String, String>;
+type StepResult = Result<String, String>;
 
 /// A step failed, and has said so.
 struct Failed;
@@ -61,7 +61,7 @@ impl Smoke {
         loop {
             match client::connect(&self.addr, self.timeout).await {
                 Ok(channel) => return Ok(channel),
-                Err(why) => retry.pause(Broken::Again(why)).await?,
+                Err(why) => retry.pause(CallError::Retryable(why)).await?,
             }
         }
     }
@@ -82,7 +82,7 @@ impl Smoke {
     }
 
     /// Takes a step and prints how it went.
-    async fn step(&self, name: &str, step: impl Future<Output = Outcome>) -> Result<(), Failed> {
+    async fn step(&self, name: &str, step: impl Future<Output = StepResult>) -> Result<(), Failed> {
         let outcome = tokio::time::timeout(self.timeout, step)
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {} ms", self.timeout.as_millis())));

@@ -4,32 +4,32 @@ use std::net::SocketAddr;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Loaded, Problems, StoreUrl};
+use super::{ConfigErrors, Loaded, StoreUrl};
 
 /// Checks what is between settings, but for those that are `bad` in themselves.
-pub fn run(loaded: &Loaded, bad: &[String], problems: &mut Problems) {
+pub fn run(loaded: &Loaded, bad: &[String], errors: &mut ConfigErrors) {
     let config = &loaded.config;
     let good = |keys: &[&str]| !bad.iter().any(|bad| keys.contains(&bad.as_str()));
 
     if good(&["grpc_addr", "admin_addr"]) && same_place(config.grpc_addr, config.admin_addr) {
         let (grpc, admin) = (named(loaded, "grpc_addr"), named(loaded, "admin_addr"));
         let (grpc_addr, admin_addr) = (config.grpc_addr, config.admin_addr);
-        problems.add_between(format!("{grpc} and {admin} must differ, but are {grpc_addr} and {admin_addr}"));
+        errors.add_between(format!("{grpc} and {admin} must differ, but are {grpc_addr} and {admin_addr}"));
     }
     if good(&["default_timeout_ms", "max_timeout_ms"]) && config.default_timeout > config.max_timeout {
         let (default, max) = (named(loaded, "default_timeout_ms"), named(loaded, "max_timeout_ms"));
         let limit = config.max_timeout.as_millis();
-        problems.add_between(format!("{default} must be at most {max}, which is {limit}"));
+        errors.add_between(format!("{default} must be at most {max}, which is {limit}"));
     }
     if let StoreUrl::Postgres(url) = &config.store_url
         && url.verifies()
         && config.store_ca_file.path().is_none()
     {
         let file = named(loaded, "store_ca_file");
-        problems.add_between(format!("{file} must name a file for the sslmode of store_url"));
+        errors.add_between(format!("{file} must name a file for the sslmode of store_url"));
     }
     if let Err(error) = EnvFilter::builder().parse(&config.log_filter) {
-        problems.add(loaded.source("log_filter"), format_args!("log_filter is not a filter: {error}"));
+        errors.add(loaded.source("log_filter"), format_args!("log_filter is not a filter: {error}"));
     }
 }
 

@@ -3,14 +3,14 @@
 use std::{env, fmt::Write, fs, path::Path};
 
 use super::{
-    KEYS, Key,
+    SETTINGS, Setting,
     postgres_options::{Meaning, OPTIONS},
-    value::Kind,
+    value::SettingKind,
 };
 
 fn table() -> String {
     let mut table = String::from("| key | default | limits | what it is |\n|---|---|---|---|\n");
-    for key in KEYS {
+    for key in SETTINGS {
         let (name, default, limits, doc) = (key.name, key.default(), limits(key), key.doc);
         writeln!(table, "| `{name}` | `{default}` | {limits} | {doc} |").expect("a String can be written to");
     }
@@ -18,11 +18,11 @@ fn table() -> String {
 }
 
 /// What a value may be, short.
-fn limits(key: &Key) -> String {
+fn limits(key: &Setting) -> String {
     match (key.kind, &key.range) {
         (_, Some(range)) => format!("{} to {}", grouped(*range.start()), grouped(*range.end())),
-        (Kind::Switch, None) => "`true`, `false`".into(),
-        _ => key.form.into(),
+        (SettingKind::Switch, None) => "`true`, `false`".into(),
+        _ => key.expected_form.into(),
     }
 }
 
@@ -77,24 +77,24 @@ fn the_documented_settings_and_options_are_those_of_the_tables() {
 
 #[test]
 fn every_setting_has_a_doc_and_a_limit() {
-    for key in KEYS {
+    for key in SETTINGS {
         let (name, doc) = (key.name, key.doc);
         assert!(
             doc.ends_with('.') && !doc.contains(['|', '\n']),
             "{name}: {doc:?} is no sentence for a table"
         );
         assert_eq!(
-            key.kind == Kind::Number,
+            key.kind == SettingKind::Number,
             key.range.is_some(),
             "{name}: numbers have ranges, others have not"
         );
-        assert!(!key.form.is_empty(), "{name} says what a good value is");
+        assert!(!key.expected_form.is_empty(), "{name} says what a good value is");
     }
 }
 
 #[test]
 fn every_default_is_a_good_value() {
-    for key in KEYS {
+    for key in SETTINGS {
         let mut config = super::Config::default();
         assert!((key.set)(&mut config, &key.default()).is_some(), "{}: {}", key.name, key.expected());
     }

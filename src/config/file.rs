@@ -11,19 +11,19 @@ use toml::{
     de::{DeString, DeTable, DeValue},
 };
 
-use super::{Key, Problems, Source, load::Entry, value::Kind};
+use super::{ConfigErrors, Setting, Source, load::Entry, value::SettingKind};
 
 /// More than this is not a configuration.
-const MAX_BYTES: u64 = 1_024 * 1_024;
+const MAX_FILE_BYTES: u64 = 1_024 * 1_024;
 
 /// What the file at `path` sets; what is wrong with the file as a whole goes to
 /// `problems`.
-pub fn read(path: &Path, problems: &mut Problems) -> Vec<Entry> {
+pub fn read(path: &Path, errors: &mut ConfigErrors) -> Vec<Entry> {
     let whole = Source::File { path: path.into(), line: None };
     let text = match contents(path) {
         Ok(text) => text,
         Err(error) => {
-            problems.add(&whole, format_args!("cannot be read: {error}"));
+            errors.add(&whole, format_args!("cannot be read: {error}"));
             return Vec::new();
         }
     };
@@ -32,7 +32,7 @@ pub fn read(path: &Path, problems: &mut Problems) -> Vec<Entry> {
         Err(error) => {
             let at =
                 Source::File { path: path.into(), line: error.span().map(|at| line_at(&text, at.start)) };
-            problems.add(&at, format_args!("is not TOML: {}", error.message()));
+            errors.add(&at, format_args!("is not TOML: {}", error.message()));
             Vec::new()
         }
     }
@@ -40,8 +40,8 @@ pub fn read(path: &Path, problems: &mut Problems) -> Vec<Entry> {
 
 fn contents(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
         return Err(std::io::Error::other("is larger than 1 MiB"));
     }
     Ok(text)
@@ -60,15 +60,15 @@ fn entries(path: &Path, text: &str, table: &DeTable<'_>) -> Vec<Entry> {
 }
 
 /// A value as text, and what it is.
-fn scalar(value: &DeValue<'_>) -> (Kind, String) {
+fn scalar(value: &DeValue<'_>) -> (SettingKind, String) {
     match value {
-        DeValue::String(text) => (Kind::Text, text.to_string()),
-        DeValue::Boolean(on) => (Kind::Switch, on.to_string()),
+        DeValue::String(text) => (SettingKind::Text, text.to_string()),
+        DeValue::Boolean(on) => (SettingKind::Switch, on.to_string()),
         DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {
-            Ok(value) => (Kind::Number, value.to_string()),
-            Err(_) => (Kind::Number, number.to_string()),
+            Ok(value) => (SettingKind::Number, value.to_string()),
+            Err(_) => (SettingKind::Number, number.to_string()),
         },
-        other => (Kind::Other, other.type_str().to_owned()),
+        other => (SettingKind::Other, other.type_str().to_owned()),
     }
 }
 
@@ -78,9 +78,9 @@ fn line_at(text: &str, offset: usize) -> usize {
 }
 
 /// One line of a file: `key = value # source`.
-pub fn line(key: &Key, value: &str, source: &Source) -> String {
+pub fn line(key: &Setting, value: &str, source: &Source) -> String {
     match key.kind {
-        Kind::Text => format!("{} = {} # {source}\n", key.name, toml::Value::from(value)),
+        SettingKind::Text => format!("{} = {} # {source}\n", key.name, toml::Value::from(value)),
         _ => format!("{} = {value} # {source}\n", key.name),
     }
 }

@@ -8,9 +8,10 @@ use std::{
 };
 
 use super::{
-    Config, ENV_PREFIX, KEYS, Key, Problems, checks, file,
-    problem::{nearest, quote},
-    value::Kind,
+    Config, ConfigErrors, ENV_PREFIX, SETTINGS, Setting, checks,
+    errors::{nearest, quote},
+    file,
+    value::SettingKind,
 };
 
 /// The variable that names the file.
@@ -56,7 +57,7 @@ pub struct Entry {
     /// The key, as the file spells keys.
     pub name: String,
     /// What the value is, where its source can tell.
-    pub kind: Option<Kind>,
+    pub kind: Option<SettingKind>,
     pub value: String,
     pub source: Source,
 }
@@ -65,7 +66,7 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Loaded {
     pub config: Config,
-    /// One for each of [`KEYS`].
+    /// One for each of [`SETTINGS`].
     sources: Vec<Source>,
 }
 
@@ -74,11 +75,11 @@ impl Inputs {
     ///
     /// # Errors
     /// Everything that is wrong, at once.
-    pub fn load(self) -> Result<Loaded, Problems> {
-        let mut problems = Problems::default();
-        let (env_file, environment) = environment(self.env, &mut problems);
+    pub fn load(self) -> Result<Loaded, ConfigErrors> {
+        let mut errors = ConfigErrors::default();
+        let (env_file, environment) = environment(self.env, &mut errors);
         let mut entries = match self.file.or(env_file) {
-            Some(path) => file::read(&path, &mut problems),
+            Some(path) => file::read(&path, &mut errors),
             None => Vec::new(),
         };
         entries.extend(environment);
@@ -87,33 +88,35 @@ impl Inputs {
             Entry { name: name.into(), kind: None, value, source }
         }));
 
-        let mut loaded = Loaded { config: Config::default(), sources: vec![Source::Default; KEYS.len()] };
-        let bad: Vec<_> =
-            entries.into_iter().filter_map(|entry| loaded.apply(entry, &mut problems)).collect();
-        checks::run(&loaded, &bad, &mut problems);
-        problems.none_or(loaded)
+        let mut loaded = Loaded { config: Config::default(), sources: vec![Source::Default; SETTINGS.len()] };
+        let bad: Vec<_> = entries.into_iter().filter_map(|entry| loaded.apply(entry, &mut errors)).collect();
+        checks::run(&loaded, &bad, &mut errors);
+        errors.none_or(loaded)
     }
 }
 
 impl Loaded {
     /// Where the value of this key comes from.
     pub fn source(&self, name: &str) -> &Source {
-        KEYS.iter().position(|key| key.name == name).map_or(&Source::Default, |index| &self.sources[index])
+        SETTINGS
+            .iter()
+            .position(|key| key.name == name)
+            .map_or(&Source::Default, |index| &self.sources[index])
     }
 
     /// The configuration as a file that says the same, each value with its source.
     pub fn to_toml(&self) -> String {
-        let line = |(key, source): (&Key, &Source)| file::line(key, &(key.show)(&self.config), source);
-        KEYS.iter().zip(&self.sources).map(line).collect()
+        let line = |(key, source): (&Setting, &Source)| file::line(key, &(key.show)(&self.config), source);
+        SETTINGS.iter().zip(&self.sources).map(line).collect()
     }
 
     /// Takes over what an entry says, or returns its key where that is wrong.
-    fn apply(&mut self, entry: Entry, problems: &mut Problems) -> Option<String> {
-        let Some(index) = KEYS.iter().position(|key| key.name == entry.name) else {
-            problems.add(&entry.source, unknown(&entry));
+    fn apply(&mut self, entry: Entry, errors: &mut ConfigErrors) -> Option<String> {
+        let Some(index) = SETTINGS.iter().position(|key| key.name == entry.name) else {
+            errors.add(&entry.source, unknown(&entry));
             return Some(entry.name);
         };
-        let key = &KEYS[index];
+        let key = &SETTINGS[index];
         // Only the file tells a number from a text.
         let right_kind = entry.kind.is_none_or(|kind| kind == key.kind);
         if right_kind && (key.set)(&mut self.config, &entry.value).is_some() {
@@ -121,15 +124,15 @@ impl Loaded {
             return None;
         }
         if let Some(advice) = (key.advice)(&entry.value) {
-            problems.add(&entry.source, format_args!("{}: {advice}", key.name));
+            errors.add(&entry.source, format_args!("{}: {advice}", key.name));
             return Some(entry.name);
         }
         let value = match entry.kind {
-            Some(Kind::Other) => format!("something of type {}", entry.value),
+            Some(SettingKind::Other) => format!("something of type {}", entry.value),
             _ => quote(&entry.value),
         };
         let (name, expected) = (key.name, key.expected());
-        problems.add(&entry.source, format_args!("{name} must be {expected}, not {value}"));
+        errors.add(&entry.source, format_args!("{name} must be {expected}, not {value}"));
         Some(entry.name)
     }
 }
@@ -137,7 +140,7 @@ impl Loaded {
 /// The file that the environment names, and what it sets.
 fn environment(
     variables: Vec<(OsString, OsString)>,
-    problems: &mut Problems,
+    errors: &mut ConfigErrors,
 ) -> (Option<PathBuf>, Vec<Entry>) {
     let mut path = None;
     let mut entries = Vec::new();
@@ -150,7 +153,7 @@ fn environment(
         let source = Source::Environment(format!("{ENV_PREFIX}{key}"));
         match value.into_string() {
             Ok(value) => entries.push(Entry { name: key.to_ascii_lowercase(), kind: None, value, source }),
-            Err(_) => problems.add(&source, "the value is not valid UTF-8"),
+            Err(_) => errors.add(&source, "the value is not valid UTF-8"),
         }
     }
     // The environment has no order of its own; messages should have one.
@@ -161,10 +164,10 @@ fn environment(
 fn unknown(entry: &Entry) -> String {
     let (written, guess) = match &entry.source {
         Source::Environment(name) => {
-            let known = KEYS.iter().map(Key::env).chain([FILE_VARIABLE.to_owned()]);
+            let known = SETTINGS.iter().map(Setting::env).chain([FILE_VARIABLE.to_owned()]);
             (name.as_str(), nearest(name, known))
         }
-        _ => (entry.name.as_str(), nearest(&entry.name, KEYS.iter().map(|key| key.name.to_owned()))),
+        _ => (entry.name.as_str(), nearest(&entry.name, SETTINGS.iter().map(|key| key.name.to_owned()))),
     };
     let written = quote(written);
     match guess {

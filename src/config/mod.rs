@@ -7,11 +7,11 @@
 mod checks;
 #[cfg(test)]
 mod docs;
+mod errors;
 mod file;
 mod load;
 mod postgres;
 mod postgres_options;
-mod problem;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,10 +19,10 @@ mod value;
 
 use std::{net::SocketAddr, time::Duration};
 
+pub use errors::ConfigErrors;
 pub use load::{Inputs, Loaded, Source};
 pub use postgres::{PostgresUrl, TlsMode};
-pub use problem::Problems;
-pub use table::Key;
+pub use table::Setting;
 pub use value::{LogFormat, MetricNames, OptionalPath, StoreUrl};
 
 /// What the environment's names begin with. Not `USER_SERVICE_`: Kubernetes sets

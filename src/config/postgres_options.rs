@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Config, SslMode, TargetSessionAttrs};
 
-use super::{TlsMode, problem::nearest};
+use super::{TlsMode, errors::nearest};
 
 /// What an option comes to.
 pub(super) enum Meaning {

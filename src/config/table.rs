@@ -2,10 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Config, ENV_PREFIX, value::Kind};
+use super::{Config, ENV_PREFIX, value::SettingKind};
 
 /// One setting.
-pub struct Key {
+pub struct Setting {
     /// As the file spells it; a duration ends in its unit.
     pub name: &'static str,
     /// Settings that are explained together.
@@ -14,15 +14,15 @@ pub struct Key {
     pub doc: &'static str,
     /// How a value is called in a help text.
     pub placeholder: &'static str,
-    pub(super) kind: Kind,
-    pub(super) form: &'static str,
+    pub(super) kind: SettingKind,
+    pub(super) expected_form: &'static str,
     pub(super) range: Option<RangeInclusive<u64>>,
     pub(super) advice: fn(&str) -> Option<String>,
     pub(super) set: fn(&mut Config, &str) -> Option<()>,
     pub(super) show: fn(&Config) -> String,
 }
 
-impl Key {
+impl Setting {
     /// `USERSVC_GRPC_ADDR`
     pub fn env(&self) -> String {
         format!("{ENV_PREFIX}{}", self.name.to_ascii_uppercase())
@@ -41,13 +41,13 @@ impl Key {
     /// What a good value is, in words.
     pub fn expected(&self) -> String {
         match &self.range {
-            Some(range) => format!("{} from {} to {}", self.form, range.start(), range.end()),
-            None => self.form.into(),
+            Some(range) => format!("{} from {} to {}", self.expected_form, range.start(), range.end()),
+            None => self.expected_form.into(),
         }
     }
 }
 
-/// Makes `Config`, its defaults and `KEYS` from rows of
+/// Makes `Config`, its defaults and `SETTINGS` from rows of
 /// `/// doc`, `field: Type = default`, and the range where the value is a number.
 macro_rules! settings {
     ($($group:literal { $(
@@ -68,13 +68,13 @@ macro_rules! settings {
         }
 
         /// Every setting, in the order of the documentation.
-        pub static KEYS: &[Key] = &[ $($( Key {
+        pub static SETTINGS: &[Setting] = &[ $($( Setting {
             name: $crate::config::table::settings!(@name $field $kind),
             group: $group,
             doc: concat!($($doc),+).trim_ascii(),
             placeholder: <$kind as $crate::config::value::Value>::PLACEHOLDER,
             kind: <$kind as $crate::config::value::Value>::KIND,
-            form: <$kind as $crate::config::value::Value>::FORM,
+            expected_form: <$kind as $crate::config::value::Value>::EXPECTED,
             range: $crate::config::table::settings!(@range $($range)?),
             advice: <$kind as $crate::config::value::Value>::advice,
             set: |config, text| {

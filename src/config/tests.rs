@@ -4,7 +4,7 @@ use std::{ffi::OsString, io::Write, time::Duration};
 
 use tempfile::NamedTempFile;
 
-use super::{Inputs, KEYS, Loaded, Source, StoreUrl, load::FILE_VARIABLE};
+use super::{Inputs, Loaded, SETTINGS, Source, StoreUrl, load::FILE_VARIABLE};
 
 fn file(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
@@ -23,7 +23,7 @@ fn refused(inputs: Inputs) -> String {
 #[test]
 fn nothing_set_means_defaults() {
     let loaded = Inputs { env: env(&[("PATH", "/bin")]), ..Inputs::default() }.load().unwrap();
-    assert!(KEYS.iter().all(|key| (key.show)(&loaded.config) == key.default()));
+    assert!(SETTINGS.iter().all(|key| (key.show)(&loaded.config) == key.default()));
     assert!(loaded.to_toml().lines().all(|line| line.ends_with("# default")));
 }
 
@@ -135,10 +135,10 @@ fn what_is_printed_can_be_loaded_again() {
     let first = Inputs { flags, ..Inputs::default() }.load().unwrap();
     let printed = file(&first.to_toml());
     let second = Inputs { file: Some(printed.path().into()), ..Inputs::default() }.load().unwrap();
-    for key in KEYS {
+    for key in SETTINGS {
         assert_eq!((key.show)(&first.config), (key.show)(&second.config), "{}", key.name);
     }
-    assert_eq!(first.to_toml().lines().count(), KEYS.len());
+    assert_eq!(first.to_toml().lines().count(), SETTINGS.len());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::postgres::PostgresUrl;
 
 /// What a value is in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SettingKind {
     Text,
     Number,
     Switch,
@@ -21,9 +21,9 @@ pub enum Kind {
 
 /// A type that a setting can have.
 pub trait Value: Sized {
-    const KIND: Kind;
+    const KIND: SettingKind;
     /// What a good value is, in words.
-    const FORM: &'static str;
+    const EXPECTED: &'static str;
     /// The same in one word, for help texts.
     const PLACEHOLDER: &'static str;
 
@@ -58,8 +58,8 @@ pub fn read<V: Value>(text: &str, range: Option<&RangeInclusive<u64>>) -> Option
 macro_rules! numbers {
     ($($number:ty),+) => { $(
         impl Value for $number {
-            const KIND: Kind = Kind::Number;
-            const FORM: &'static str = "a whole number";
+            const KIND: SettingKind = SettingKind::Number;
+            const EXPECTED: &'static str = "a whole number";
             const PLACEHOLDER: &'static str = "N";
 
             fn read(text: &str) -> Option<Self> {
@@ -80,8 +80,8 @@ macro_rules! numbers {
 numbers!(u32, usize);
 
 impl Value for Duration {
-    const KIND: Kind = Kind::Number;
-    const FORM: &'static str = "a whole number of milliseconds";
+    const KIND: SettingKind = SettingKind::Number;
+    const EXPECTED: &'static str = "a whole number of milliseconds";
     const PLACEHOLDER: &'static str = "MS";
 
     fn read(text: &str) -> Option<Self> {
@@ -98,8 +98,8 @@ impl Value for Duration {
 }
 
 impl Value for bool {
-    const KIND: Kind = Kind::Switch;
-    const FORM: &'static str = "true or false";
+    const KIND: SettingKind = SettingKind::Switch;
+    const EXPECTED: &'static str = "true or false";
     const PLACEHOLDER: &'static str = "true|false";
 
     fn read(text: &str) -> Option<Self> {
@@ -112,8 +112,8 @@ impl Value for bool {
 }
 
 impl Value for String {
-    const KIND: Kind = Kind::Text;
-    const FORM: &'static str = "a text that is not empty";
+    const KIND: SettingKind = SettingKind::Text;
+    const EXPECTED: &'static str = "a text that is not empty";
     const PLACEHOLDER: &'static str = "TEXT";
 
     fn read(text: &str) -> Option<Self> {
@@ -126,8 +126,8 @@ impl Value for String {
 }
 
 impl Value for SocketAddr {
-    const KIND: Kind = Kind::Text;
-    const FORM: &'static str = "an IP address and a port, such as [::]:50051 or 127.0.0.1:0";
+    const KIND: SettingKind = SettingKind::Text;
+    const EXPECTED: &'static str = "an IP address and a port, such as [::]:50051 or 127.0.0.1:0";
     const PLACEHOLDER: &'static str = "IP:PORT";
 
     fn read(text: &str) -> Option<Self> {
@@ -151,8 +151,8 @@ pub enum StoreUrl {
 }
 
 impl Value for StoreUrl {
-    const KIND: Kind = Kind::Text;
-    const FORM: &'static str = "memory: or sqlite: and a path, such as sqlite:/data/user-service.db, or \
+    const KIND: SettingKind = SettingKind::Text;
+    const EXPECTED: &'static str = "memory: or sqlite: and a path, such as sqlite:/data/user-service.db, or \
                                  postgres: and a place, such as postgres://user@host/database?sslmode=verify-full";
     const PLACEHOLDER: &'static str = "URL";
 
@@ -207,8 +207,8 @@ impl From<PathBuf> for OptionalPath {
 }
 
 impl Value for OptionalPath {
-    const KIND: Kind = Kind::Text;
-    const FORM: &'static str = "a path, or nothing";
+    const KIND: SettingKind = SettingKind::Text;
+    const EXPECTED: &'static str = "a path, or nothing";
     const PLACEHOLDER: &'static str = "PATH";
 
     fn read(text: &str) -> Option<Self> {
@@ -230,8 +230,8 @@ pub enum LogFormat {
 }
 
 impl Value for LogFormat {
-    const KIND: Kind = Kind::Text;
-    const FORM: &'static str = "auto, json or text";
+    const KIND: SettingKind = SettingKind::Text;
+    const EXPECTED: &'static str = "auto, json or text";
     const PLACEHOLDER: &'static str = "auto|json|text";
 
     fn read(text: &str) -> Option<Self> {
@@ -269,8 +269,8 @@ impl MetricNames {
 }
 
 impl Value for MetricNames {
-    const KIND: Kind = Kind::Text;
-    const FORM: &'static str = "both, grpc_prometheus, opentelemetry or none";
+    const KIND: SettingKind = SettingKind::Text;
+    const EXPECTED: &'static str = "both, grpc_prometheus, opentelemetry or none";
     const PLACEHOLDER: &'static str = "both|grpc_prometheus|opentelemetry|none";
 
     fn read(text: &str) -> Option<Self> {

@@ -20,7 +20,7 @@ pub enum Change {
     /// The article's write: overwrite the user named by `id`, or else the one
     /// with this e-mail address; create it where there is none, under `id` or
     /// else under `new_id`.
-    Put { id: Option<UserId>, new_id: UserId, fields: Fields },
+    Upsert { id: Option<UserId>, new_id: UserId, fields: Fields },
     /// A user from elsewhere, known by `id` or else by this e-mail address: create
     /// it where there is none, under `id` or else under `new_id`; the very same one
     /// may be there already. Without a `create_time` it is created now.
@@ -61,9 +61,9 @@ impl Change {
             Self::Create { id, .. }
             | Self::Update { id, .. }
             | Self::Delete { id, .. }
-            | Self::Put { id: Some(id), .. }
+            | Self::Upsert { id: Some(id), .. }
             | Self::Import { id: Some(id), .. } => Target::Id(id),
-            Self::Put { id: None, fields, .. } | Self::Import { id: None, fields, .. } => {
+            Self::Upsert { id: None, fields, .. } | Self::Import { id: None, fields, .. } => {
                 Target::Email(&fields.email)
             }
         }
@@ -73,7 +73,7 @@ impl Change {
     /// whoever has it must be known to [`super::decide()`].
     pub fn email(&self) -> Option<&Email> {
         match self {
-            Self::Create { fields, .. } | Self::Put { fields, .. } | Self::Import { fields, .. } => {
+            Self::Create { fields, .. } | Self::Upsert { fields, .. } | Self::Import { fields, .. } => {
                 Some(&fields.email)
             }
             Self::Update { patch, .. } => patch.email.as_ref(),
@@ -84,7 +84,7 @@ impl Change {
 
 /// What a write did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct WriteResult {
     /// The user as the write left it or found it (or would leave it, with
     /// `validate_only`); `None` where it left none.
     pub user: Option<User>,

@@ -1,6 +1,6 @@
 //! The rules of writing, the same for every store.
 
-use super::{Age, Change, Email, Error, Etag, Fields, Name, Resource, Revision, Timestamp, User, UserId};
+use super::{Age, Change, Email, Error, Etag, Fields, Name, Revision, Timestamp, UniqueKey, User, UserId};
 
 /// What a change does to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub fn decide(
 ) -> Result<Effect, Error> {
     let create = |id: &UserId, fields: &Fields, create_time: Timestamp| {
         if email_owner.is_some() {
-            return Err(Error::AlreadyExists(Resource::Email));
+            return Err(Error::AlreadyExists(UniqueKey::Email));
         }
         let Fields { name, email, age } = fields.clone();
         Ok(Effect::Create(User {
@@ -47,7 +47,7 @@ pub fn decide(
     };
     let replace = |current: &User, name: Name, email: Email, age: Age| {
         if email_owner.is_some_and(|owner| *owner != current.id) {
-            return Err(Error::AlreadyExists(Resource::Email));
+            return Err(Error::AlreadyExists(UniqueKey::Email));
         }
         // A clock that was set back must not make an update older than its user.
         let update_time = now.max(current.update_time);
@@ -62,11 +62,11 @@ pub fn decide(
         }))
     };
     match (change, current) {
-        (Change::Create { .. }, Some(_)) => Err(Error::AlreadyExists(Resource::Id)),
-        (Change::Create { id, fields } | Change::Put { id: Some(id), fields, .. }, None) => {
+        (Change::Create { .. }, Some(_)) => Err(Error::AlreadyExists(UniqueKey::Id)),
+        (Change::Create { id, fields } | Change::Upsert { id: Some(id), fields, .. }, None) => {
             create(id, fields, now)
         }
-        (Change::Put { id: None, new_id, fields }, None) => create(new_id, fields, now),
+        (Change::Upsert { id: None, new_id, fields }, None) => create(new_id, fields, now),
         (Change::Import { id, new_id, fields, create_time }, None) => {
             create(id.as_ref().unwrap_or(new_id), fields, create_time.unwrap_or(now))
         }
@@ -74,9 +74,9 @@ pub fn decide(
             if is_same(user, fields, *create_time) {
                 return Ok(Effect::Nothing);
             }
-            Err(Error::AlreadyExists(if id.is_some() { Resource::Id } else { Resource::Email }))
+            Err(Error::AlreadyExists(if id.is_some() { UniqueKey::Id } else { UniqueKey::Email }))
         }
-        (Change::Put { fields, .. }, Some(user)) => {
+        (Change::Upsert { fields, .. }, Some(user)) => {
             replace(user, fields.name.clone(), fields.email.clone(), fields.age)
         }
         (Change::Update { patch, etag, .. }, Some(user)) => {
@@ -94,7 +94,7 @@ pub fn decide(
             Ok(Effect::Delete(user.id.clone()))
         }
         (Change::Delete { allow_missing: true, .. }, None) => Ok(Effect::Nothing),
-        (Change::Update { .. } | Change::Delete { .. }, None) => Err(Error::NotFound(Resource::Id)),
+        (Change::Update { .. } | Change::Delete { .. }, None) => Err(Error::NotFound(UniqueKey::Id)),
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
     fn an_address_has_one_owner() {
         let ada = user("ada", "ada@example.com");
         let taken = |change: &Change, current, owner: &UserId| {
-            matches!(run(change, current, Some(owner)), Err(Error::AlreadyExists(Resource::Email)))
+            matches!(run(change, current, Some(owner)), Err(Error::AlreadyExists(UniqueKey::Email)))
         };
         let patch = Patch { email: Some(Email::parse("bob@example.com").unwrap()), ..Patch::default() };
         assert!(taken(
@@ -151,12 +151,12 @@ mod tests {
             &id("bob")
         ));
         assert!(taken(
-            &Change::Put { id: Some(id("new")), new_id: id("x"), fields: fields("bob@example.com") },
+            &Change::Upsert { id: Some(id("new")), new_id: id("x"), fields: fields("bob@example.com") },
             None,
             &id("bob")
         ));
         assert!(taken(
-            &Change::Put { id: Some(id("ada")), new_id: id("x"), fields: fields("bob@example.com") },
+            &Change::Upsert { id: Some(id("ada")), new_id: id("x"), fields: fields("bob@example.com") },
             Some(&ada),
             &id("bob")
         ));
@@ -164,7 +164,7 @@ mod tests {
         // Its own address is no conflict.
         assert!(
             run(
-                &Change::Put { id: None, new_id: id("x"), fields: fields("ada@example.com") },
+                &Change::Upsert { id: None, new_id: id("x"), fields: fields("ada@example.com") },
                 Some(&ada),
                 Some(&id("ada"))
             )
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn an_overwritten_user_keeps_its_id_and_create_time() {
         let ada = user("ada", "ada@example.com");
-        let put = Change::Put { id: None, new_id: id("x"), fields: fields("ada@example.com") };
+        let put = Change::Upsert { id: None, new_id: id("x"), fields: fields("ada@example.com") };
         let Ok(Effect::Update(after)) = run(&put, Some(&ada), Some(&id("ada"))) else {
             panic!("not an update")
         };
@@ -209,12 +209,12 @@ mod tests {
                 let same = run(&import(given, "ada@example.com", time), Some(&ada), Some(&owner));
                 assert_eq!(same.unwrap(), Effect::Nothing);
             }
-            let resource = if given.is_some() { Resource::Id } else { Resource::Email };
+            let resource = if given.is_some() { UniqueKey::Id } else { UniqueKey::Email };
             let other = run(&import(given, "ada@example.com", Some(1_001)), Some(&ada), Some(&owner));
             assert!(matches!(other, Err(Error::AlreadyExists(found)) if found == resource), "{other:?}");
         }
         let taken = run(&import(Some("bob"), "ada@example.com", None), None, Some(&owner));
-        assert!(matches!(taken, Err(Error::AlreadyExists(Resource::Email))));
+        assert!(matches!(taken, Err(Error::AlreadyExists(UniqueKey::Email))));
     }
 
     #[test]
@@ -232,14 +232,15 @@ mod tests {
 
     #[test]
     fn a_missing_user_can_be_put_and_not_updated() {
-        let missing = |change: &Change| matches!(run(change, None, None), Err(Error::NotFound(Resource::Id)));
+        let missing =
+            |change: &Change| matches!(run(change, None, None), Err(Error::NotFound(UniqueKey::Id)));
         assert!(missing(&Change::Update { id: id("a"), patch: Patch::default(), etag: None }));
         assert!(missing(&Change::Delete { id: id("a"), etag: None, allow_missing: false }));
         assert_eq!(
             run(&Change::Delete { id: id("a"), etag: None, allow_missing: true }, None, None).unwrap(),
             Effect::Nothing
         );
-        let put = |given| Change::Put { id: given, new_id: id("new"), fields: fields("a@example.com") };
+        let put = |given| Change::Upsert { id: given, new_id: id("new"), fields: fields("a@example.com") };
         assert!(matches!(run(&put(None), None, None), Ok(Effect::Create(user)) if user.id == id("new")));
         assert!(
             matches!(run(&put(Some(id("a"))), None, None), Ok(Effect::Create(user)) if user.id == id("a"))

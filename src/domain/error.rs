@@ -12,7 +12,7 @@ pub struct Violation {
 
 /// What a user is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resource {
+pub enum UniqueKey {
     Id,
     Email,
 }
@@ -28,9 +28,9 @@ pub enum Error {
     #[error("the request id was used for another payload")]
     RequestIdReused,
     #[error("no such user")]
-    NotFound(Resource),
+    NotFound(UniqueKey),
     #[error("there is such a user already")]
-    AlreadyExists(Resource),
+    AlreadyExists(UniqueKey),
     #[error("the user has changed since the etag was read")]
     EtagMismatch,
     /// The change log does not go back that far, or is another one.

@@ -5,24 +5,26 @@
 //! is to be written is a [`Change`]; [`decide()`] says what a change does to what
 //! is stored, and every store asks it.
 
-mod call;
 mod change;
+mod change_log;
+mod deadline;
 mod decide;
 mod email;
 mod error;
-mod log;
+mod idempotency;
 mod page;
 mod resume;
 mod store;
 mod user;
 
-pub use call::{Caller, Deadline, Idempotency, RequestId};
-pub use change::{Change, Fields, Patch, Target, Write, Written};
+pub use change::{Change, Fields, Patch, Target, Write, WriteResult};
+pub use change_log::{Entry, Event, LogHead, LogPosition, StoreId};
+pub use deadline::Deadline;
 pub use decide::{Effect, decide};
 pub use email::Email;
-pub use error::{Error, Resource, Violation};
-pub use log::{Entry, Event, Point, Position, StoreId};
+pub use error::{Error, UniqueKey, Violation};
+pub use idempotency::{Caller, Idempotency, RequestId};
 pub use page::{MAX_PAGE_SIZE, PageSize, PageToken};
 pub use resume::{Progress, ResumeToken};
-pub use store::{Page, Probe, Store, UserKey};
+pub use store::{Page, Store, StoreHealth, UserKey};
 pub use user::{Age, Etag, Name, Revision, Timestamp, User, UserId};

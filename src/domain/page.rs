@@ -44,7 +44,7 @@ impl PageSize {
 pub struct PageToken(UserId);
 
 /// What a token begins with, so that a later form can be told apart.
-const VERSION: &str = "1:";
+const TOKEN_VERSION: &str = "1:";
 
 impl PageToken {
     pub fn after(id: UserId) -> Self {
@@ -59,12 +59,12 @@ impl PageToken {
         const EXPECTED: &str = "must be a next_page_token as this service returned it";
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| EXPECTED)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| EXPECTED)?;
-        let id = text.strip_prefix(VERSION).ok_or(EXPECTED)?;
+        let id = text.strip_prefix(TOKEN_VERSION).ok_or(EXPECTED)?;
         UserId::parse(id).map(Self).map_err(|_| EXPECTED)
     }
 
     pub fn encode(&self) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(format!("{VERSION}{}", self.0.as_str()))
+        BASE64_URL_SAFE_NO_PAD.encode(format!("{TOKEN_VERSION}{}", self.0.as_str()))
     }
 
     /// The last id of the page before.

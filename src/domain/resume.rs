@@ -3,7 +3,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
-use super::{Point, StoreId, Timestamp, UserId};
+use super::{LogPosition, StoreId, Timestamp, UserId};
 
 /// Where a watch goes on: behind the message that it came with. Opaque to callers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,18 +16,18 @@ pub struct ResumeToken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// In the initial state as of `began`, behind this user, if behind any.
-    Scan { began: Point, last: Option<UserId> },
+    Scan { began: LogPosition, last: Option<UserId> },
     /// In the change log, behind this entry.
-    Changes { after: Point },
+    Changes { after: LogPosition },
 }
 
 /// What a token begins with, so that a later form can be told apart.
-const VERSION: u8 = 1;
+const TOKEN_VERSION: u8 = 1;
 /// What follows: version, kind, store id, revision and time.
-const HEAD: usize = 1 + 1 + 16 + 8 + 8;
+const HEAD_BYTES: usize = 1 + 1 + 16 + 8 + 8;
 /// Bytes of the hash at the end. They keep mistakes out, not forgers: a made-up
 /// token shows nothing that its maker may not see anyway.
-const CHECK: usize = 4;
+const CHECK_BYTES: usize = 4;
 
 impl ResumeToken {
     /// Reads a token that a caller sent back.
@@ -36,7 +36,7 @@ impl ResumeToken {
     /// A text that says where tokens come from.
     pub fn parse(token: &str) -> Result<Self, &'static str> {
         const EXPECTED: &str = "must be a resume_token as this service returned it";
-        if token.len() > (HEAD + UserId::MAX_BYTES + CHECK).div_ceil(3) * 4 {
+        if token.len() > (HEAD_BYTES + UserId::MAX_BYTES + CHECK_BYTES).div_ceil(3) * 4 {
             return Err(EXPECTED);
         }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| EXPECTED)?;
@@ -44,15 +44,15 @@ impl ResumeToken {
     }
 
     pub fn encode(&self) -> String {
-        let (kind, point, last) = match &self.at {
+        let (kind, log_position, last) = match &self.at {
             Progress::Changes { after } => (0, after, None),
             Progress::Scan { began, last } => (1, began, last.as_ref()),
         };
-        let mut bytes = Vec::with_capacity(HEAD + UserId::MAX_BYTES + CHECK);
-        bytes.extend([VERSION, kind]);
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + UserId::MAX_BYTES + CHECK_BYTES);
+        bytes.extend([TOKEN_VERSION, kind]);
         bytes.extend(self.store.0);
-        bytes.extend(point.revision.to_be_bytes());
-        bytes.extend(point.time.as_micros().to_be_bytes());
+        bytes.extend(log_position.revision.to_be_bytes());
+        bytes.extend(log_position.time.as_micros().to_be_bytes());
         bytes.extend(last.map_or("", UserId::as_str).as_bytes());
         let check = check(&bytes);
         bytes.extend(check);
@@ -61,7 +61,7 @@ impl ResumeToken {
 }
 
 fn read(bytes: &[u8]) -> Option<ResumeToken> {
-    let (said, checked) = bytes.split_last_chunk::<CHECK>()?;
+    let (said, checked) = bytes.split_last_chunk::<CHECK_BYTES>()?;
     if check(said) != *checked {
         return None;
     }
@@ -69,7 +69,7 @@ fn read(bytes: &[u8]) -> Option<ResumeToken> {
     let (store, rest) = rest.split_first_chunk()?;
     let (revision, rest) = rest.split_first_chunk()?;
     let (time, last) = rest.split_first_chunk()?;
-    let point = Point {
+    let log_position = LogPosition {
         revision: u64::from_be_bytes(*revision),
         time: Timestamp::from_micros(i64::from_be_bytes(*time)),
     };
@@ -78,14 +78,14 @@ fn read(bytes: &[u8]) -> Option<ResumeToken> {
         last => Some(UserId::parse(str::from_utf8(last).ok()?).ok()?),
     };
     let at = match (version, kind, last) {
-        (VERSION, 0, None) => Progress::Changes { after: point },
-        (VERSION, 1, last) => Progress::Scan { began: point, last },
+        (TOKEN_VERSION, 0, None) => Progress::Changes { after: log_position },
+        (TOKEN_VERSION, 1, last) => Progress::Scan { began: log_position, last },
         _ => return None,
     };
     Some(ResumeToken { store: StoreId(*store), at })
 }
 
-fn check(bytes: &[u8]) -> [u8; CHECK] {
+fn check(bytes: &[u8]) -> [u8; CHECK_BYTES] {
     let hash: [u8; 32] = Sha256::digest(bytes).into();
     std::array::from_fn(|i| hash[i])
 }
@@ -96,12 +96,12 @@ mod tests {
 
     fn tokens() -> [ResumeToken; 3] {
         let store = StoreId([7; 16]);
-        let point = Point { revision: 12_345, time: Timestamp::from_micros(-1) };
+        let log_position = LogPosition { revision: 12_345, time: Timestamp::from_micros(-1) };
         let id = UserId::parse(&"a".repeat(UserId::MAX_BYTES)).unwrap();
         [
-            Progress::Changes { after: point },
-            Progress::Scan { began: Point::BEGINNING, last: None },
-            Progress::Scan { began: point, last: Some(id) },
+            Progress::Changes { after: log_position },
+            Progress::Scan { began: LogPosition::BEGINNING, last: None },
+            Progress::Scan { began: log_position, last: Some(id) },
         ]
         .map(|at| ResumeToken { store, at })
     }

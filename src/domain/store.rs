@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Deadline, Email, Entry, Error, PageSize, Position, Revision, User, UserId, Write, Written};
+use super::{Deadline, Email, Entry, Error, LogHead, PageSize, Revision, User, UserId, Write, WriteResult};
 
 /// What a user is looked up by.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Page {
 
 /// What a store can do right now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probe {
+pub struct StoreHealth {
     pub reads: bool,
     pub writes: bool,
 }
@@ -42,7 +42,7 @@ pub struct Probe {
 pub trait Store: Send + Sync + 'static {
     /// The user with this id, where that is known without looking: as [`Self::get`]
     /// would answer, and no older. `None` says nothing of whether there is one.
-    fn at_hand(&self, _id: &UserId) -> Option<Arc<User>> {
+    fn get_cached(&self, _id: &UserId) -> Option<Arc<User>> {
         None
     }
 
@@ -63,11 +63,11 @@ pub trait Store: Send + Sync + 'static {
     /// payload under the same key is [`Error::RequestIdReused`]. This is checked
     /// before anything else. Only successes are recorded, and nothing with
     /// `validate_only`.
-    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error>;
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error>;
 
     /// How far the store has come; not less far than any read that was answered
     /// before.
-    async fn position(&self, deadline: Deadline) -> Result<Position, Error>;
+    async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error>;
 
     /// The first entries of the change log after a revision, in their order, at
     /// most `limit` of them. Revisions have no gaps, and the log is cleared from its
@@ -81,7 +81,7 @@ pub trait Store: Send + Sync + 'static {
     async fn changed(&self, after: Revision);
 
     /// What the store can do right now; found out afresh, within a second or so.
-    async fn probe(&self) -> Probe;
+    async fn probe(&self) -> StoreHealth;
 
     /// Finishes what was begun and closes the store. Later calls fail.
     async fn close(&self);

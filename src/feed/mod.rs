@@ -6,8 +6,8 @@
 //! ([`watch`]), until it has caught up. From then on it must keep up: the buffer
 //! waits for nobody.
 
-mod meter;
-mod ring;
+mod buffer;
+mod metrics;
 mod watch;
 
 use std::{
@@ -20,25 +20,25 @@ use tokio::{
     time,
 };
 
-pub use self::watch::{End, Item, Watch};
+pub use self::watch::{Item, Watch, WatchError};
 use self::{
-    meter::Meter,
-    ring::{Look, Next, Ring},
+    buffer::{ChangeBuffer, Fetch, Next},
+    metrics::FeedMetrics,
 };
 use crate::domain::{Deadline, Entry, Error, Revision, Store};
 
 /// Entries in one read of the log.
-const PAGE: usize = 256;
+const READ_BATCH_ENTRIES: usize = 256;
 
 /// How long the log may be out of reach before watches end. Their callers then
 /// look for a replica that has its store.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// When a read that failed is made again.
-const RETRY: Duration = Duration::from_millis(100);
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often the metrics are brought up to date while nothing happens.
-const MEASURING: Duration = Duration::from_secs(1);
+const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The feed of one store. Clones share it.
 #[derive(Clone)]
@@ -46,11 +46,11 @@ pub struct Feed(Arc<Inner>);
 
 struct Inner {
     store: Arc<dyn Store>,
-    ring: Mutex<Ring>,
+    buffer: Mutex<ChangeBuffer>,
     /// Changes whenever the ring does.
     news: news::Sender<()>,
     joined: Notify,
-    meter: Meter,
+    metrics: FeedMetrics,
 }
 
 impl Feed {
@@ -59,10 +59,10 @@ impl Feed {
     pub fn new(store: Arc<dyn Store>, buffer_bytes: usize) -> Self {
         Self(Arc::new(Inner {
             store,
-            ring: Mutex::new(Ring::new(buffer_bytes)),
+            buffer: Mutex::new(ChangeBuffer::new(buffer_bytes)),
             news: news::Sender::new(()),
             joined: Notify::new(),
-            meter: Meter::new(buffer_bytes),
+            metrics: FeedMetrics::new(buffer_bytes),
         }))
     }
 
@@ -70,7 +70,7 @@ impl Feed {
     pub async fn read(self) {
         let mut failing_since = None;
         loop {
-            let next = self.ring().next();
+            let next = self.buffer().next();
             let done = match next {
                 Next::Rest => {
                     self.0.joined.notified().await;
@@ -80,16 +80,16 @@ impl Feed {
                 Next::Follow(after) => self.follow(after).await,
             };
             if next != Next::Rest {
-                self.ring().measure(&self.0.meter);
+                self.buffer().measure(&self.0.metrics);
             }
             match done {
                 Ok(()) => failing_since = None,
-                Err(_) if failing_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {
-                    time::sleep(RETRY).await;
+                Err(_) if failing_since.get_or_insert_with(Instant::now).elapsed() < READ_TIMEOUT => {
+                    time::sleep(RETRY_INTERVAL).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the change log cannot be read: watches end");
-                    self.give_up();
+                    self.close_subscriptions();
                     failing_since = None;
                 }
             }
@@ -97,61 +97,61 @@ impl Feed {
     }
 
     async fn begin(&self) -> Result<(), Error> {
-        let newest = self.0.store.position(in_time()).await?.newest.revision;
-        self.ring().begin(newest);
+        let newest = self.0.store.log_head(in_time()).await?.newest.revision;
+        self.buffer().begin(newest);
         // What was written before is told from the store.
         self.0.news.send_replace(());
         Ok(())
     }
 
     async fn follow(&self, after: Revision) -> Result<(), Error> {
-        if time::timeout(MEASURING, self.0.store.changed(after)).await.is_err() {
+        if time::timeout(METRICS_INTERVAL, self.0.store.changed(after)).await.is_err() {
             return Ok(());
         }
-        let entries = self.0.store.changes(after, PAGE, in_time()).await?;
+        let entries = self.0.store.changes(after, READ_BATCH_ENTRIES, in_time()).await?;
         if entries.is_empty() {
             return Ok(());
         }
         if !follows(&entries, after) {
             tracing::warn!("the change log is not the one that it was: watches end");
-            self.give_up();
+            self.close_subscriptions();
             return Ok(());
         }
-        self.0.meter.read(&entries);
-        self.ring().push(after, entries);
+        self.0.metrics.read(&entries);
+        self.buffer().push(after, entries);
         self.0.news.send_replace(());
         Ok(())
     }
 
     /// Ends every watch there is.
-    fn give_up(&self) {
-        self.ring().give_up();
+    fn close_subscriptions(&self) {
+        self.buffer().close_subscriptions();
         self.0.news.send_replace(());
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn buffer(&self) -> MutexGuard<'_, ChangeBuffer> {
+        self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn join(&self) -> Seat {
-        let (number, epoch) = self.ring().join();
+    fn join(&self) -> Subscription {
+        let (number, epoch) = self.buffer().join();
         self.0.joined.notify_one();
-        self.0.meter.watches.increment(1.0);
-        Seat { feed: self.clone(), number, epoch, news: self.0.news.subscribe() }
+        self.0.metrics.watches.increment(1.0);
+        Subscription { feed: self.clone(), number, epoch, news: self.0.news.subscribe() }
     }
 }
 
 fn in_time() -> Deadline {
-    Deadline::at(Instant::now() + PATIENCE)
+    Deadline::at(Instant::now() + READ_TIMEOUT)
 }
 
 /// Whether entries are those that come next, none of them cleared away.
 fn follows(entries: &[Entry], after: Revision) -> bool {
-    entries.first().is_some_and(|first| first.point.revision == after + 1)
+    entries.first().is_some_and(|first| first.position.revision == after + 1)
 }
 
 /// A place among those who watch, until it is dropped.
-struct Seat {
+struct Subscription {
     feed: Feed,
     number: usize,
     /// Which of the ring's lives this watch belongs to.
@@ -159,14 +159,14 @@ struct Seat {
     news: news::Receiver<()>,
 }
 
-impl Seat {
+impl Subscription {
     /// What the ring has after a revision, as soon as there is anything to say.
-    async fn look(&mut self, after: Revision) -> Look {
+    async fn fetch(&mut self, after: Revision) -> Fetch {
         loop {
             self.news.borrow_and_update();
-            let look = self.feed.ring().look(self.number, self.epoch, after);
-            if !matches!(look, Look::Nothing) {
-                return look;
+            let fetched = self.feed.buffer().fetch(self.number, self.epoch, after);
+            if !matches!(fetched, Fetch::Nothing) {
+                return fetched;
             }
             // The sender lives as long as the feed.
             let _ = self.news.changed().await;
@@ -174,9 +174,9 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Subscription {
     fn drop(&mut self) {
-        self.feed.ring().leave(self.number);
-        self.feed.0.meter.watches.decrement(1.0);
+        self.feed.buffer().leave(self.number);
+        self.feed.0.metrics.watches.decrement(1.0);
     }
 }

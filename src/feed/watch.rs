@@ -2,21 +2,21 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{Feed, Seat, follows, meter::cut, ring::Look};
+use super::{Feed, Subscription, buffer::Fetch, follows, metrics::terminated};
 use crate::domain::{
-    Deadline, Entry, Error, PageSize, Point, Progress, ResumeToken, Revision, StoreId, User, UserId,
+    Deadline, Entry, Error, LogPosition, PageSize, Progress, ResumeToken, Revision, StoreId, User, UserId,
 };
 
 /// Users, or entries, in one read: few enough for many watches at once, and for a
 /// read that nobody notices.
-const PAGE: PageSize = PageSize::at_most(100);
+const SCAN_PAGE_SIZE: PageSize = PageSize::at_most(100);
 
 /// What a watch says next.
 #[derive(Clone, Debug)]
 pub enum Item {
     /// A user that was there when the watch began.
     Existing(User),
-    Happened(Arc<Entry>),
+    Change(Arc<Entry>),
     /// Everything up to here was told: what was told is the state of the store at
     /// one moment.
     CaughtUp,
@@ -24,12 +24,12 @@ pub enum Item {
 
 /// Why a watch ends by itself. All but an expired one can be resumed.
 #[derive(Debug)]
-pub enum End {
+pub enum WatchError {
     TooSlow,
     Failed(Error),
 }
 
-impl From<Error> for End {
+impl From<Error> for WatchError {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
@@ -37,7 +37,7 @@ impl From<Error> for End {
 
 /// A watch. Bounded in memory, however slowly it is asked.
 pub struct Watch {
-    seat: Seat,
+    subscription: Subscription,
     store: StoreId,
     stage: Stage,
     /// How far what was said goes.
@@ -50,11 +50,11 @@ pub struct Watch {
 enum Stage {
     /// Users behind this one, as they were when the watch began.
     Scan {
-        began: Point,
+        began: LogPosition,
         cursor: Option<UserId>,
     },
     Scanned {
-        began: Point,
+        began: LogPosition,
     },
     /// The log in the store, at least up to this revision.
     CatchUp {
@@ -72,44 +72,44 @@ impl Watch {
         token: Option<ResumeToken>,
         deadline: Deadline,
     ) -> Result<Self, Error> {
-        let seat = feed.join();
-        let position = feed.0.store.position(deadline).await?;
+        let subscription = feed.join();
+        let head = feed.0.store.log_head(deadline).await?;
         let progress = match token {
-            Some(ResumeToken { store, .. }) if store != position.store => {
+            Some(ResumeToken { store, .. }) if store != head.store => {
                 return Err(Error::ResumeTokenExpired);
             }
             Some(token) => token.at,
-            None if initial_state => Progress::Scan { began: position.newest, last: None },
-            None => Progress::Changes { after: position.newest },
+            None if initial_state => Progress::Scan { began: head.newest, last: None },
+            None => Progress::Changes { after: head.newest },
         };
         let stage = match &progress {
             Progress::Scan { began, last } => Stage::Scan { began: *began, cursor: last.clone() },
-            Progress::Changes { .. } => Stage::CatchUp { until: position.newest.revision },
+            Progress::Changes { .. } => Stage::CatchUp { until: head.newest.revision },
         };
-        let watch = Self { seat, store: position.store, stage, progress, ready: VecDeque::new() };
-        let point = watch.point();
-        if point != position.newest && !watch.is_in_log(point, deadline).await? {
+        let watch = Self { subscription, store: head.store, stage, progress, ready: VecDeque::new() };
+        let log_position = watch.log_position();
+        if log_position != head.newest && !watch.is_in_log(log_position, deadline).await? {
             return Err(Error::ResumeTokenExpired);
         }
         Ok(watch)
     }
 
     /// What is to be said next. Nothing is lost when the future is dropped.
-    pub async fn next(&mut self) -> Result<Item, End> {
+    pub async fn next(&mut self) -> Result<Item, WatchError> {
         loop {
             if let Some(item) = self.ready.pop_front() {
                 match &item {
                     Item::Existing(user) => self.scanned_to(Some(user.id.clone())),
-                    Item::Happened(entry) => self.progress = Progress::Changes { after: entry.point },
+                    Item::Change(entry) => self.progress = Progress::Changes { after: entry.position },
                     Item::CaughtUp => {}
                 }
                 return Ok(item);
             }
             self.fetch().await.inspect_err(|end| {
-                cut(match end {
-                    End::TooSlow => "too_slow",
-                    End::Failed(Error::ResumeTokenExpired) => "expired",
-                    End::Failed(_) => "store",
+                terminated(match end {
+                    WatchError::TooSlow => "too_slow",
+                    WatchError::Failed(Error::ResumeTokenExpired) => "expired",
+                    WatchError::Failed(_) => "store",
                 })
                 .increment(1);
             })?;
@@ -122,8 +122,8 @@ impl Watch {
     }
 
     /// Reads on, once nothing is ready.
-    async fn fetch(&mut self) -> Result<(), End> {
-        let after = self.point().revision;
+    async fn fetch(&mut self) -> Result<(), WatchError> {
+        let after = self.log_position().revision;
         match &self.stage {
             Stage::Scan { began, cursor } => {
                 let (began, cursor) = (*began, cursor.clone());
@@ -131,7 +131,7 @@ impl Watch {
             }
             Stage::Scanned { began } => {
                 let began = *began;
-                let until = self.seat.feed.0.store.position(Deadline::NONE).await?.newest.revision;
+                let until = self.subscription.feed.0.store.log_head(Deadline::NONE).await?.newest.revision;
                 self.progress = Progress::Changes { after: began };
                 self.stage = Stage::CatchUp { until };
             }
@@ -140,12 +140,12 @@ impl Watch {
                 self.stage = Stage::Live;
             }
             Stage::CatchUp { .. } => self.read_log(after).await?,
-            Stage::Live => match self.seat.look(after).await {
-                Look::Entries(entries) => self.ready.extend(entries.into_iter().map(Item::Happened)),
-                Look::Elsewhere => self.read_log(after).await?,
-                Look::TooSlow => return Err(End::TooSlow),
-                Look::GivenUp => return Err(Error::Unavailable("the change log cannot be read").into()),
-                Look::Nothing => {}
+            Stage::Live => match self.subscription.fetch(after).await {
+                Fetch::Entries(entries) => self.ready.extend(entries.into_iter().map(Item::Change)),
+                Fetch::TooOld => self.read_log(after).await?,
+                Fetch::TooSlow => return Err(WatchError::TooSlow),
+                Fetch::Closed => return Err(Error::Unavailable("the change log cannot be read").into()),
+                Fetch::Nothing => {}
             },
         }
         Ok(())
@@ -153,8 +153,9 @@ impl Watch {
 
     /// Reads a page of users. Who was written since the watch began is left out,
     /// and comes with the changes.
-    async fn scan(&mut self, began: Point, cursor: Option<UserId>) -> Result<(), Error> {
-        let page = self.seat.feed.0.store.list(cursor.as_ref(), PAGE, Deadline::NONE).await?;
+    async fn scan(&mut self, began: LogPosition, cursor: Option<UserId>) -> Result<(), Error> {
+        let page =
+            self.subscription.feed.0.store.list(cursor.as_ref(), SCAN_PAGE_SIZE, Deadline::NONE).await?;
         let last = page.users.last().map(|user| user.id.clone()).or(cursor);
         let old = page.users.into_iter().filter(|user| user.revision <= began.revision);
         self.ready.extend(old.map(Item::Existing));
@@ -173,16 +174,17 @@ impl Watch {
 
     /// Reads entries that the store has for sure, unless they were cleared away.
     async fn read_log(&mut self, after: Revision) -> Result<(), Error> {
-        let entries = self.seat.feed.0.store.changes(after, PAGE.get(), Deadline::NONE).await?;
+        let entries =
+            self.subscription.feed.0.store.changes(after, SCAN_PAGE_SIZE.get(), Deadline::NONE).await?;
         if !follows(&entries, after) {
             return Err(Error::ResumeTokenExpired);
         }
-        self.ready.extend(entries.into_iter().map(|entry| Item::Happened(Arc::new(entry))));
+        self.ready.extend(entries.into_iter().map(|entry| Item::Change(Arc::new(entry))));
         Ok(())
     }
 
     /// The point that changes are still to be told from.
-    fn point(&self) -> Point {
+    fn log_position(&self) -> LogPosition {
         match self.progress {
             Progress::Scan { began, .. } => began,
             Progress::Changes { after } => after,
@@ -190,10 +192,10 @@ impl Watch {
     }
 
     /// Whether this history has such a point, and the log what follows it.
-    async fn is_in_log(&self, point: Point, deadline: Deadline) -> Result<bool, Error> {
-        let before = point.revision.saturating_sub(1);
-        let entries = self.seat.feed.0.store.changes(before, 1, deadline).await?;
-        let is_first = point == Point::BEGINNING && follows(&entries, 0);
-        Ok(is_first || entries.first().is_some_and(|entry| entry.point == point))
+    async fn is_in_log(&self, log_position: LogPosition, deadline: Deadline) -> Result<bool, Error> {
+        let before = log_position.revision.saturating_sub(1);
+        let entries = self.subscription.feed.0.store.changes(before, 1, deadline).await?;
+        let is_first = log_position == LogPosition::BEGINNING && follows(&entries, 0);
+        Ok(is_first || entries.first().is_some_and(|entry| entry.position == log_position))
     }
 }

@@ -24,37 +24,37 @@ use tower_service::Service;
 
 use crate::{
     config::Config,
-    service::{
+    rpc::{
         call::Inbound,
-        methods::{Kind, Method},
-        places::{Gate, Permit, turned_away},
+        methods::{Method, MethodKind},
+        permits::{Limiter, Permit, turned_away},
     },
 };
 
 /// The limits, shared by every connection and thread.
 #[derive(Debug)]
-pub struct Limits {
-    unary: Arc<Gate>,
-    writes: Arc<Gate>,
-    streams: Arc<Gate>,
+pub struct AdmissionLimits {
+    unary: Arc<Limiter>,
+    writes: Arc<Limiter>,
+    streams: Arc<Limiter>,
 }
 
-impl Limits {
+impl AdmissionLimits {
     pub fn new(config: &Config) -> Self {
-        let unary = Arc::new(Gate::new("unary", config.max_unary_calls, None));
-        let writes = Gate::new("write", config.store_queue, Some(Arc::clone(&unary)));
-        let streams = Gate::new("streaming", config.max_streaming_calls, None);
+        let unary = Arc::new(Limiter::new("unary", config.max_unary_calls, None));
+        let writes = Limiter::new("write", config.store_queue, Some(Arc::clone(&unary)));
+        let streams = Limiter::new("streaming", config.max_streaming_calls, None);
         Self { unary, writes: Arc::new(writes), streams: Arc::new(streams) }
     }
 
     /// What a call passes. Probes and tools must get through when callers do not;
     /// and a path that nothing is served under costs nothing worth a limit.
-    fn gate(&self, method: Option<&Method>) -> Option<&Arc<Gate>> {
+    fn limiter(&self, method: Option<&Method>) -> Option<&Arc<Limiter>> {
         let method = method.filter(|method| !method.api.is_infrastructure())?;
         Some(match method.kind {
-            Kind::Unary if method.writes => &self.writes,
-            Kind::Unary => &self.unary,
-            Kind::ServerStreaming | Kind::BidiStreaming => &self.streams,
+            MethodKind::Unary if method.writes => &self.writes,
+            MethodKind::Unary => &self.unary,
+            MethodKind::ServerStreaming | MethodKind::BidiStreaming => &self.streams,
         })
     }
 }
@@ -63,11 +63,11 @@ impl Limits {
 #[derive(Clone, Debug)]
 pub struct Admission<S> {
     inner: S,
-    limits: Arc<Limits>,
+    limits: Arc<AdmissionLimits>,
 }
 
 impl<S> Admission<S> {
-    pub fn new(inner: S, limits: Arc<Limits>) -> Self {
+    pub fn new(inner: S, limits: Arc<AdmissionLimits>) -> Self {
         Self { inner, limits }
     }
 }
@@ -87,16 +87,16 @@ where
 
     fn call(&mut self, mut request: Request<Inbound<B>>) -> Self::Future {
         let call = &mut request.body_mut().call;
-        let permit = match self.limits.gate(call.method) {
+        let permit = match self.limits.limiter(call.method) {
             None => None,
-            Some(gate) if call.method.is_some_and(|method| method.kind == Kind::Unary) => {
-                if gate.is_full() {
+            Some(limiter) if call.method.is_some_and(|method| method.kind == MethodKind::Unary) => {
+                if limiter.is_full() {
                     return AdmissionFuture { inner: None, permit: None };
                 }
-                call.gate = Some(Arc::clone(gate));
+                call.limiter = Some(Arc::clone(limiter));
                 None
             }
-            Some(gate) => match gate.enter() {
+            Some(limiter) => match limiter.enter() {
                 None => return AdmissionFuture { inner: None, permit: None },
                 permit => permit,
             },
@@ -195,10 +195,10 @@ mod tests {
         }
     }
 
-    fn answer(limits: &Arc<Limits>, path: &str) -> Answer {
+    fn answer(limits: &Arc<AdmissionLimits>, path: &str) -> Answer {
         let serve = |request: Request<Inbound<Script>>| {
-            let gate = request.into_body().call.gate;
-            let place = gate.map(|gate| gate.enter().expect("it was not full"));
+            let limiter = request.into_body().call.limiter;
+            let place = limiter.map(|limiter| limiter.enter().expect("it was not full"));
             let answer = response(&[Step::Hang]).map(|script| Placed(script, place));
             ready(Ok::<_, Infallible>(answer))
         };
@@ -207,12 +207,16 @@ mod tests {
     }
 
     /// The places taken, of all unary calls and of those that write.
-    fn taken(limits: &Limits) -> (usize, usize) {
+    fn taken(limits: &AdmissionLimits) -> (usize, usize) {
         (limits.unary.in_flight(), limits.writes.in_flight())
     }
 
-    fn limits(max_unary_calls: usize) -> Arc<Limits> {
-        Arc::new(Limits::new(&Config { max_unary_calls, max_streaming_calls: 0, ..Config::default() }))
+    fn limits(max_unary_calls: usize) -> Arc<AdmissionLimits> {
+        Arc::new(AdmissionLimits::new(&Config {
+            max_unary_calls,
+            max_streaming_calls: 0,
+            ..Config::default()
+        }))
     }
 
     #[test]
@@ -231,8 +235,11 @@ mod tests {
 
     #[test]
     fn calls_that_write_leave_room_for_others() {
-        let limits =
-            Arc::new(Limits::new(&Config { max_unary_calls: 3, store_queue: 2, ..Config::default() }));
+        let limits = Arc::new(AdmissionLimits::new(&Config {
+            max_unary_calls: 3,
+            store_queue: 2,
+            ..Config::default()
+        }));
         let mut writes: Vec<_> = (0..2).map(|_| answer(&limits, WRITE)).collect();
         let refused = head(&answer(&limits, WRITE)).expect("there is no third place for a write");
         assert_eq!(refused.code(), Code::Unavailable);
@@ -249,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_its_caller_gives_up_frees_its_place() {
-        let limits = Arc::new(Limits::new(&Config { max_streaming_calls: 1, ..Config::default() }));
+        let limits = Arc::new(AdmissionLimits::new(&Config { max_streaming_calls: 1, ..Config::default() }));
         let service = Admission::new(
             service_fn(|_: Request<Inbound<Script>>| {
                 std::future::pending::<Result<Response<Script>, Infallible>>()

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use tonic::Code;
 use tracing::field::display;
 
-use super::{code, trace::Trace};
-use crate::service::methods::Method;
+use super::trace::Trace;
+use crate::rpc::{codes, methods::Method};
 
 /// How many lines one second may have of calls that went well, as many again of
 /// calls that their callers got wrong, and of calls that the service failed.
-const LINES_A_SECOND: u64 = 100;
+const MAX_LINES_PER_SECOND: u64 = 100;
 
 /// Where ended calls are logged.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl CallLog {
         now: Instant,
         trace: Option<&Trace>,
     ) {
-        let fault = code::is_server_fault(code);
+        let fault = codes::is_server_fault(code);
         // Probes come every second and say nothing when all is well.
         if !fault && method.is_some_and(|method| method.api.is_infrastructure()) {
             return;
@@ -66,7 +66,7 @@ impl CallLog {
                 tracing::$level!(
                     target: "user_service::call",
                     method,
-                    code = code::otel_name(code),
+                    code = codes::otel_name(code),
                     duration_us,
                     trace_id,
                     span_id,
@@ -105,7 +105,7 @@ impl Allowance {
         if self.second.swap(second, Ordering::Relaxed) != second {
             self.taken.store(0, Ordering::Relaxed);
         }
-        if self.taken.fetch_add(1, Ordering::Relaxed) < LINES_A_SECOND {
+        if self.taken.fetch_add(1, Ordering::Relaxed) < MAX_LINES_PER_SECOND {
             return Some(self.refused.swap(0, Ordering::Relaxed));
         }
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -120,8 +120,8 @@ mod tests {
     #[test]
     fn a_flood_is_counted_and_not_logged() {
         let allowance = Allowance::default();
-        let taken = (0..LINES_A_SECOND + 7).filter(|_| allowance.take(1) == Some(0)).count();
-        assert_eq!(taken as u64, LINES_A_SECOND);
+        let taken = (0..MAX_LINES_PER_SECOND + 7).filter(|_| allowance.take(1) == Some(0)).count();
+        assert_eq!(taken as u64, MAX_LINES_PER_SECOND);
         assert_eq!(allowance.take(2), Some(7), "the next second says how many were not logged");
         assert_eq!(allowance.take(2), Some(0));
     }

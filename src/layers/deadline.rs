@@ -17,7 +17,7 @@ use tower_service::Service;
 use crate::{
     config::Config,
     domain::Deadline,
-    service::{call::Inbound, headers::GRPC_TIMEOUT, methods::Kind, status},
+    rpc::{call::Inbound, headers::GRPC_TIMEOUT, methods::MethodKind, status},
 };
 
 /// Answers `DEADLINE_EXCEEDED` in place of an answer that is late, and drops the
@@ -43,7 +43,7 @@ impl<S> Deadlines<S> {
             None => None,
             Some(value) => Some(parse(value)?),
         };
-        let unary = request.body().call.method.is_some_and(|method| method.kind == Kind::Unary);
+        let unary = request.body().call.method.is_some_and(|method| method.kind == MethodKind::Unary);
         Ok(if unary { Some(asked.unwrap_or(self.default).min(self.max)) } else { asked })
     }
 }
@@ -63,16 +63,20 @@ where
 
     fn call(&mut self, mut request: Request<Inbound<B>>) -> Self::Future {
         let Ok(timeout) = self.timeout(&request) else {
-            return DeadlineFuture { inner: None, alarm: Alarm::NONE, refusal: Refusal::Malformed };
+            return DeadlineFuture {
+                inner: None,
+                deadline: LazyTimer::NONE,
+                refusal: DeadlineRefusal::Malformed,
+            };
         };
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return DeadlineFuture { inner: None, alarm: Alarm::NONE, refusal: Refusal::Late };
+            return DeadlineFuture { inner: None, deadline: LazyTimer::NONE, refusal: DeadlineRefusal::Late };
         }
         let call = &mut request.body_mut().call;
         let at = timeout.map(|timeout| call.started + timeout);
         call.deadline = at.map_or(Deadline::NONE, |at| Deadline::at(at.into_std()));
         let inner = Some(self.inner.call(request));
-        DeadlineFuture { inner, alarm: Alarm { at, timer: None }, refusal: Refusal::Late }
+        DeadlineFuture { inner, deadline: LazyTimer { at, timer: None }, refusal: DeadlineRefusal::Late }
     }
 }
 
@@ -103,20 +107,20 @@ fn parse(value: &HeaderValue) -> Result<Duration, Malformed> {
 
 /// Why a call is answered here.
 #[derive(Clone, Copy, Debug)]
-enum Refusal {
+enum DeadlineRefusal {
     Malformed,
     Late,
 }
 
 /// Rings when the time is up.
-struct Alarm {
+struct LazyTimer {
     at: Option<Instant>,
     // Set only when there is something to wait for: most calls are answered at once, and a timer
     // costs more than the rest of this layer. In a box, so that calls without one do not move it.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Alarm {
+impl LazyTimer {
     const NONE: Self = Self { at: None, timer: None };
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -130,8 +134,8 @@ pin_project! {
     pub struct DeadlineFuture<F> {
         #[pin]
         inner: Option<F>,
-        alarm: Alarm,
-        refusal: Refusal,
+        deadline: LazyTimer,
+        refusal: DeadlineRefusal,
     }
 }
 
@@ -146,19 +150,20 @@ where
         let mut this = self.project();
         if let Some(inner) = this.inner.as_mut().as_pin_mut() {
             if let Poll::Ready(response) = inner.poll(cx) {
-                let alarm = Alarm { at: this.alarm.at, timer: None };
+                let deadline = LazyTimer { at: this.deadline.at, timer: None };
                 return Poll::Ready(
-                    response.map(|response| response.map(|inner| DeadlineBody { inner: Some(inner), alarm })),
+                    response
+                        .map(|response| response.map(|inner| DeadlineBody { inner: Some(inner), deadline })),
                 );
             }
-            if this.alarm.poll(cx).is_pending() {
+            if this.deadline.poll(cx).is_pending() {
                 return Poll::Pending;
             }
             this.inner.set(None);
         }
         let status = match this.refusal {
-            Refusal::Malformed => status::bad_timeout(),
-            Refusal::Late => status::deadline_exceeded(),
+            DeadlineRefusal::Malformed => status::bad_timeout(),
+            DeadlineRefusal::Late => status::deadline_exceeded(),
         };
         Poll::Ready(Ok(status.into_http()))
     }
@@ -169,13 +174,13 @@ pin_project! {
     pub struct DeadlineBody<B> {
         #[pin]
         inner: Option<B>,
-        alarm: Alarm,
+        deadline: LazyTimer,
     }
 }
 
 impl<B> Default for DeadlineBody<B> {
     fn default() -> Self {
-        Self { inner: None, alarm: Alarm::NONE }
+        Self { inner: None, deadline: LazyTimer::NONE }
     }
 }
 
@@ -190,11 +195,11 @@ impl<B: Body<Data = Bytes>> Body for DeadlineBody<B> {
         let mut this = self.project();
         let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         // The alarm goes first once it is set, as a stream may always have something to send.
-        if this.alarm.timer.is_none() || this.alarm.poll(cx).is_pending() {
+        if this.deadline.timer.is_none() || this.deadline.poll(cx).is_pending() {
             if let Poll::Ready(frame) = inner.poll_frame(cx) {
                 return Poll::Ready(frame);
             }
-            if this.alarm.poll(cx).is_pending() {
+            if this.deadline.poll(cx).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -212,7 +217,7 @@ impl<B: Body<Data = Bytes>> Body for DeadlineBody<B> {
     fn size_hint(&self) -> SizeHint {
         // An exact size would promise bytes that may never be sent.
         match &self.inner {
-            Some(inner) if self.alarm.at.is_none() || inner.is_end_stream() => inner.size_hint(),
+            Some(inner) if self.deadline.at.is_none() || inner.is_end_stream() => inner.size_hint(),
             Some(_) => SizeHint::default(),
             None => SizeHint::with_exact(0),
         }

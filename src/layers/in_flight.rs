@@ -13,21 +13,21 @@ use std::{
 
 use slab::Slab;
 
-use crate::service::methods::Method;
+use crate::rpc::methods::Method;
 
 /// More threads than this share lists.
-const LISTS: usize = 64;
+const SHARDS: usize = 64;
 
 thread_local! {
     static LIST: usize = {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
-        THREADS.fetch_add(1, Relaxed) % LISTS
+        THREADS.fetch_add(1, Relaxed) % SHARDS
     };
 }
 
 /// Every call in flight. Clones share it.
 #[derive(Clone, Debug)]
-pub struct InFlight(Arc<[Mutex<Slab<Entry>>; LISTS]>);
+pub struct InFlight(Arc<[Mutex<Slab<Entry>>; SHARDS]>);
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -38,7 +38,7 @@ struct Entry {
 
 /// A call as it is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub struct CallInfo {
     /// `_OTHER` where nothing is served under its path.
     pub method: &'static str,
     /// The number of its connection.
@@ -48,7 +48,7 @@ pub struct Listed {
 
 /// Where a call stands.
 #[derive(Debug)]
-pub struct Place {
+pub struct InFlightKey {
     list: usize,
     key: usize,
 }
@@ -61,24 +61,24 @@ impl Default for InFlight {
 
 impl InFlight {
     /// Lists a call until [`Self::leave`].
-    pub fn enter(&self, method: Option<&'static Method>, connection: u64, since: Instant) -> Place {
+    pub fn enter(&self, method: Option<&'static Method>, connection: u64, since: Instant) -> InFlightKey {
         let list = LIST.with(|list| *list);
-        Place { list, key: self.list(list).insert(Entry { method, connection, since }) }
+        InFlightKey { list, key: self.list(list).insert(Entry { method, connection, since }) }
     }
 
-    pub fn leave(&self, place: &Place) {
+    pub fn leave(&self, place: &InFlightKey) {
         self.list(place.list).try_remove(place.key);
     }
 
     /// The oldest calls first.
-    pub fn listed(&self) -> Vec<Listed> {
+    pub fn listed(&self) -> Vec<CallInfo> {
         let mut entries = Vec::new();
-        for list in 0..LISTS {
+        for list in 0..SHARDS {
             entries.extend(self.list(list).iter().map(|(_, entry)| *entry));
         }
         entries.sort_by_key(|entry| entry.since);
         let name = |entry: &Entry| entry.method.map_or("_OTHER", Method::full_name);
-        let listed = |entry: &Entry| Listed {
+        let listed = |entry: &Entry| CallInfo {
             method: name(entry),
             connection: entry.connection,
             age: entry.since.elapsed(),

@@ -9,20 +9,22 @@ use std::{sync::OnceLock, time::Duration};
 use metrics::{Counter, Gauge, Histogram, SharedString, counter, gauge, histogram};
 use tonic::Code;
 
-use super::code::{self, CODES};
 use crate::{
     config::MetricNames,
-    service::methods::{Kind, METHODS, Method},
+    rpc::{
+        codes::{self, CODES},
+        methods::{METHODS, Method, MethodKind},
+    },
 };
 
 /// The series of every method.
 #[derive(Debug)]
-pub struct Metrics {
+pub struct CallMetrics {
     methods: [MethodMetrics; METHODS.len()],
     unknown: MethodMetrics,
 }
 
-impl Metrics {
+impl CallMetrics {
     /// Resolves every handle; the recorder must be installed by then.
     pub fn new(families: MetricNames) -> Self {
         Self {
@@ -50,9 +52,9 @@ impl Names {
 
     fn of(method: &'static Method) -> Self {
         let kind = match method.kind {
-            Kind::Unary => "unary",
-            Kind::ServerStreaming => "server_stream",
-            Kind::BidiStreaming => "bidi_stream",
+            MethodKind::Unary => "unary",
+            MethodKind::ServerStreaming => "server_stream",
+            MethodKind::BidiStreaming => "bidi_stream",
         };
         Self { kind, service: method.service(), method: method.name(), otel: method.full_name() }
     }
@@ -67,8 +69,8 @@ impl Names {
 pub struct MethodMetrics {
     names: Names,
     families: MetricNames,
-    received: Messages,
-    sent: Messages,
+    received: MessageCounter,
+    sent: MessageCounter,
     started: Counter,
     in_flight: Gauge,
     handled: [Counter; CODES],
@@ -86,12 +88,12 @@ impl MethodMetrics {
         let metrics = Self {
             names,
             families,
-            received: Messages::new(counter("grpc_server_msg_received_total", &labels)),
-            sent: Messages::new(counter("grpc_server_msg_sent_total", &labels)),
+            received: MessageCounter::new(counter("grpc_server_msg_received_total", &labels)),
+            sent: MessageCounter::new(counter("grpc_server_msg_sent_total", &labels)),
             started: counter("grpc_server_started_total", &labels),
             in_flight: gauge!("grpc_server_calls_in_flight", &labels),
             handled: std::array::from_fn(|index| {
-                let code = code::prometheus_name(code::at(index));
+                let code = codes::prometheus_name(codes::at(index));
                 let [kind, service, method] = labels;
                 counter("grpc_server_handled_total", &[kind, service, method, ("grpc_code", code)])
             }),
@@ -129,12 +131,12 @@ impl MethodMetrics {
 
     /// The one recording point of a call's end.
     pub fn finished(&self, code: Code, took: Duration) {
-        self.handled[code::index(code)].increment(1);
+        self.handled[codes::index(code)].increment(1);
         // Failures are as a rule much faster or much slower, and would hide how long an answer takes.
         if code == Code::Ok {
             self.handling.record(took);
         }
-        self.durations[code::index(code)].get_or_init(|| self.duration(code)).record(took);
+        self.durations[codes::index(code)].get_or_init(|| self.duration(code)).record(took);
         // Last, so that a call which is no longer in flight has been counted.
         self.in_flight.decrement(1.0);
     }
@@ -143,13 +145,13 @@ impl MethodMetrics {
         if !self.families.has_opentelemetry() {
             return Histogram::noop();
         }
-        let code_name = code::otel_name(code);
+        let code_name = codes::otel_name(code);
         let mut labels = vec![
             ("rpc_system_name", SharedString::const_str("grpc")),
             ("rpc_method", self.names.otel.into()),
             ("rpc_response_status_code", code_name.into()),
         ];
-        if code::fails_span(code) {
+        if codes::fails_span(code) {
             labels.push(("error_type", code_name.into()));
         }
         histogram!("rpc_server_call_duration_seconds", &labels)
@@ -158,13 +160,13 @@ impl MethodMetrics {
 
 /// Messages that went one way.
 #[derive(Debug)]
-struct Messages {
+struct MessageCounter {
     count: Counter,
     /// Made with the first, so that a scrape is not full of methods that nobody calls.
     bytes: OnceLock<Histogram>,
 }
 
-impl Messages {
+impl MessageCounter {
     fn new(count: Counter) -> Self {
         Self { count, bytes: OnceLock::new() }
     }

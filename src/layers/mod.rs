@@ -2,11 +2,9 @@
 
 mod admission;
 mod call_log;
-mod code;
 mod deadline;
 mod in_flight;
-mod message_cap;
-mod messages;
+mod message_limit;
 mod metrics;
 mod observe;
 mod panic;
@@ -24,17 +22,17 @@ use tower::{ServiceBuilder, layer::layer_fn};
 use tower_service::Service;
 
 use self::{
-    admission::{Admission, Limits},
+    admission::{Admission, AdmissionLimits},
     call_log::CallLog,
     deadline::Deadlines,
-    message_cap::MessageCap,
-    metrics::Metrics,
+    message_limit::MessageLimit,
+    metrics::CallMetrics,
     observe::{Observe, Recorders},
     panic::CatchPanic,
     route::Route,
 };
-pub use self::{in_flight::InFlight, message_cap::CappedBody};
-use crate::{config::Config, service::call::Inbound, telemetry::Sampler};
+pub use self::{in_flight::InFlight, message_limit::LimitedBody};
+use crate::{config::Config, rpc::call::Inbound, telemetry::Sampler};
 
 /// Puts the layers around the service. Made once for the whole process: its
 /// clones share every limit and count.
@@ -53,7 +51,7 @@ pub fn stack<S, B, R>(
 + Sync
 + 'static
 where
-    S: Service<Request<Inbound<CappedBody<B>>>, Response = Response<R>, Error = Infallible>
+    S: Service<Request<Inbound<LimitedBody<B>>>, Response = Response<R>, Error = Infallible>
         + Clone
         + Send
         + Sync
@@ -62,10 +60,10 @@ where
     B: Body<Data = Bytes> + 'static,
     R: Body<Data = Bytes> + Default + Send + 'static,
 {
-    let metrics = Arc::new(Metrics::new(config.metric_names));
+    let metrics = Arc::new(CallMetrics::new(config.metric_names));
     let log = config.call_log.then(CallLog::new);
     let recorders = Arc::new(Recorders { metrics: metrics.clone(), log, sampler, in_flight });
-    let limits = Arc::new(Limits::new(config));
+    let limits = Arc::new(AdmissionLimits::new(config));
     ServiceBuilder::new()
         // First, as every layer below goes by the method and none by the path.
         .layer(layer_fn(Route::new))
@@ -79,6 +77,6 @@ where
         // Within admission: a late call keeps its place until its work is really dropped.
         .layer(layer_fn(|inner| Deadlines::new(inner, config)))
         // Last, as it is about what the service reads, and it reads only when it is called.
-        .layer(layer_fn(move |inner| MessageCap::new(inner, config.max_request_bytes, metrics.clone())))
+        .layer(layer_fn(move |inner| MessageLimit::new(inner, config.max_request_bytes, metrics.clone())))
         .service(service)
 }

@@ -18,16 +18,16 @@ use tracing::span::Entered;
 
 use super::{
     call_log::CallLog,
-    code,
-    in_flight::{InFlight, Place},
-    messages::Messages,
-    metrics::Metrics,
+    in_flight::{InFlight, InFlightKey},
+    metrics::CallMetrics,
     trace::Trace,
 };
 use crate::{
-    service::{
+    rpc::{
         call::{Call, Inbound},
-        leaving::Farewells,
+        codes,
+        framing::MessageScanner,
+        goaway::ConnectionHandle,
         methods::Method,
     },
     telemetry::Sampler,
@@ -36,7 +36,7 @@ use crate::{
 /// Where calls are recorded, shared by every connection and thread.
 #[derive(Debug)]
 pub struct Recorders {
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<CallMetrics>,
     /// `None`: calls are not logged.
     pub log: Option<CallLog>,
     /// `None`: there are no spans.
@@ -70,7 +70,7 @@ where
     }
 
     fn call(&mut self, request: Request<Inbound<B>>) -> Self::Future {
-        let call = Record::start(&request, self.recorders.clone());
+        let call = CallRecord::start(&request, self.recorders.clone());
         let entered = call.enter();
         let inner = self.inner.call(request);
         drop(entered);
@@ -80,25 +80,25 @@ where
 
 /// One call, which has not ended. Dropped before its end it was cancelled.
 #[derive(Debug)]
-struct Record {
+struct CallRecord {
     method: Option<&'static Method>,
     started: Instant,
-    place: Place,
+    place: InFlightKey,
     /// In a box, as most calls have none.
     trace: Option<Box<Trace>>,
     recorders: Arc<Recorders>,
-    connection: Farewells,
+    connection: ConnectionHandle,
     ended: Option<Code>,
 }
 
-impl Record {
+impl CallRecord {
     fn start<B>(request: &Request<Inbound<B>>, recorders: Arc<Recorders>) -> Self {
-        let &Call { method, started, ref farewells, .. } = &request.body().call;
+        let &Call { method, started, ref connection, .. } = &request.body().call;
         recorders.metrics.of(method).started();
         let name = method.map_or("_OTHER", Method::full_name);
         let trace = Trace::start(request.headers(), name, recorders.sampler.as_ref()).map(Box::new);
-        let place = recorders.in_flight.enter(method, farewells.connection, started.into_std());
-        Self { method, started, place, trace, recorders, connection: farewells.clone(), ended: None }
+        let place = recorders.in_flight.enter(method, connection.id, started.into_std());
+        Self { method, started, place, trace, recorders, connection: connection.clone(), ended: None }
     }
 
     /// Makes the call's span the one that spans of the store are children of.
@@ -109,7 +109,7 @@ impl Record {
     /// The answer is complete. On a connection that is about to go it can still be lost,
     /// and then the call was cancelled.
     fn end(self, code: Code) {
-        if self.connection.is_leaving() {
+        if self.connection.is_going_away() {
             let connection = self.connection.clone();
             connection.on_delivery(Box::new(move |delivered| self.close(delivered.then_some(code))));
         } else {
@@ -123,7 +123,7 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for CallRecord {
     fn drop(&mut self) {
         let code = self.ended.unwrap_or(Code::Cancelled);
         let now = Instant::now();
@@ -145,7 +145,7 @@ pin_project! {
         // Before the call, so that what is within is dropped while the call has not ended.
         #[pin]
         inner: F,
-        call: Option<Record>,
+        call: Option<CallRecord>,
     }
 }
 
@@ -157,22 +157,26 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let entered = this.call.as_ref().and_then(Record::enter);
+        let entered = this.call.as_ref().and_then(CallRecord::enter);
         let response = ready!(this.inner.poll(cx));
         drop(entered);
         let mut call = this.call.take();
         let response = response.inspect_err(|_| end(&mut call, Code::Unknown))?;
-        if let Some(code) = code::in_headers(response.headers()) {
+        if let Some(code) = codes::in_headers(response.headers()) {
             end(&mut call, code);
         } else if response.status() != StatusCode::OK {
-            end(&mut call, code::of_http(response.status()));
+            end(&mut call, codes::of_http(response.status()));
         }
-        Poll::Ready(Ok(response.map(|inner| ObservedBody { inner, call, messages: Messages::default() })))
+        Poll::Ready(Ok(response.map(|inner| ObservedBody {
+            inner,
+            call,
+            scanner: MessageScanner::default(),
+        })))
     }
 }
 
 /// Ends the call unless it has ended.
-fn end(call: &mut Option<Record>, code: Code) {
+fn end(call: &mut Option<CallRecord>, code: Code) {
     if let Some(call) = call.take() {
         call.end(code);
     }
@@ -183,8 +187,8 @@ pin_project! {
     pub struct ObservedBody<B> {
         #[pin]
         inner: B,
-        call: Option<Record>,
-        messages: Messages,
+        call: Option<CallRecord>,
+        scanner: MessageScanner,
     }
 }
 
@@ -197,7 +201,7 @@ impl<B: Body<Data = Bytes>> Body for ObservedBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        let entered = this.call.as_ref().and_then(Record::enter);
+        let entered = this.call.as_ref().and_then(CallRecord::enter);
         let frame = ready!(this.inner.poll_frame(cx));
         drop(entered);
         match &frame {
@@ -205,9 +209,9 @@ impl<B: Body<Data = Bytes>> Body for ObservedBody<B> {
                 if let (Some(bytes), Some(call)) = (frame.data_ref(), &this.call) {
                     let metrics = call.recorders.metrics.of(call.method);
                     // Without a limit there is nothing to refuse.
-                    let _ = this.messages.read(bytes, usize::MAX, |len| metrics.sent(len));
+                    let _ = this.scanner.read(bytes, usize::MAX, |len| metrics.sent(len));
                 } else if let Some(trailers) = frame.trailers_ref() {
-                    end(this.call, code::in_headers(trailers).unwrap_or(Code::Unknown));
+                    end(this.call, codes::in_headers(trailers).unwrap_or(Code::Unknown));
                 }
             }
             // A client that gets an answer without a status makes the same of it.

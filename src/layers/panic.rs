@@ -16,7 +16,7 @@ use metrics::Counter;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::service::{call::Inbound, methods::Method, status};
+use crate::rpc::{call::Inbound, methods::Method, status};
 
 /// Answers INTERNAL where the inner service, its future or its body panics.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use http::Request;
 use tower_service::Service;
 
-use crate::service::{call::Inbound, methods};
+use crate::rpc::{call::Inbound, methods};
 
 /// Notes the method in what is known of the call.
 #[derive(Clone, Debug)]

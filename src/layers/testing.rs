@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tonic::{Code, Status};
 
-use crate::service::{
+use crate::rpc::{
     call::{Call, Inbound},
     methods,
 };

@@ -12,9 +12,8 @@ use tonic::Code;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::code;
 use crate::{
-    service::headers::TRACEPARENT,
+    rpc::{codes, headers::TRACEPARENT},
     telemetry::{SPAN_TARGET, Sampler},
 };
 
@@ -58,9 +57,9 @@ impl Trace {
     /// Ends the span, if any.
     pub fn finish(&mut self, code: Code) {
         let Some(span) = self.span.take() else { return };
-        let name = code::otel_name(code);
+        let name = codes::otel_name(code);
         span.set_attribute("rpc.response.status_code", name);
-        if code::fails_span(code) {
+        if codes::fails_span(code) {
             span.set_attribute("error.type", name);
             span.set_status(Status::error(""));
         }

@@ -17,31 +17,31 @@ use tokio::{
 
 use super::{
     lingering_close::bound_unsent,
-    meter::Meter,
-    worker::{Accepted, Inbox, Seat},
+    metrics::ListenerMetrics,
+    serving_thread::{Accepted, ConnectionPermit, SocketSender},
 };
 
 /// The most connections taken from the kernel's queue when accepting ends.
-const LAST_SWEEP: usize = 4_096;
+const MAX_SWEPT_CONNECTIONS: usize = 4_096;
 
 /// The accept loop.
 pub struct Acceptor {
     pub listener: TcpListener,
-    pub seating: Seating,
+    pub dispatcher: Dispatcher,
 }
 
 /// Where accepted connections go.
-pub struct Seating {
-    pub threads: Vec<Inbox>,
-    pub seats: Arc<Semaphore>,
-    pub meter: Arc<Meter>,
+pub struct Dispatcher {
+    pub threads: Vec<SocketSender>,
+    pub permits: Arc<Semaphore>,
+    pub metrics: Arc<ListenerMetrics>,
 }
 
 impl Acceptor {
     /// Accepts until told to stop, then closes the port.
     pub async fn run(self, mut stop: oneshot::Receiver<()>) {
         let mut backoff = Backoff::default();
-        let mut warnings = Warnings::default();
+        let mut throttle = WarningThrottle::default();
         loop {
             let accepted = select! {
                 biased;
@@ -51,13 +51,13 @@ impl Acceptor {
             match accepted {
                 Ok((stream, _)) => {
                     backoff = Backoff::default();
-                    self.seating.seat(stream.into_std(), &mut warnings);
+                    self.dispatcher.dispatch(stream.into_std(), &mut throttle);
                 }
                 Err(error) if is_of_one_peer(&error) => {}
                 Err(error) => {
-                    self.seating.meter.accept_errors.increment(1);
+                    self.dispatcher.metrics.accept_errors.increment(1);
                     let pause = backoff.next();
-                    if warnings.due() {
+                    if throttle.due() {
                         tracing::warn!(%error, "connections cannot be accepted; trying again");
                     }
                     // Whoever stops us need not wait for the pause.
@@ -65,45 +65,46 @@ impl Acceptor {
                 }
             }
         }
-        self.sweep(&mut warnings);
+        self.sweep(&mut throttle);
     }
 
     /// Takes what waits in the kernel's queue: those peers believe that they are
     /// connected, and closing the port would reset them.
-    fn sweep(self, warnings: &mut Warnings) {
-        let Self { listener, seating } = self;
+    fn sweep(self, throttle: &mut WarningThrottle) {
+        let Self { listener, dispatcher } = self;
         let Ok(listener) = listener.into_std() else { return };
-        for _ in 0..LAST_SWEEP {
+        for _ in 0..MAX_SWEPT_CONNECTIONS {
             let Ok((stream, _)) = listener.accept() else { break };
-            seating.seat(stream.set_nonblocking(true).map(|()| stream), warnings);
+            dispatcher.dispatch(stream.set_nonblocking(true).map(|()| stream), throttle);
         }
     }
 }
 
-impl Seating {
+impl Dispatcher {
     /// Gives a connection to the thread with the fewest. Over the cap it is closed
     /// rather than left to wait in the kernel's queue: a peer in the queue believes
     /// that it is connected and its calls hang, while a peer that is refused goes to
     /// another replica. Seats held by the silent come free by the handshake deadline
     /// and the idle time.
-    fn seat(&self, stream: io::Result<TcpStream>, warnings: &mut Warnings) {
-        let Ok(permit) = Arc::clone(&self.seats).try_acquire_owned() else {
-            self.meter.refused.increment(1);
-            if warnings.due() {
+    fn dispatch(&self, stream: io::Result<TcpStream>, throttle: &mut WarningThrottle) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            self.metrics.refused.increment(1);
+            if throttle.due() {
                 tracing::warn!("connections are refused: max_connections is reached");
             }
             return;
         };
-        let fewest = |inbox: &&Inbox| (inbox.load.connections.load(Relaxed), inbox.load.calls.load(Relaxed));
-        let Some(inbox) = self.threads.iter().min_by_key(fewest) else { return };
+        let fewest =
+            |thread: &&SocketSender| (thread.load.connections.load(Relaxed), thread.load.calls.load(Relaxed));
+        let Some(thread) = self.threads.iter().min_by_key(fewest) else { return };
         let Ok(stream) = stream else { return };
         // gRPC writes small frames and waits for the answer. It fails on a peer that
         // has left already, which its first read will tell.
         let _ = stream.set_nodelay(true);
         bound_unsent(&stream);
-        self.meter.accepted.increment(1);
-        let seat = Seat::take(&inbox.load, permit);
-        if inbox.sockets.send(Accepted { stream, seat }).is_err() && warnings.due() {
+        self.metrics.accepted.increment(1);
+        let permit = ConnectionPermit::take(&thread.load, permit);
+        if thread.sockets.send(Accepted { stream, permit }).is_err() && throttle.due() {
             tracing::error!("a serving thread has ended");
         }
     }
@@ -131,25 +132,25 @@ fn is_of_one_peer(error: &io::Error) -> bool {
 struct Backoff(u32);
 
 impl Backoff {
-    const FIRST: Duration = Duration::from_millis(5);
-    const MOST: Duration = Duration::from_secs(1);
+    const FIRST_PAUSE: Duration = Duration::from_millis(5);
+    const MAX_PAUSE: Duration = Duration::from_secs(1);
 
     fn next(&mut self) -> Duration {
-        let pause = Self::FIRST.saturating_mul(1 << self.0.min(16));
+        let pause = Self::FIRST_PAUSE.saturating_mul(1 << self.0.min(16));
         self.0 += 1;
-        pause.min(Self::MOST)
+        pause.min(Self::MAX_PAUSE)
     }
 }
 
 /// Lets a warning through once in a while: who causes them could flood the log.
 #[derive(Default)]
-struct Warnings(Option<Instant>);
+struct WarningThrottle(Option<Instant>);
 
-impl Warnings {
-    const EVERY: Duration = Duration::from_secs(10);
+impl WarningThrottle {
+    const INTERVAL: Duration = Duration::from_secs(10);
 
     fn due(&mut self) -> bool {
-        let due = self.0.is_none_or(|last| last.elapsed() >= Self::EVERY);
+        let due = self.0.is_none_or(|last| last.elapsed() >= Self::INTERVAL);
         if due {
             self.0 = Some(Instant::now());
         }
@@ -179,10 +180,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn warnings_come_once_in_ten_seconds() {
-        let mut warnings = Warnings::default();
-        assert!(warnings.due());
-        assert!(!warnings.due());
-        tokio::time::advance(Warnings::EVERY).await;
-        assert!(warnings.due());
+        let mut throttle = WarningThrottle::default();
+        assert!(throttle.due());
+        assert!(!throttle.due());
+        tokio::time::advance(WarningThrottle::INTERVAL).await;
+        assert!(throttle.due());
     }
 }

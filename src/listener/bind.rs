@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 /// Room for the connections that arrive while the acceptor is busy; the kernel
 /// lowers it to its own `net.core.somaxconn`.
-const BACKLOG: i32 = 4_096;
+const ACCEPT_BACKLOG: i32 = 4_096;
 
 /// A port that could not be opened. Its text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(ACCEPT_BACKLOG)?;
     Ok(socket.into())
 }
 

@@ -20,27 +20,27 @@ use tokio::{
 use tower::Service;
 
 use super::{
-    Phase,
-    calls::{Counted, Load, Tally},
-    census::Census,
-    handshake::Watched,
-    life::{Life, Spans, Verdict},
+    ListenerPhase,
+    handshake::PrefaceIo,
+    in_flight::{ConnectionState, CountCalls, ThreadLoad},
+    lifetime::{Action, Lifetime, Timeouts},
     lingering_close::{Closing, Fin, Outcome, Socket, lend},
-    meter::{Meter, Reason, State},
+    metrics::{CloseReason, ConnectionPhase, ListenerMetrics},
+    registry::ConnectionRegistry,
     request_rest::RequestBody,
 };
 use crate::{
     config::Config,
-    service::{call::Inbound, leaving::Farewell},
+    rpc::{call::Inbound, goaway::GoAwayReason},
 };
 
 /// Unread bytes a client may send on one stream. It fits a message at its cap and
 /// a part of the next, so that no honest client waits for room.
-const STREAM_WINDOW: u32 = 128 * 1_024;
+const STREAM_WINDOW_BYTES: u32 = 128 * 1_024;
 /// The same over all streams of a connection.
-const CONNECTION_WINDOW: u32 = 1_024 * 1_024;
+const CONNECTION_WINDOW_BYTES: u32 = 1_024 * 1_024;
 /// Bytes of a response that wait in h2 for a client that does not read.
-const SEND_BUFFER: usize = 64 * 1_024;
+const SEND_BUFFER_BYTES: usize = 64 * 1_024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -54,9 +54,9 @@ pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
         .max_pending_accept_reset_streams(config.max_concurrent_streams as usize)
         .max_local_error_reset_streams(config.max_stream_resets)
         .max_header_list_size(config.max_header_list_bytes)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval((!config.keepalive_interval.is_zero()).then_some(config.keepalive_interval))
         .keep_alive_timeout(config.keepalive_timeout)
         // No gRPC client reads it.
@@ -65,17 +65,17 @@ pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
 }
 
 /// What every connection of one thread is served with.
-pub struct Host<S> {
+pub struct ServeContext<S> {
     pub service: S,
     pub http2: http2::Builder<TokioExecutor>,
-    pub spans: Spans,
-    pub meter: Arc<Meter>,
-    pub load: Arc<Load>,
-    pub phase: watch::Receiver<Phase>,
-    pub census: Census,
+    pub timeouts: Timeouts,
+    pub metrics: Arc<ListenerMetrics>,
+    pub load: Arc<ThreadLoad>,
+    pub phase: watch::Receiver<ListenerPhase>,
+    pub registry: ConnectionRegistry,
 }
 
-impl<S, B> Host<S>
+impl<S, B> ServeContext<S>
 where
     S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
         + Clone
@@ -88,126 +88,126 @@ where
 {
     /// Serves a connection to its end, and gives its seat back after that. One future
     /// and no other around it, which would be as large once more.
-    pub async fn serve<T: Socket>(self: Arc<Self>, io: T, _seat: impl Sized) {
-        let born = Instant::now();
-        let tally = Arc::new(Tally::new(Arc::clone(&self.load), born));
-        let _listed = self.census.enter(Arc::clone(&tally));
+    pub async fn serve<T: Socket>(self: Arc<Self>, io: T, _permit: impl Sized) {
+        let opened_at = Instant::now();
+        let shared = Arc::new(ConnectionState::new(Arc::clone(&self.load), opened_at));
+        let _listed = self.registry.enter(Arc::clone(&shared));
         let (io, owner) = lend(io, Fin::WhenSilent);
-        let (io, handshake_done) = Watched::new(io);
-        let mut life = Life::new(&self.spans, born);
-        let mut record = Record::new(Arc::clone(&self.meter), Arc::clone(&tally));
+        let (io, handshake_done) = PrefaceIo::new(io);
+        let mut lifetime = Lifetime::new(&self.timeouts, opened_at);
+        let mut metrics_guard = MetricsGuard::new(Arc::clone(&self.metrics), Arc::clone(&shared));
         {
-            let service = Counted::new(self.service.clone(), Arc::clone(&tally));
+            let service = CountCalls::new(self.service.clone(), Arc::clone(&shared));
             let mut connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
             let mut phase = self.phase.clone();
-            let mut timer = pin!(sleep_until(born));
+            let mut timer = pin!(sleep_until(opened_at));
             loop {
                 let progress = poll_fn(|cx| {
                     let progress = connection.as_mut().poll(cx);
-                    record.enter(State::of(handshake_done.load(Relaxed), life.ending()));
+                    metrics_guard.enter(ConnectionPhase::of(handshake_done.load(Relaxed), lifetime.ending()));
                     progress
                 });
                 select! {
                     biased;
                     end = progress => {
-                        record.reason = life.ending().unwrap_or_else(|| reason(&end));
+                        metrics_guard.reason = lifetime.ending().unwrap_or_else(|| reason(&end));
                         break;
                     }
-                    _ = phase.changed(), if life.ending() != Some(Reason::Drain) => {
+                    _ = phase.changed(), if lifetime.ending() != Some(CloseReason::Drain) => {
                         connection.as_mut().graceful_shutdown();
-                        life.drain(Instant::now());
-                        tally.farewells.say(Farewell::Drain);
+                        lifetime.drain(Instant::now());
+                        shared.handle.notify(GoAwayReason::Drain);
                     }
                     () = timer.as_mut() => {}
                 }
                 let now = Instant::now();
                 // What the kernel does not take is an answer, as far as is known.
-                let idle_since = tally.idle_since().filter(|_| !owner.blocked());
-                match life.judge(now, handshake_done.load(Relaxed), idle_since) {
-                    Verdict::Wait(until) => timer.as_mut().reset(until),
-                    Verdict::GoAway(reason) => {
+                let idle_since = shared.idle_since().filter(|_| !owner.blocked());
+                match lifetime.next_action(now, handshake_done.load(Relaxed), idle_since) {
+                    Action::Wait(until) => timer.as_mut().reset(until),
+                    Action::GoAway(reason) => {
                         connection.as_mut().graceful_shutdown();
-                        timer.as_mut().reset(life.end(reason, now));
-                        tally.farewells.say(Farewell::Age);
+                        timer.as_mut().reset(lifetime.end(reason, now));
+                        shared.handle.notify(GoAwayReason::Age);
                     }
-                    Verdict::Cut(reason) => {
-                        record.reason = reason;
-                        record.cut = true;
-                        record.count_cut(tally.calls() - tally.unsent());
+                    Action::Cut(reason) => {
+                        metrics_guard.reason = reason;
+                        metrics_guard.cut = true;
+                        metrics_guard.count_cut(shared.calls() - shared.unsent());
                         break;
                     }
                 }
             }
         }
         if let Some(socket) = owner.returned() {
-            let complete = tally.unsent() == 0 && !owner.blocked();
-            record.close(socket, complete, &life).await;
+            let complete = shared.unsent() == 0 && !owner.blocked();
+            metrics_guard.close(socket, complete, &lifetime).await;
         }
     }
 }
 
 /// Why a connection ended that we did not end.
-fn reason(end: &hyper::Result<()>) -> Reason {
-    let Err(error) = end else { return Reason::Client };
+fn reason(end: &hyper::Result<()>) -> CloseReason {
+    let Err(error) = end else { return CloseReason::Client };
     if error.is_timeout() {
-        return Reason::Keepalive;
+        return CloseReason::Keepalive;
     }
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     match source {
-        Some(error) if error.is_io() || error.is_remote() => Reason::Client,
+        Some(error) if error.is_io() || error.is_remote() => CloseReason::Client,
         _ => {
             tracing::debug!(%error, ?source, "a connection failed");
-            Reason::Error
+            CloseReason::Error
         }
     }
 }
 
 /// Keeps the figures right however a connection ends.
-struct Record {
-    meter: Arc<Meter>,
-    tally: Arc<Tally>,
-    state: State,
+struct MetricsGuard {
+    metrics: Arc<ListenerMetrics>,
+    shared: Arc<ConnectionState>,
+    state: ConnectionPhase,
     /// Stays what it is at first only when the thread ends under the connection.
-    reason: Reason,
+    reason: CloseReason,
     /// It was ended with what was left to do.
     cut: bool,
 }
 
-impl Record {
-    fn new(meter: Arc<Meter>, tally: Arc<Tally>) -> Self {
-        meter.entered(State::Handshake);
-        Self { meter, tally, state: State::Handshake, reason: Reason::DrainCut, cut: false }
+impl MetricsGuard {
+    fn new(metrics: Arc<ListenerMetrics>, shared: Arc<ConnectionState>) -> Self {
+        metrics.entered(ConnectionPhase::Handshake);
+        Self { metrics, shared, state: ConnectionPhase::Handshake, reason: CloseReason::DrainCut, cut: false }
     }
 
-    fn enter(&mut self, state: State) {
+    fn enter(&mut self, state: ConnectionPhase) {
         if state != self.state {
-            self.meter.left(self.state);
-            self.meter.entered(state);
-            self.tally.enter(state);
+            self.metrics.left(self.state);
+            self.metrics.entered(state);
+            self.shared.enter(state);
             self.state = state;
         }
     }
 }
 
-impl Record {
+impl MetricsGuard {
     fn count_cut(&self, calls: usize) {
-        self.meter.calls_cut.increment(calls as u64);
+        self.metrics.calls_cut.increment(calls as u64);
     }
 
     /// Closes the socket. `complete` is whether all that was to be written is written.
-    async fn close<T: Socket>(&mut self, socket: T, complete: bool, life: &Life) {
+    async fn close<T: Socket>(&mut self, socket: T, complete: bool, lifetime: &Lifetime) {
         // Nothing was said to a peer that has not shaken hands.
-        if self.reason == Reason::Handshake {
+        if self.reason == CloseReason::Handshake {
             return;
         }
-        self.enter(State::Closing);
-        let Tally { farewells, .. } = &*self.tally;
-        if farewells.is_leaving() && self.tally.has_served() {
+        self.enter(ConnectionPhase::Closing);
+        let ConnectionState { handle, .. } = &*self.shared;
+        if handle.is_going_away() && self.shared.has_served() {
             // An answer that was complete before may be among what the kernel still has.
-            farewells.on_delivery(Box::new(drop));
+            handle.on_delivery(Box::new(drop));
         }
         let mut closing = Closing::new(socket);
-        let outcome = match closing.acknowledged(life.acknowledged_until(Instant::now())).await {
+        let outcome = match closing.acknowledged(lifetime.acknowledged_until(Instant::now())).await {
             Ok(()) => {
                 self.settle(complete);
                 closing.closed().await
@@ -218,23 +218,23 @@ impl Record {
                 outcome
             }
         };
-        self.meter.closes.count(outcome);
+        self.metrics.closes.count(outcome);
     }
 
     /// Whether the answers were delivered that were complete when the connection went.
     fn settle(&self, delivered: bool) {
-        let answers = self.tally.farewells.settle(delivered);
+        let answers = self.shared.handle.settle(delivered);
         if self.cut && !delivered {
             self.count_cut(answers);
         }
     }
 }
 
-impl Drop for Record {
+impl Drop for MetricsGuard {
     fn drop(&mut self) {
         // Here only when the thread ends under the connection, or there was no handshake.
-        self.tally.farewells.settle(false);
-        self.meter.left(self.state);
-        self.meter.closed(self.reason);
+        self.shared.handle.settle(false);
+        self.metrics.left(self.state);
+        self.metrics.closed(self.reason);
     }
 }

@@ -17,17 +17,17 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-const PREFACE: usize = 24;
-const FRAME_HEAD: usize = 9;
+const PREFACE_BYTES: usize = 24;
+const FRAME_HEAD_BYTES: usize = 9;
 
 /// A connection that notes when its handshake is done.
-pub struct Watched<T: AsyncRead + Unpin> {
+pub struct PrefaceIo<T: AsyncRead + Unpin> {
     inner: T,
     progress: Progress,
     done: Arc<AtomicBool>,
 }
 
-impl<T: AsyncRead + Unpin> Watched<T> {
+impl<T: AsyncRead + Unpin> PrefaceIo<T> {
     /// Wraps a connection; the flag is set once the handshake is done.
     pub fn new(inner: T) -> (Self, Arc<AtomicBool>) {
         let done = Arc::new(AtomicBool::new(false));
@@ -50,7 +50,7 @@ impl Progress {
             if self.complete() {
                 break;
             }
-            if (PREFACE..PREFACE + 3).contains(&self.received) {
+            if (PREFACE_BYTES..PREFACE_BYTES + 3).contains(&self.received) {
                 self.payload = self.payload << 8 | usize::from(byte);
             }
             self.received += 1;
@@ -59,11 +59,11 @@ impl Progress {
     }
 
     fn complete(&self) -> bool {
-        self.received >= PREFACE + FRAME_HEAD + self.payload
+        self.received >= PREFACE_BYTES + FRAME_HEAD_BYTES + self.payload
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for PrefaceIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -79,7 +79,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PrefaceIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }

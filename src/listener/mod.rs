@@ -24,30 +24,30 @@ use tokio::{
 use tower::Service;
 
 use self::{
-    acceptor::{Acceptor, Seating},
-    calls::Load,
-    connection::Host,
-    life::Spans,
-    meter::Meter,
+    acceptor::{Acceptor, Dispatcher},
+    connection::ServeContext,
+    in_flight::ThreadLoad,
+    lifetime::Timeouts,
+    metrics::ListenerMetrics,
 };
-use crate::{config::Config, service::call::Inbound};
+use crate::{config::Config, rpc::call::Inbound};
 
 mod acceptor;
 mod bind;
-mod calls;
-mod census;
 mod connection;
+mod fd_limit;
 mod handshake;
-mod life;
-mod limits;
+mod in_flight;
+mod lifetime;
 pub mod lingering_close;
-mod meter;
+mod metrics;
+mod registry;
 mod request_rest;
-mod worker;
+mod serving_thread;
 
 pub use self::{
     bind::{BindError, bind},
-    census::Census,
+    registry::ConnectionRegistry,
     request_rest::RequestBody,
 };
 
@@ -55,11 +55,11 @@ pub use self::{
 pub type Ticks = Arc<dyn Fn(usize) + Send + Sync>;
 
 /// How long the acceptor and the threads may take to end when told to.
-const STOP_PATIENCE: Duration = Duration::from_secs(1);
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where all connections are at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ListenerPhase {
     Serving,
     Draining,
     Over,
@@ -72,7 +72,7 @@ pub struct Listener {
     addr: SocketAddr,
     config: Config,
     max_connections: usize,
-    census: Census,
+    registry: ConnectionRegistry,
 }
 
 impl Listener {
@@ -81,9 +81,9 @@ impl Listener {
         let socket = bind("grpc_addr", config.grpc_addr)?;
         // A port of 0 becomes the one that the system chose.
         let addr = socket.local_addr().unwrap_or(config.grpc_addr);
-        let max_connections = limits::max_connections(config.max_connections).min(SEATS);
-        let census = Census::default();
-        Ok(Self { socket, addr, config: config.clone(), max_connections, census })
+        let max_connections = fd_limit::max_connections(config.max_connections).min(MAX_PERMITS);
+        let registry = ConnectionRegistry::default();
+        Ok(Self { socket, addr, config: config.clone(), max_connections, registry })
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -91,8 +91,8 @@ impl Listener {
     }
 
     /// The connections that are open.
-    pub fn census(&self) -> Census {
-        self.census.clone()
+    pub fn registry(&self) -> ConnectionRegistry {
+        self.registry.clone()
     }
 
     /// How many serving threads there will be.
@@ -105,7 +105,7 @@ impl Listener {
 
     /// Serves every connection with `service` on threads of its own. Belongs on the
     /// control runtime, where the acceptor stays.
-    pub fn serve<S, B>(self, service: &S, ticks: &Ticks) -> io::Result<Running>
+    pub fn serve<S, B>(self, service: &S, ticks: &Ticks) -> io::Result<RunningListener>
     where
         S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
             + Clone
@@ -116,47 +116,56 @@ impl Listener {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let meter = Arc::new(Meter::new(self.max_connections));
+        let metrics = Arc::new(ListenerMetrics::new(self.max_connections));
         let (alive, ended) = mpsc::channel(1);
-        let (mut inboxes, mut threads) = (Vec::new(), Vec::new());
+        let (mut senders, mut threads) = (Vec::new(), Vec::new());
         for number in 0..self.threads() {
-            let (phase, watch) = watch::channel(Phase::Serving);
-            let host = Arc::new(Host {
+            let (phase, watch) = watch::channel(ListenerPhase::Serving);
+            let context = Arc::new(ServeContext {
                 service: service.clone(),
                 http2: connection::http2(&self.config),
-                spans: Spans::new(&self.config),
-                meter: Arc::clone(&meter),
-                load: Arc::new(Load::of(number)),
+                timeouts: Timeouts::new(&self.config),
+                metrics: Arc::clone(&metrics),
+                load: Arc::new(ThreadLoad::of(number)),
                 phase: watch,
-                census: self.census.clone(),
+                registry: self.registry.clone(),
             });
-            threads.push(Thread { phase, load: Arc::clone(&host.load) });
-            inboxes.push(worker::start(number, host, Arc::clone(ticks), alive.clone())?);
+            threads.push(ServingThread { phase, load: Arc::clone(&context.load) });
+            senders.push(serving_thread::start(number, context, Arc::clone(ticks), alive.clone())?);
         }
-        let seats = Arc::new(Semaphore::new(self.max_connections));
+        let permits = Arc::new(Semaphore::new(self.max_connections));
         let listener = tokio::net::TcpListener::from_std(self.socket)?;
-        let seating = Seating { threads: inboxes, seats: Arc::clone(&seats), meter: Arc::clone(&meter) };
+        let dispatcher =
+            Dispatcher { threads: senders, permits: Arc::clone(&permits), metrics: Arc::clone(&metrics) };
         let (stop, stopped) = oneshot::channel();
-        let acceptor = tokio::spawn(Acceptor { listener, seating }.run(stopped));
-        Ok(Running { threads, seats, max_connections: self.max_connections, meter, stop, acceptor, ended })
+        let acceptor = tokio::spawn(Acceptor { listener, dispatcher }.run(stopped));
+        Ok(RunningListener {
+            threads,
+            permits,
+            max_connections: self.max_connections,
+            metrics,
+            stop,
+            acceptor,
+            ended,
+        })
     }
 }
 
 /// As many seats as a drain can wait for.
-const SEATS: usize = u32::MAX as usize;
+const MAX_PERMITS: usize = u32::MAX as usize;
 
 /// The drain's end of a serving thread.
-struct Thread {
-    phase: watch::Sender<Phase>,
-    load: Arc<Load>,
+struct ServingThread {
+    phase: watch::Sender<ListenerPhase>,
+    load: Arc<ThreadLoad>,
 }
 
 /// A listener that serves.
-pub struct Running {
-    threads: Vec<Thread>,
-    seats: Arc<Semaphore>,
+pub struct RunningListener {
+    threads: Vec<ServingThread>,
+    permits: Arc<Semaphore>,
     max_connections: usize,
-    meter: Arc<Meter>,
+    metrics: Arc<ListenerMetrics>,
     stop: oneshot::Sender<()>,
     acceptor: JoinHandle<()>,
     ended: mpsc::Receiver<Infallible>,
@@ -169,35 +178,35 @@ pub struct Drained {
     pub calls_cut: usize,
 }
 
-impl Running {
+impl RunningListener {
     /// Closes the port, tells every peer to go, serves what they have begun for as
-    /// long as `patience`, and cuts what is left.
-    pub async fn drain(self, patience: Duration) -> Drained {
-        let Self { threads, seats, max_connections, meter, stop, acceptor, mut ended } = self;
+    /// long as `drain_timeout`, and cuts what is left.
+    pub async fn drain(self, drain_timeout: Duration) -> Drained {
+        let Self { threads, permits, max_connections, metrics, stop, acceptor, mut ended } = self;
         let _ = stop.send(());
-        let _ = timeout(STOP_PATIENCE, acceptor).await;
-        tell(&threads, Phase::Draining);
+        let _ = timeout(STOP_TIMEOUT, acceptor).await;
+        tell(&threads, ListenerPhase::Draining);
         let everyone = u32::try_from(max_connections).unwrap_or(u32::MAX);
-        let drained = match timeout(patience, seats.acquire_many(everyone)).await {
+        let drained = match timeout(drain_timeout, permits.acquire_many(everyone)).await {
             Ok(_) => Drained::default(),
             Err(_) => remains(&threads),
         };
-        meter.calls_cut.increment(drained.calls_cut as u64);
-        tell(&threads, Phase::Over);
+        metrics.calls_cut.increment(drained.calls_cut as u64);
+        tell(&threads, ListenerPhase::Over);
         // A thread that hangs is left to the end of the process.
-        let _ = timeout(STOP_PATIENCE, ended.recv()).await;
+        let _ = timeout(STOP_TIMEOUT, ended.recv()).await;
         drained
     }
 }
 
-fn tell(threads: &[Thread], phase: Phase) {
+fn tell(threads: &[ServingThread], phase: ListenerPhase) {
     for thread in threads {
         thread.phase.send_replace(phase);
     }
 }
 
-fn remains(threads: &[Thread]) -> Drained {
-    let sum = |part: fn(&Load) -> usize| threads.iter().map(|thread| part(&thread.load)).sum();
+fn remains(threads: &[ServingThread]) -> Drained {
+    let sum = |part: fn(&ThreadLoad) -> usize| threads.iter().map(|thread| part(&thread.load)).sum();
     Drained {
         connections_cut: sum(|load| load.connections.load(Relaxed)),
         calls_cut: sum(|load| load.calls.load(Relaxed) + load.undelivered.load(Relaxed)),

@@ -21,7 +21,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::calls::OpenCall;
+use super::in_flight::OpenCall;
 
 /// The longest that an answer waits for the rest of its request.
 const MOST: Duration = Duration::from_secs(5);
@@ -35,10 +35,10 @@ const MOST_BYTES: usize = 4 * 1_024 * 1_024;
 
 /// Where the rest of a request is left.
 #[derive(Debug, Default)]
-pub struct Slot(Mutex<State>);
+pub struct Slot(Mutex<ConnectionPhase>);
 
 #[derive(Debug, Default)]
-enum State {
+enum ConnectionPhase {
     /// The request is being read, or was read to its end.
     #[default]
     Read,
@@ -51,8 +51,8 @@ impl Slot {
     /// Leaves a request that was not read to its end.
     fn leave(&self, request: Incoming) {
         let mut state = self.lock();
-        if matches!(*state, State::Read) {
-            *state = State::Left(request);
+        if matches!(*state, ConnectionPhase::Read) {
+            *state = ConnectionPhase::Left(request);
         } else {
             // A dropped request takes a lock of h2's, which may be held by who waits for this one.
             drop(state);
@@ -61,18 +61,18 @@ impl Slot {
     }
 
     pub fn is_left(&self) -> bool {
-        matches!(*self.lock(), State::Left(_))
+        matches!(*self.lock(), ConnectionPhase::Left(_))
     }
 
     /// Takes what was left. Nothing can be left afterwards.
     pub fn close(&self) -> Option<Incoming> {
-        match std::mem::replace(&mut *self.lock(), State::Closed) {
-            State::Left(request) => Some(request),
-            State::Read | State::Closed => None,
+        match std::mem::replace(&mut *self.lock(), ConnectionPhase::Closed) {
+            ConnectionPhase::Left(request) => Some(request),
+            ConnectionPhase::Read | ConnectionPhase::Closed => None,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionPhase> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,18 +2,19 @@
 
 use tonic::Status;
 
-use super::{call::Call, status, users::Users, violations::Violations};
+use super::{error_status, store_handle::StoreHandle, violations::Violations};
 use crate::{
     domain::{Change, Email, Error, User, UserId, UserKey, Write},
     proto::article as pb,
+    rpc::call::Call,
 };
 
 /// What the article's server says where it finds nobody.
-const NOT_FOUND: &str = "User not found";
+const NOT_FOUND_TEXT: &str = "User not found";
 
 /// The article's `UserService`.
 #[derive(Clone)]
-pub struct Article(pub Users);
+pub struct Article(pub StoreHandle);
 
 impl Article {
     pub async fn get_user(&self, call: Call, request: pb::UserRequest) -> Result<pb::UserResponse, Status> {
@@ -22,7 +23,7 @@ impl Article {
             // Even so it is said whether the service has started.
             None => self.0.store().map(|_| None)?,
         };
-        let error = if user.is_none() { NOT_FOUND } else { "" };
+        let error = if user.is_none() { NOT_FOUND_TEXT } else { "" };
         Ok(pb::UserResponse { user: user.as_deref().map(message), error: error.into() })
     }
 
@@ -31,7 +32,7 @@ impl Article {
         call: Call,
         request: pb::CreateUserRequest,
     ) -> Result<pb::CreateUserResponse, Status> {
-        let change = put(&request).map_err(status::status)?;
+        let change = put(&request).map_err(error_status::from_error)?;
         let write = Write { change, idempotency: None, validate_only: false };
         let id = request.user.map(|user| user.id).unwrap_or_default();
         let user = self.0.save(write, &id, call.deadline).await?;
@@ -56,7 +57,9 @@ fn put(request: &pb::CreateUserRequest) -> Result<Change, Error> {
     let id = violations.optional("user.id", &user.id, UserId::parse);
     let fields = violations.fields(&user.name, &user.email, user.age);
     match fields {
-        Some(fields) if violations.is_empty() => Ok(Change::Put { id, new_id: UserId::generate(), fields }),
+        Some(fields) if violations.is_empty() => {
+            Ok(Change::Upsert { id, new_id: UserId::generate(), fields })
+        }
         _ => Err(violations.into_error()),
     }
 }

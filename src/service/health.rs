@@ -21,7 +21,7 @@ use metrics::gauge;
 use tokio::sync::watch;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::{config::Config, domain::Probe};
+use crate::{config::Config, domain::StoreHealth};
 
 mod protocol;
 
@@ -46,7 +46,7 @@ struct Inner {
     /// So many failed probes in a row take a name down.
     failures_to_go_down: usize,
     state: watch::Sender<State>,
-    birth: Instant,
+    started_at: Instant,
     /// For each serving thread, when it last ticked: milliseconds since birth.
     ticks: Mutex<Vec<Arc<AtomicU64>>>,
 }
@@ -56,19 +56,19 @@ struct State {
     started: bool,
     draining: bool,
     streams_ended: bool,
-    reads: Ability,
-    writes: Ability,
+    reads: Hysteresis,
+    writes: Hysteresis,
 }
 
 /// Whether the store can do something, with hysteresis; not before the first
 /// good probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Ability {
+struct Hysteresis {
     up: bool,
     failures: usize,
 }
 
-impl Ability {
+impl Hysteresis {
     fn probed(&mut self, good: bool, failures_to_go_down: usize) {
         self.failures = if good { 0 } else { self.failures.saturating_add(1) };
         self.up = good || (self.up && self.failures < failures_to_go_down);
@@ -78,15 +78,15 @@ impl Ability {
 impl Health {
     /// Neither started nor draining, of a store that was not probed yet.
     pub fn new(config: &Config) -> Self {
-        Self::born(config, Instant::now())
+        Self::starting_at(config, Instant::now())
     }
 
-    fn born(config: &Config, birth: Instant) -> Self {
+    fn starting_at(config: &Config, started_at: Instant) -> Self {
         Self(Arc::new(Inner {
             article_api: config.article_api,
             failures_to_go_down: config.store_probe_failures,
             state: watch::Sender::new(State::default()),
-            birth,
+            started_at,
             ticks: Mutex::default(),
         }))
     }
@@ -111,7 +111,7 @@ impl Health {
     }
 
     /// Says what the store answered when it was last probed.
-    pub fn set_store(&self, probe: Probe) {
+    pub fn set_store(&self, probe: StoreHealth) {
         self.0.state.send_if_modified(|state| {
             let before = *state;
             state.reads.probed(probe.reads, self.0.failures_to_go_down);
@@ -128,7 +128,7 @@ impl Health {
         while ticks.len() <= thread {
             ticks.push(Arc::new(AtomicU64::new(now)));
         }
-        let tick = Tick { birth: self.0.birth, last: Arc::clone(&ticks[thread]) };
+        let tick = Tick { started_at: self.0.started_at, last: Arc::clone(&ticks[thread]) };
         tick.tick();
         tick
     }
@@ -193,18 +193,18 @@ impl Health {
     }
 
     fn millis_at(&self, at: Instant) -> u64 {
-        millis_since(self.0.birth, at)
+        millis_since(self.0.started_at, at)
     }
 }
 
-fn millis_since(birth: Instant, at: Instant) -> u64 {
-    u64::try_from(at.saturating_duration_since(birth).as_millis()).unwrap_or(u64::MAX)
+fn millis_since(started_at: Instant, at: Instant) -> u64 {
+    u64::try_from(at.saturating_duration_since(started_at).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A serving thread's sign of life.
 #[derive(Clone, Debug)]
 pub struct Tick {
-    birth: Instant,
+    started_at: Instant,
     last: Arc<AtomicU64>,
 }
 
@@ -214,7 +214,7 @@ impl Tick {
 
     /// The thread is alive now.
     pub fn tick(&self) {
-        self.last.store(millis_since(self.birth, Instant::now()), Ordering::Relaxed);
+        self.last.store(millis_since(self.started_at, Instant::now()), Ordering::Relaxed);
     }
 }
 

@@ -1,26 +1,27 @@
 //! The gRPC surface.
 
 mod article;
-pub mod call;
-mod faults;
-pub mod headers;
+mod convert;
+mod error_log;
+mod error_status;
 pub mod health;
-pub mod leaving;
-pub mod methods;
-pub mod places;
 mod reflection;
-mod reply;
+mod response_body;
 mod router;
-pub mod status;
+mod store_handle;
 mod streaming;
 mod unary;
 mod user_v1;
-mod users;
 mod violations;
 
 pub use health::Health;
 pub use router::Router;
-pub use users::StoreSlot;
+pub use store_handle::StoreSlot;
 
 #[cfg(test)]
 mod testing;
+
+#[cfg(test)]
+mod error_size {
+    mod tests;
+}

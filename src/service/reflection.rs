@@ -20,8 +20,8 @@ use tonic_reflection::server::{Builder, Error};
 use tower::util::BoxCloneSyncService;
 use tower_service::Service;
 
-use super::{health::Health, status};
-use crate::proto::DESCRIPTORS;
+use super::health::Health;
+use crate::{proto::DESCRIPTORS, rpc::status};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Inner = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
@@ -62,7 +62,7 @@ impl Reflection {
         let until_drain = |body| Body::new(UntilDrain { body, drain: Box::pin(self.health.streams_ended()) });
         let answer = self.inner.clone().call(request.map(Body::new).map(until_drain));
         let (health, max_message_bytes) = (self.health.clone(), self.max_message_bytes);
-        let completed = move |body| Body::new(Completed { body, max_message_bytes, health });
+        let completed = move |body| Body::new(WithErrorDetails { body, max_message_bytes, health });
         Box::pin(async move { Ok(answer.await?.map(completed)) })
     }
 }
@@ -104,13 +104,13 @@ impl HttpBody for UntilDrain {
 }
 
 /// A response body whose trailers say why it ended.
-struct Completed {
+struct WithErrorDetails {
     body: Body,
     max_message_bytes: usize,
     health: Health,
 }
 
-impl HttpBody for Completed {
+impl HttpBody for WithErrorDetails {
     type Data = Bytes;
     type Error = Status;
 
@@ -121,16 +121,16 @@ impl HttpBody for Completed {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         Poll::Ready(frame.map(|frame| {
             frame.map(|frame| match frame.into_trailers() {
-                Ok(trailers) => Frame::trailers(self.complete(trailers)),
+                Ok(trailers) => Frame::trailers(self.add_error_details(trailers)),
                 Err(frame) => frame,
             })
         }))
     }
 }
 
-impl Completed {
-    fn complete(&self, mut trailers: HeaderMap) -> HeaderMap {
-        status::complete(&mut trailers, self.max_message_bytes);
+impl WithErrorDetails {
+    fn add_error_details(&self, mut trailers: HeaderMap) -> HeaderMap {
+        status::add_error_details(&mut trailers, self.max_message_bytes);
         let ended_well = trailers.get(Status::GRPC_STATUS).is_some_and(|code| code == "0");
         if ended_well && self.health.have_streams_ended() {
             let _ = status::draining().add_header(&mut trailers);

@@ -17,17 +17,19 @@ use tower_service::Service;
 
 use super::{
     article::Article,
-    call::Inbound,
     health::Health,
     reflection::Reflection,
-    reply::Reply,
-    status,
-    streaming::{answer_by, completed, grpc},
+    response_body::ResponseBody,
+    store_handle::{StoreHandle, StoreSlot},
+    streaming::{answer_by, grpc, with_error_details},
     unary::answer,
     user_v1::UserV1,
-    users::{StoreSlot, Users},
 };
-use crate::{config::Config, proto::health::health_server::Health as _};
+use crate::{
+    config::Config,
+    proto::health::health_server::Health as _,
+    rpc::{call::Inbound, status},
+};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -51,7 +53,7 @@ impl Router {
     /// # Panics
     /// If the descriptors that were compiled in cannot be read.
     pub fn new(config: &Config, store: &StoreSlot, health: &Health) -> Self {
-        let users = Users::new(store.clone());
+        let users = StoreHandle::new(store.clone());
         // The same limit as the layers', which answer first for a message as sent;
         // here it bounds what a compressed one unpacks to.
         let max_message_bytes = config.max_request_bytes;
@@ -104,7 +106,9 @@ impl Router {
                     let answers = services.user_v1.import_users(&call, messages.into_inner());
                     ready(answers.map(tonic::Response::new))
                 });
-                Box::pin(async move { completed(grpc(limit).streaming(serve, request).await, limit) })
+                Box::pin(
+                    async move { with_error_details(grpc(limit).streaming(serve, request).await, limit) },
+                )
             }
             "/user.v1.UserService/WatchUsers" => {
                 let (call, request) = Inbound::split(request);
@@ -115,7 +119,9 @@ impl Router {
                         answers.map(tonic::Response::new)
                     }
                 });
-                Box::pin(async move { completed(grpc(limit).server_streaming(serve, request).await, limit) })
+                Box::pin(async move {
+                    with_error_details(grpc(limit).server_streaming(serve, request).await, limit)
+                })
             }
             "/UserService/GetUser" => {
                 let article = services.article.clone()?;
@@ -146,7 +152,7 @@ impl<B> Service<Request<Inbound<B>>> for Router
 where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
 {
-    type Response = Response<Reply>;
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
     type Future = RouterFuture;
 
@@ -172,20 +178,20 @@ where
 }
 
 /// How long the rest of a request is read that is refused.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+const REFUSED_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Answers those who do not speak gRPC; a browser or curl shows the body. The
 /// request is read first: to answer earlier would cut it off, and hide from its
 /// sender that it breaks HTTP/2 where it does.
-async fn refuse<B: http_body::Body>(body: B) -> Response<Reply> {
+async fn refuse<B: http_body::Body>(body: B) -> Response<ResponseBody> {
     const TEXT: &str = "This is a gRPC server: the content type must be application/grpc.\n";
     let mut body = pin!(body);
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = tokio::time::timeout(REFUSAL_PATIENCE, rest).await;
+    let _ = tokio::time::timeout(REFUSED_BODY_TIMEOUT, rest).await;
     let mut response = status::bad_content_type().into_http();
     *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response.map(|_: Reply| tonic::body::Body::new(Full::from(TEXT)).into())
+    response.map(|_: ResponseBody| tonic::body::Body::new(Full::from(TEXT)).into())
 }
 
 /// Whether the content type is gRPC's with protobuf messages.
@@ -200,17 +206,17 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     ["application/grpc", "application/grpc+proto"].iter().any(|name| essence.eq_ignore_ascii_case(name))
 }
 
-type Served = Pin<Box<dyn Future<Output = Response<Reply>> + Send>>;
+type Served = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
 
 /// The answer to come.
 pub enum RouterFuture {
     Served(Served),
     /// Taken when it is polled.
-    Ready(Option<Response<Reply>>),
+    Ready(Option<Response<ResponseBody>>),
 }
 
 impl Future for RouterFuture {
-    type Output = Result<Response<Reply>, Infallible>;
+    type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {

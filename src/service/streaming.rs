@@ -7,7 +7,8 @@ use prost::Message;
 use tonic::{body::Body, codec::CompressionEncoding, server::Grpc};
 use tonic_prost::ProstCodec;
 
-use super::{reply::Reply, status};
+use super::response_body::ResponseBody;
+use crate::rpc::status;
 
 /// tonic's machinery for one method. `limit` bounds a message as sent and as unpacked.
 pub fn grpc<Req, Res>(limit: usize) -> Grpc<ProstCodec<Res, Req>>
@@ -22,16 +23,16 @@ where
 
 /// The answer as it came from tonic. An error of its own is all in the head, and
 /// lacks what ours have.
-pub fn completed(mut response: Response<Body>, limit: usize) -> Response<Reply> {
-    status::complete(response.headers_mut(), limit);
-    response.map(Reply::from)
+pub fn with_error_details(mut response: Response<Body>, limit: usize) -> Response<ResponseBody> {
+    status::add_error_details(response.headers_mut(), limit);
+    response.map(ResponseBody::from)
 }
 
 /// Has one of tonic's own servers answer.
 pub async fn answer_by(
     served: impl Future<Output = Result<Response<Body>, Infallible>>,
     limit: usize,
-) -> Response<Reply> {
+) -> Response<ResponseBody> {
     let Ok(response) = served.await;
-    completed(response, limit)
+    with_error_details(response, limit)
 }

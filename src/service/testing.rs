@@ -12,18 +12,18 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::util::MapRequest;
 
-use super::{
-    Health, Router, StoreSlot,
-    call::{Call, Inbound},
-    methods,
-};
+use super::{Health, Router, StoreSlot};
 use crate::{
     config::Config,
     domain::{
-        Deadline, Effect, Email, Entry, Error, Page, PageSize, Point, Position, Probe, Revision, Store,
-        StoreId, Timestamp, User, UserId, UserKey, Write, Written, decide,
+        Deadline, Effect, Email, Entry, Error, LogHead, LogPosition, Page, PageSize, Revision, Store,
+        StoreHealth, StoreId, Timestamp, User, UserId, UserKey, Write, WriteResult, decide,
     },
     feed::Feed,
+    rpc::{
+        call::{Call, Inbound},
+        methods,
+    },
 };
 
 pub type Transport = MapRequest<Router, fn(Request<Body>) -> Request<Inbound<Body>>>;
@@ -94,7 +94,7 @@ pub struct FakeStore(Mutex<Inner>);
 struct Inner {
     users: BTreeMap<String, User>,
     revision: u64,
-    done: HashMap<[u8; 32], ([u8; 32], Written)>,
+    done: HashMap<[u8; 32], ([u8; 32], WriteResult)>,
     error: Option<Error>,
     deadline: Option<Deadline>,
 }
@@ -150,7 +150,7 @@ impl Store for FakeStore {
         Ok(Page { users, more: rest.peek().is_some() })
     }
 
-    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
         use crate::domain::Target;
         let mut inner = self.begin(deadline)?;
         if let Some(known) = write.idempotency
@@ -167,10 +167,10 @@ impl Store for FakeStore {
         let effect = decide(&write.change, current, owner, revision, Timestamp::now())?;
         let user = match &effect {
             Effect::Create(user) | Effect::Update(user) => Some(user.clone()),
-            Effect::Nothing => return Ok(Written { user: current.cloned(), revision: 0 }),
+            Effect::Nothing => return Ok(WriteResult { user: current.cloned(), revision: 0 }),
             Effect::Delete(_) => None,
         };
-        let written = Written { user: user.clone(), revision };
+        let written = WriteResult { user: user.clone(), revision };
         if !write.validate_only {
             inner.revision = revision;
             match (effect, user) {
@@ -185,10 +185,10 @@ impl Store for FakeStore {
         Ok(written)
     }
 
-    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
+    async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error> {
         let revision = self.begin(deadline)?.revision;
-        let newest = Point { revision, ..Point::BEGINNING };
-        Ok(Position { store: StoreId([1; 16]), newest })
+        let newest = LogPosition { revision, ..LogPosition::BEGINNING };
+        Ok(LogHead { store: StoreId([1; 16]), newest })
     }
 
     /// Watches are tested on the real stores.
@@ -200,8 +200,8 @@ impl Store for FakeStore {
         std::future::pending::<()>().await;
     }
 
-    async fn probe(&self) -> Probe {
-        Probe { reads: true, writes: true }
+    async fn probe(&self) -> StoreHealth {
+        StoreHealth { reads: true, writes: true }
     }
 
     async fn close(&self) {}

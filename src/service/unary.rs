@@ -18,23 +18,23 @@ use http_body_util::BodyExt as _;
 use prost::Message;
 use tonic::Status;
 
-use super::{
+use super::response_body::ResponseBody;
+use crate::rpc::{
     call::{Call, Inbound},
     headers::GRPC_ENCODING,
-    places::{Partial, Permit, turned_away},
-    reply::Reply,
+    permits::{PartialBytes, Permit, turned_away},
     status,
 };
 
 /// Before each message: whether it is compressed, and its length in four bytes.
-const PREFIX: usize = 5;
+const PREFIX_BYTES: usize = 5;
 
 /// Answers one call. `limit` bounds the message as sent and as unpacked.
 pub fn answer<B, Req, Res>(
     request: Request<Inbound<B>>,
     limit: usize,
     serve: impl AsyncFnOnce(Call, Req) -> Result<Res, Status>,
-) -> impl Future<Output = Response<Reply>>
+) -> impl Future<Output = Response<ResponseBody>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -50,9 +50,9 @@ where
             Err(status) => return status.into_http(),
         };
         // Not before: a request that never ends must not keep others out.
-        let place = match call.gate.take() {
+        let place = match call.limiter.take() {
             None => None,
-            Some(gate) => match gate.enter() {
+            Some(limiter) => match limiter.enter() {
                 None => return turned_away(),
                 place => place,
             },
@@ -81,7 +81,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut message = Bytes::new();
-    let mut partial = Partial::default();
+    let mut partial = PartialBytes::default();
     while !body.is_end_stream() {
         let Some(frame) = body.frame().await else { break };
         // What layers refuse a body with is a status in a box.
@@ -89,17 +89,17 @@ where
         let Ok(data) = frame.into_data() else { continue };
         // As a rule there is one frame, which is not copied.
         message = if message.is_empty() { data } else { append(message, &data) };
-        if message.len() > PREFIX && message.len() - PREFIX > declared(&message) {
+        if message.len() > PREFIX_BYTES && message.len() - PREFIX_BYTES > declared(&message) {
             return Err(status::several_messages());
         }
-        if message.len() >= PREFIX && declared(&message) > limit {
+        if message.len() >= PREFIX_BYTES && declared(&message) > limit {
             return Err(status::message_too_large(limit));
         }
         if !body.is_end_stream() && !partial.keep(message.len()) {
             return Err(status::overloaded());
         }
     }
-    match message.len().checked_sub(PREFIX) {
+    match message.len().checked_sub(PREFIX_BYTES) {
         Some(len) if len == declared(&message) => Ok(message),
         _ if message.is_empty() => Err(status::malformed("the message is missing")),
         _ => Err(status::malformed("the message is cut short")),
@@ -116,12 +116,12 @@ fn append(message: Bytes, data: &[u8]) -> Bytes {
 
 /// The length that a prefix says.
 fn declared(message: &[u8]) -> usize {
-    message[1..PREFIX].iter().fold(0, |length, byte| (length << 8) | usize::from(*byte))
+    message[1..PREFIX_BYTES].iter().fold(0, |length, byte| (length << 8) | usize::from(*byte))
 }
 
 /// A message without its prefix and its compression.
 fn unpack(mut message: Bytes, headers: &HeaderMap, limit: usize) -> Result<Bytes, Status> {
-    let prefix = message.split_to(PREFIX);
+    let prefix = message.split_to(PREFIX_BYTES);
     match prefix[0] {
         0 => Ok(message),
         1 => match headers.get(&GRPC_ENCODING).map(HeaderValue::as_bytes) {
@@ -146,14 +146,14 @@ fn gunzip(message: &[u8], limit: usize) -> Result<Bytes, Status> {
     if unpacked.len() > limit { Err(status::message_too_large(limit)) } else { Ok(unpacked.into()) }
 }
 
-fn encode(message: &impl Message, place: Option<Permit>) -> Response<Reply> {
+fn encode(message: &impl Message, place: Option<Permit>) -> Response<ResponseBody> {
     let length = message.encoded_len();
-    let mut bytes = BytesMut::with_capacity(PREFIX + length);
+    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
     bytes.put_u8(0);
     // No answer is near 4 GiB: pages and batches are bounded.
     bytes.put_u32(u32::try_from(length).expect("an answer is bounded"));
     message.encode_raw(&mut bytes);
-    let mut response = Response::new(Reply::message(bytes.freeze(), place));
+    let mut response = Response::new(ResponseBody::message(bytes.freeze(), place));
     let mut headers = HeaderMap::with_capacity(1);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     *response.headers_mut() = headers;

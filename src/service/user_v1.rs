@@ -5,16 +5,13 @@ use std::{sync::Arc, time::Duration};
 
 use tonic::{Status, Streaming};
 
-use super::{
-    call::Call,
-    status,
-    users::{Users, timestamp},
-};
+use super::{convert::timestamp, error_status, store_handle::StoreHandle};
 use crate::{
     config::Config,
-    domain::{Error, PageToken, Resource, User, UserKey, Write},
+    domain::{Error, PageToken, UniqueKey, User, UserKey, Write},
     feed::Watch,
     proto::user::v1 as pb,
+    rpc::call::Call,
 };
 
 mod import;
@@ -26,19 +23,19 @@ mod watch;
 /// The service's own contract.
 #[derive(Clone)]
 pub struct UserV1 {
-    users: Users,
+    users: StoreHandle,
     heartbeat: Duration,
     max_message_bytes: usize,
-    imports: Arc<import::Shared>,
+    imports: Arc<import::ImportLimits>,
 }
 
 impl UserV1 {
-    pub fn new(users: Users, config: &Config) -> Self {
+    pub fn new(users: StoreHandle, config: &Config) -> Self {
         Self {
             users,
             heartbeat: config.watch_heartbeat,
             max_message_bytes: config.max_request_bytes,
-            imports: Arc::new(import::Shared::new()),
+            imports: Arc::new(import::ImportLimits::new()),
         }
     }
 
@@ -47,7 +44,7 @@ impl UserV1 {
         call: Call,
         mut request: pb::CreateUserRequest,
     ) -> Result<pb::CreateUserResponse, Status> {
-        let (change, request_id) = request::create(&request).map_err(status::status)?;
+        let (change, request_id) = request::create(&request).map_err(error_status::from_error)?;
         request.request_id.clear();
         let idempotency = call.idempotency("user.v1.UserService/CreateUser", request_id, &request);
         let write = Write { change, idempotency, validate_only: request.validate_only };
@@ -60,13 +57,13 @@ impl UserV1 {
         call: Call,
         request: pb::GetUserRequest,
     ) -> Result<pb::GetUserResponse, Status> {
-        let key = request::key(&request).map_err(status::status)?;
+        let key = request::key(&request).map_err(error_status::from_error)?;
         let user = self.users.get(&key, call.deadline).await?;
         match user {
             Some(user) => Ok(pb::GetUserResponse { user: Some(message(&user)) }),
             None => Err(match key {
-                UserKey::Id(id) => status::about(Error::NotFound(Resource::Id), id.as_str()),
-                UserKey::Email(_) => status::status(Error::NotFound(Resource::Email)),
+                UserKey::Id(id) => error_status::for_user(Error::NotFound(UniqueKey::Id), id.as_str()),
+                UserKey::Email(_) => error_status::from_error(Error::NotFound(UniqueKey::Email)),
             }),
         }
     }
@@ -76,14 +73,15 @@ impl UserV1 {
         call: Call,
         request: pb::BatchGetUsersRequest,
     ) -> Result<pb::BatchGetUsersResponse, Status> {
-        let ids = request::ids(&request).map_err(status::status)?;
-        let found = self.users.store()?.batch_get(&ids, call.deadline).await.map_err(status::status)?;
+        let ids = request::ids(&request).map_err(error_status::from_error)?;
+        let found =
+            self.users.store()?.batch_get(&ids, call.deadline).await.map_err(error_status::from_error)?;
         let mut response = pb::BatchGetUsersResponse::default();
         for (id, user) in ids.iter().zip(&found) {
             match user {
                 Some(user) => response.users.push(message(user)),
                 None if request.allow_missing => response.missing_ids.push(id.as_str().into()),
-                None => return Err(status::about(Error::NotFound(Resource::Id), id.as_str())),
+                None => return Err(error_status::for_user(Error::NotFound(UniqueKey::Id), id.as_str())),
             }
         }
         Ok(response)
@@ -94,9 +92,10 @@ impl UserV1 {
         call: Call,
         request: pb::ListUsersRequest,
     ) -> Result<pb::ListUsersResponse, Status> {
-        let (size, token) = request::page(&request).map_err(status::status)?;
+        let (size, token) = request::page(&request).map_err(error_status::from_error)?;
         let after = token.as_ref().map(PageToken::id);
-        let page = self.users.store()?.list(after, size, call.deadline).await.map_err(status::status)?;
+        let page =
+            self.users.store()?.list(after, size, call.deadline).await.map_err(error_status::from_error)?;
         let next = page.users.last().filter(|_| page.more).map(|last| PageToken::after(last.id.clone()));
         Ok(pb::ListUsersResponse {
             users: page.users.iter().map(message).collect(),
@@ -109,7 +108,7 @@ impl UserV1 {
         call: Call,
         mut request: pb::UpdateUserRequest,
     ) -> Result<pb::UpdateUserResponse, Status> {
-        let (change, request_id) = request::update(&request).map_err(status::status)?;
+        let (change, request_id) = request::update(&request).map_err(error_status::from_error)?;
         request.request_id.clear();
         let idempotency = call.idempotency("user.v1.UserService/UpdateUser", request_id, &request);
         let write = Write { change, idempotency, validate_only: request.validate_only };
@@ -123,7 +122,7 @@ impl UserV1 {
         call: Call,
         mut request: pb::DeleteUserRequest,
     ) -> Result<pb::DeleteUserResponse, Status> {
-        let (change, request_id) = request::delete(&request).map_err(status::status)?;
+        let (change, request_id) = request::delete(&request).map_err(error_status::from_error)?;
         request.request_id.clear();
         let idempotency = call.idempotency("user.v1.UserService/DeleteUser", request_id, &request);
         let write = Write { change, idempotency, validate_only: false };
@@ -135,27 +134,28 @@ impl UserV1 {
         &self,
         call: &Call,
         requests: Streaming<pb::ImportUsersRequest>,
-    ) -> Result<import::Answers, Status> {
-        let importing = import::Importing {
+    ) -> Result<import::ImportResponses, Status> {
+        let stream = import::ImportStream {
             store: Arc::clone(self.users.store()?),
             deadline: call.deadline,
             requests,
             max_message_bytes: self.max_message_bytes,
-            leaving: call.farewells.hear(),
+            goaway: call.connection.subscribe(),
             shared: Arc::clone(&self.imports),
         };
-        Ok(importing.answers())
+        Ok(stream.answers())
     }
 
     pub async fn watch_users(
         &self,
         call: Call,
         request: pb::WatchUsersRequest,
-    ) -> Result<watch::Messages, Status> {
-        let token = request::resume_token(&request).map_err(status::status)?;
+    ) -> Result<watch::WatchResponses, Status> {
+        let token = request::resume_token(&request).map_err(error_status::from_error)?;
         let begun = Watch::begin(self.users.feed()?, request.initial_state, token, call.deadline).await;
-        let watch = begun.map_err(status::status)?;
-        Ok(watch::Telling { watch, heartbeat: self.heartbeat, leaving: call.farewells.hear() }.messages())
+        let watch = begun.map_err(error_status::from_error)?;
+        Ok(watch::WatchStream { watch, heartbeat: self.heartbeat, goaway: call.connection.subscribe() }
+            .messages())
     }
 }
 

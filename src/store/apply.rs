@@ -2,7 +2,7 @@
 
 use crate::domain::{
     Change, Effect, Email, Error, Event, Idempotency, Revision, Target, Timestamp, User, UserId, Write,
-    Written, decide,
+    WriteResult, decide,
 };
 
 /// What a store must be able to do inside one transaction. Nothing of it shows
@@ -11,26 +11,30 @@ pub(super) trait Transaction {
     type Error: From<Error>;
 
     /// The write recorded under this key, unless it is older than `since`.
-    fn recorded(&mut self, key: &[u8; 32], since: Timestamp) -> Result<Option<Recorded>, Self::Error>;
+    fn find_recorded(
+        &mut self,
+        key: &[u8; 32],
+        since: Timestamp,
+    ) -> Result<Option<RecordedWrite>, Self::Error>;
     fn user_by_id(&mut self, id: &UserId) -> Result<Option<User>, Self::Error>;
     fn user_by_email(&mut self, email: &Email) -> Result<Option<User>, Self::Error>;
     fn email_owner(&mut self, email: &Email) -> Result<Option<UserId>, Self::Error>;
     /// The user as the write with this revision left it, while the change log
     /// holds that.
-    fn user_at(&mut self, revision: Revision) -> Result<Option<User>, Self::Error>;
+    fn user_at_revision(&mut self, revision: Revision) -> Result<Option<User>, Self::Error>;
     /// The revision of the next write.
     fn next_revision(&self) -> Revision;
     /// The same as [`Self::put`] with a new user, unless somebody has its id or its
     /// address; whether it was.
-    fn put_new(&mut self, user: &User, now: Timestamp) -> Result<bool, Self::Error> {
+    fn insert_if_absent(&mut self, user: &User, now: Timestamp) -> Result<bool, Self::Error> {
         let new = self.user_by_id(&user.id)?.is_none() && self.email_owner(&user.email)?.is_none();
         if new {
-            self.put(Kind::Created, user, now)?;
+            self.put(ChangeKind::Created, user, now)?;
         }
         Ok(new)
     }
     /// Stores a user and logs that, under the user's revision, which is spent.
-    fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Self::Error>;
+    fn put(&mut self, kind: ChangeKind, user: &User, now: Timestamp) -> Result<(), Self::Error>;
     /// Removes a user and logs that, under the next revision, which is spent.
     fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), Self::Error>;
     /// Keeps how to know the write again.
@@ -45,7 +49,7 @@ pub(super) trait Transaction {
 
 /// What is known of a write that was recorded.
 #[derive(Clone, Debug)]
-pub(super) struct Recorded {
+pub(super) struct RecordedWrite {
     pub payload: [u8; 32],
     pub id: UserId,
     /// 0 where the write changed nothing.
@@ -54,7 +58,7 @@ pub(super) struct Recorded {
 
 /// What a row of the change log says happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ChangeKind {
     Created = 1,
     Updated = 2,
     Deleted = 3,
@@ -76,7 +80,7 @@ pub(super) fn apply<T: Transaction>(
     transaction: &mut T,
     write: &Write,
     now: Timestamp,
-) -> Result<Written, T::Error> {
+) -> Result<WriteResult, T::Error> {
     if let Some(idempotency) = &write.idempotency
         && let Some(written) = replay(transaction, &write.change, idempotency, now)?
     {
@@ -96,7 +100,7 @@ pub(super) fn apply<T: Transaction>(
     let revision = transaction.next_revision();
     let effect = decide(&write.change, current.as_ref(), email_owner.as_ref(), revision, now)?;
     if write.validate_only {
-        return Ok(Written { user: effect.into_user(current), revision: 0 });
+        return Ok(WriteResult { user: effect.into_user(current), revision: 0 });
     }
     perform(transaction, &effect, now)?;
     let revision = if effect == Effect::Nothing { 0 } else { revision };
@@ -109,14 +113,14 @@ fn create<T: Transaction>(
     transaction: &mut T,
     write: &Write,
     now: Timestamp,
-) -> Result<Option<Written>, T::Error> {
+) -> Result<Option<WriteResult>, T::Error> {
     let revision = transaction.next_revision();
     let brings_new = matches!(write.change, Change::Create { .. } | Change::Import { .. });
     if !brings_new || write.validate_only {
         return Ok(None);
     }
     match decide(&write.change, None, None, revision, now) {
-        Ok(Effect::Create(user)) if transaction.put_new(&user, now)? => {
+        Ok(Effect::Create(user)) if transaction.insert_if_absent(&user, now)? => {
             written(transaction, write, Effect::Create(user), None, revision, now).map(Some)
         }
         _ => Ok(None),
@@ -132,11 +136,11 @@ fn written<T: Transaction>(
     current: Option<User>,
     revision: Revision,
     now: Timestamp,
-) -> Result<Written, T::Error> {
+) -> Result<WriteResult, T::Error> {
     if let Some(idempotency) = &write.idempotency {
         transaction.record(idempotency, effect.user_id(&write.change), revision, now)?;
     }
-    Ok(Written { user: effect.into_user(current), revision })
+    Ok(WriteResult { user: effect.into_user(current), revision })
 }
 
 /// The answer to a write that was made before, if it was.
@@ -145,27 +149,27 @@ fn replay<T: Transaction>(
     change: &Change,
     idempotency: &Idempotency,
     now: Timestamp,
-) -> Result<Option<Written>, T::Error> {
+) -> Result<Option<WriteResult>, T::Error> {
     let retention = i64::try_from(Idempotency::RETENTION.as_micros()).unwrap_or(i64::MAX);
     let since = Timestamp::from_micros(now.as_micros().saturating_sub(retention));
-    let Some(recorded) = transaction.recorded(&idempotency.key, since)? else { return Ok(None) };
+    let Some(recorded) = transaction.find_recorded(&idempotency.key, since)? else { return Ok(None) };
     if recorded.payload != idempotency.payload {
         return Err(Error::RequestIdReused.into());
     }
     let user = match change {
         Change::Delete { .. } => None,
-        _ => match transaction.user_at(recorded.revision)? {
+        _ => match transaction.user_at_revision(recorded.revision)? {
             Some(user) => Some(user),
             None => transaction.user_by_id(&recorded.id)?,
         },
     };
-    Ok(Some(Written { user, revision: recorded.revision }))
+    Ok(Some(WriteResult { user, revision: recorded.revision }))
 }
 
 fn perform<T: Transaction>(transaction: &mut T, effect: &Effect, now: Timestamp) -> Result<(), T::Error> {
     match effect {
-        Effect::Create(user) => transaction.put(Kind::Created, user, now),
-        Effect::Update(user) => transaction.put(Kind::Updated, user, now),
+        Effect::Create(user) => transaction.put(ChangeKind::Created, user, now),
+        Effect::Update(user) => transaction.put(ChangeKind::Updated, user, now),
         Effect::Delete(id) => transaction.delete(id, now),
         Effect::Nothing => Ok(()),
     }

@@ -58,7 +58,7 @@ pub enum OpenError {
         "cannot open the store {place}: {source}; check the address, the login and the network, and that the \
          database takes writes"
     )]
-    Postgres { place: String, source: postgres::Fault },
+    Postgres { place: String, source: postgres::ConnectError },
     #[error(
         "the store {place} has schema version {found}, and this release knows versions up to {known}: run the \
          release that wrote it, or a newer one"

@@ -14,13 +14,13 @@ use uuid::Uuid;
 
 use super::{
     CLOSED,
-    apply::{Kind, Recorded, Transaction, apply},
+    apply::{ChangeKind, RecordedWrite, Transaction, apply},
     metrics::{Durations, Timer},
 };
 use crate::config::Config;
 use crate::domain::{
-    Deadline, Email, Entry, Error, Event, Idempotency, Page, PageSize, Point, Position, Probe, Revision,
-    Store, StoreId, Timestamp, User, UserId, UserKey, Write, Written,
+    Deadline, Email, Entry, Error, Event, Idempotency, LogHead, LogPosition, Page, PageSize, Revision, Store,
+    StoreHealth, StoreId, Timestamp, User, UserId, UserKey, Write, WriteResult,
 };
 
 /// The change log and the request ids are bounded in rows as well as in time:
@@ -30,7 +30,7 @@ const MAX_REQUEST_IDS: usize = 100_000;
 
 /// How many rows of each kind one write clears away. More than the one that it
 /// adds, so that clearing keeps up.
-const BITE: usize = 4;
+const PRUNE_BATCH_ROWS: usize = 4;
 
 pub(super) struct MemoryStore {
     id: StoreId,
@@ -53,7 +53,7 @@ struct State {
     ids_by_email: HashMap<Email, UserId>,
     revision: Revision,
     changes: BTreeMap<Revision, Entry>,
-    recorded: HashMap<[u8; 32], (Timestamp, Recorded)>,
+    recorded: HashMap<[u8; 32], (Timestamp, RecordedWrite)>,
     /// The keys of `recorded` with when they were put there, oldest first.
     recorded_at: VecDeque<(Timestamp, [u8; 32])>,
     closed: bool,
@@ -120,7 +120,7 @@ impl Store for MemoryStore {
         Ok(Page { users, more: rest.next().is_some() })
     }
 
-    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
         let _timer = Timer::start(&self.durations.write);
         let mut state = self.write(deadline)?;
         let now = Timestamp::now();
@@ -131,10 +131,11 @@ impl Store for MemoryStore {
         written
     }
 
-    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
+    async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error> {
         let state = self.read(deadline)?;
-        let newest = state.changes.last_key_value().map_or(Point::BEGINNING, |(_, entry)| entry.point);
-        Ok(Position { store: self.id, newest })
+        let newest =
+            state.changes.last_key_value().map_or(LogPosition::BEGINNING, |(_, entry)| entry.position);
+        Ok(LogHead { store: self.id, newest })
     }
 
     async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
@@ -148,9 +149,9 @@ impl Store for MemoryStore {
         let _ = self.newest.subscribe().wait_for(|newest| *newest > after).await;
     }
 
-    async fn probe(&self) -> Probe {
+    async fn probe(&self) -> StoreHealth {
         let open = !self.state.read().expect(NO_PANIC).closed;
-        Probe { reads: open, writes: open }
+        StoreHealth { reads: open, writes: open }
     }
 
     async fn close(&self) {
@@ -165,24 +166,24 @@ impl State {
 
     fn log(&mut self, time: Timestamp, event: Event) {
         self.revision += 1;
-        let point = Point { revision: self.revision, time };
-        self.changes.insert(self.revision, Entry { point, event });
+        let log_position = LogPosition { revision: self.revision, time };
+        self.changes.insert(self.revision, Entry { position: log_position, event });
     }
 
     fn expire(&mut self, now: Timestamp, kept: &Retention) {
         let before = |retention: Duration| {
             now.as_micros().saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX))
         };
-        for _ in 0..BITE {
+        for _ in 0..PRUNE_BATCH_ROWS {
             let Some((_, entry)) = self.changes.first_key_value() else { break };
-            let is_young = entry.point.time.as_micros() >= before(kept.age);
+            let is_young = entry.position.time.as_micros() >= before(kept.age);
             // The last one stays: it is where those who watch have got to.
             if (is_young && self.changes.len() <= kept.rows) || self.changes.len() == 1 {
                 break;
             }
             self.changes.pop_first();
         }
-        for _ in 0..BITE {
+        for _ in 0..PRUNE_BATCH_ROWS {
             let Some((time, key)) = self.recorded_at.front() else { break };
             if time.as_micros() >= before(Idempotency::RETENTION) && self.recorded_at.len() <= MAX_REQUEST_IDS
             {
@@ -200,7 +201,7 @@ impl State {
 impl Transaction for State {
     type Error = Error;
 
-    fn recorded(&mut self, key: &[u8; 32], since: Timestamp) -> Result<Option<Recorded>, Error> {
+    fn find_recorded(&mut self, key: &[u8; 32], since: Timestamp) -> Result<Option<RecordedWrite>, Error> {
         Ok(self.recorded.get(key).filter(|(time, _)| *time >= since).map(|(_, recorded)| recorded.clone()))
     }
 
@@ -216,7 +217,7 @@ impl Transaction for State {
         Ok(self.ids_by_email.get(email).cloned())
     }
 
-    fn user_at(&mut self, revision: Revision) -> Result<Option<User>, Error> {
+    fn user_at_revision(&mut self, revision: Revision) -> Result<Option<User>, Error> {
         Ok(self.changes.get(&revision).and_then(|entry| entry.event.user().cloned()))
     }
 
@@ -224,12 +225,12 @@ impl Transaction for State {
         self.revision + 1
     }
 
-    fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Error> {
+    fn put(&mut self, kind: ChangeKind, user: &User, now: Timestamp) -> Result<(), Error> {
         if let Some(before) = self.users.insert(user.id.clone(), user.clone()) {
             self.ids_by_email.remove(&before.email);
         }
         self.ids_by_email.insert(user.email.clone(), user.id.clone());
-        let event = if kind == Kind::Created { Event::Created } else { Event::Updated };
+        let event = if kind == ChangeKind::Created { Event::Created } else { Event::Updated };
         self.log(now, event(user.clone()));
         Ok(())
     }
@@ -249,7 +250,7 @@ impl Transaction for State {
         revision: Revision,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let recorded = Recorded { payload: idempotency.payload, id: id.clone(), revision };
+        let recorded = RecordedWrite { payload: idempotency.payload, id: id.clone(), revision };
         self.recorded.insert(idempotency.key, (now, recorded));
         self.recorded_at.push_back((now, idempotency.key));
         Ok(())
@@ -281,7 +282,7 @@ mod tests {
         state.expire(now, &kept);
         assert_eq!((state.changes.len(), state.recorded.len()), (MAX_CHANGES, MAX_REQUEST_IDS));
         assert_eq!(state.recorded_at.len(), MAX_REQUEST_IDS);
-        assert!(state.recorded(&key(1), now).unwrap().is_none());
-        assert!(state.recorded(&key(over), now).unwrap().is_some());
+        assert!(state.find_recorded(&key(1), now).unwrap().is_none());
+        assert!(state.find_recorded(&key(over), now).unwrap().is_some());
     }
 }

@@ -47,54 +47,54 @@ impl WriterMetrics {
 
 /// Reads of a database that have not ended.
 pub(super) struct ReadMetrics {
-    waiting: Gauge,
-    asked: Gauge,
+    queued: Gauge,
+    in_flight: Gauge,
 }
 
 impl ReadMetrics {
     pub fn new() -> Self {
         let reads = |state: &'static str| gauge!("user_service_store_reads", "state" => state);
-        let metrics = Self { waiting: reads("waiting"), asked: reads("asked") };
-        metrics.waiting.set(0.0);
-        metrics.asked.set(0.0);
+        let metrics = Self { queued: reads("queued"), in_flight: reads("in_flight") };
+        metrics.queued.set(0.0);
+        metrics.in_flight.set(0.0);
         metrics
     }
 
     /// One that waits for its turn, until this is dropped.
-    pub fn waiting(&self) -> Raised {
-        Raised::one(&self.waiting)
+    pub fn queued(&self) -> GaugeGuard {
+        GaugeGuard::one(&self.queued)
     }
 
     /// One that the database is to answer, until this is dropped.
-    pub fn asked(&self) -> Raised {
-        Raised::one(&self.asked)
+    pub fn in_flight(&self) -> GaugeGuard {
+        GaugeGuard::one(&self.in_flight)
     }
 }
 
 /// A gauge that is one higher until this is dropped.
-pub(super) struct Raised(Gauge);
+pub(super) struct GaugeGuard(Gauge);
 
-impl Raised {
+impl GaugeGuard {
     fn one(gauge: &Gauge) -> Self {
         gauge.increment(1.0);
         Self(gauge.clone())
     }
 }
 
-impl Drop for Raised {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }
 }
 
 /// How connections to a database do that are for one `use`.
-pub(super) struct LinkMetrics {
+pub(super) struct ConnectionMetrics {
     open: Gauge,
     pub connected: Counter,
     pub failed: Counter,
 }
 
-impl LinkMetrics {
+impl ConnectionMetrics {
     pub fn new(purpose: &'static str) -> Self {
         let connects = |outcome| counter!("user_service_store_connects_total", "outcome" => outcome);
         // For each link there is to be one.
@@ -107,8 +107,8 @@ impl LinkMetrics {
     }
 
     /// A connection is open, until this is dropped.
-    pub fn opened(&self) -> Raised {
-        Raised::one(&self.open)
+    pub fn opened(&self) -> GaugeGuard {
+        GaugeGuard::one(&self.open)
     }
 }
 

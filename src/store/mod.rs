@@ -4,9 +4,9 @@
 //! (`tests/store`). What a write does is written once, in [`apply`].
 
 mod apply;
-mod crowd;
 mod error;
 mod heartbeat;
+mod linger;
 mod memory;
 mod metrics;
 mod postgres;

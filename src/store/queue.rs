@@ -15,23 +15,26 @@ use std::{
 
 use tokio::{runtime::Handle, sync::oneshot};
 
-use super::{CLOSED, crowd::MAX_BATCH, metrics::WriterMetrics};
-use crate::domain::{Deadline, Error, Write, Written};
+use super::{CLOSED, metrics::WriterMetrics};
+use crate::domain::{Deadline, Error, Write, WriteResult};
 
-pub(super) type Answer = Result<Written, Error>;
+/// The most writes in one commit: bounds how long the first of them waits.
+pub(super) const MAX_BATCH_WRITES: usize = 256;
+
+pub(super) type WriteAnswer = Result<WriteResult, Error>;
 
 /// A write that waits, and who waits for it.
-pub(super) struct Request {
+pub(super) struct PendingWrite {
     pub write: Write,
     deadline: Deadline,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<WriteAnswer>,
     /// Where the answer is waited for.
     runtime: Handle,
 }
 
-impl Request {
+impl PendingWrite {
     /// Whether nobody waits for it any more, so that it need not be begun.
-    pub fn is_over(&self) -> bool {
+    pub fn is_abandoned(&self) -> bool {
         self.answer.is_closed() || self.deadline.is_over()
     }
 }
@@ -45,7 +48,7 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Request>,
+    waiting: VecDeque<PendingWrite>,
     /// How many must be there for the writer to be woken.
     wanted: usize,
     writer: Option<Waker>,
@@ -54,20 +57,20 @@ struct State {
 
 /// Where the writer takes them. What is still waiting when this is dropped is dropped
 /// too, and nothing is let in any more.
-pub(super) struct Inbox(Arc<Queue>);
+pub(super) struct WriteReceiver(Arc<Queue>);
 
 /// A queue that so many writes may wait in.
-pub(super) fn queue(limit: usize) -> (Arc<Queue>, Inbox) {
+pub(super) fn queue(limit: usize) -> (Arc<Queue>, WriteReceiver) {
     let queue = Arc::new(Queue { limit, metrics: WriterMetrics::new(limit), state: Mutex::default() });
-    (Arc::clone(&queue), Inbox(queue))
+    (Arc::clone(&queue), WriteReceiver(queue))
 }
 
 impl Queue {
     /// Puts a write in, on the runtime that waits for its answer. Without an answer its
     /// outcome is unknown.
-    pub fn push(&self, write: Write, deadline: Deadline) -> Result<oneshot::Receiver<Answer>, Error> {
+    pub fn push(&self, write: Write, deadline: Deadline) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { write, deadline, answer, runtime: Handle::current() };
+        let request = PendingWrite { write, deadline, answer, runtime: Handle::current() };
         let mut state = self.state();
         if state.closed {
             return Err(CLOSED);
@@ -102,13 +105,13 @@ impl Queue {
     }
 }
 
-impl Inbox {
+impl WriteReceiver {
     /// Until so many are waiting, or no more will come.
-    pub async fn ready(&self, wanted: usize) {
-        poll_fn(|context| self.poll_ready(wanted, context)).await;
+    pub async fn wait_for(&self, wanted: usize) {
+        poll_fn(|context| self.poll_wait_for(wanted, context)).await;
     }
 
-    fn poll_ready(&self, wanted: usize, context: &Context<'_>) -> Poll<()> {
+    fn poll_wait_for(&self, wanted: usize, context: &Context<'_>) -> Poll<()> {
         let mut state = self.0.state();
         if state.closed || state.waiting.len() >= wanted {
             state.writer = None;
@@ -121,9 +124,9 @@ impl Inbox {
 
     /// The next batch, an empty one where nothing waits; `None` where nothing will come
     /// any more.
-    pub fn take(&self) -> Option<Vec<Request>> {
+    pub fn take(&self) -> Option<Vec<PendingWrite>> {
         let mut state = self.0.state();
-        let size = state.waiting.len().min(MAX_BATCH);
+        let size = state.waiting.len().min(MAX_BATCH_WRITES);
         if size == 0 {
             return (!state.closed).then(Vec::new);
         }
@@ -142,7 +145,7 @@ impl Inbox {
     }
 }
 
-impl Drop for Inbox {
+impl Drop for WriteReceiver {
     fn drop(&mut self) {
         self.0.close();
         let left = mem::take(&mut self.0.state().waiting);
@@ -152,10 +155,10 @@ impl Drop for Inbox {
 }
 
 /// Answers requests, each with its own.
-pub(super) fn answer(requests: Vec<Request>, answers: impl IntoIterator<Item = Answer>) {
-    type Told = (oneshot::Sender<Answer>, Answer);
+pub(super) fn answer(requests: Vec<PendingWrite>, answers: impl IntoIterator<Item = WriteAnswer>) {
+    type Told = (oneshot::Sender<WriteAnswer>, WriteAnswer);
     let mut places: Vec<(Handle, Vec<Told>)> = Vec::new();
-    for (Request { answer, runtime, .. }, said) in requests.into_iter().zip(answers) {
+    for (PendingWrite { answer, runtime, .. }, said) in requests.into_iter().zip(answers) {
         match places.iter_mut().find(|(place, _)| place.id() == runtime.id()) {
             Some((_, answers)) => answers.push((answer, said)),
             None => places.push((runtime, vec![(answer, said)])),
@@ -182,76 +185,76 @@ mod tests {
         telemetry::testing::recorded,
     };
 
-    fn push(queue: &Queue) -> Result<oneshot::Receiver<Answer>, Error> {
+    fn push(queue: &Queue) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
         let change = Change::Delete { id: UserId::generate(), etag: None, allow_missing: true };
         queue.push(Write { change, idempotency: None, validate_only: false }, Deadline::NONE)
     }
 
-    const DONE: Answer = Ok(Written { user: None, revision: 1 });
+    const DONE: WriteAnswer = Ok(WriteResult { user: None, revision: 1 });
 
     #[tokio::test]
     async fn the_writer_is_woken_when_as_many_wait_as_it_waits_for() {
-        let (queue, inbox) = queue(8);
+        let (queue, receiver) = queue(8);
         let woken = tokio::spawn(async move {
-            inbox.ready(2).await;
-            (inbox.len(), inbox)
+            receiver.wait_for(2).await;
+            (receiver.len(), receiver)
         });
         tokio::task::yield_now().await;
         let _first = push(&queue).unwrap();
         tokio::task::yield_now().await;
         assert!(!woken.is_finished());
         let _second = push(&queue).unwrap();
-        let (waiting, inbox) = woken.await.unwrap();
+        let (waiting, receiver) = woken.await.unwrap();
         assert_eq!(waiting, 2);
-        assert_eq!(inbox.take().unwrap().len(), 2);
-        assert!(inbox.take().unwrap().is_empty());
+        assert_eq!(receiver.take().unwrap().len(), 2);
+        assert!(receiver.take().unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn only_batches_that_hold_something_are_counted() {
         let lines = recorded(|| {
-            let (queue, inbox) = queue(8);
+            let (queue, receiver) = queue(8);
             let _waiting = push(&queue).unwrap();
-            assert_eq!(inbox.take().unwrap().len(), 1);
-            assert!(inbox.take().unwrap().is_empty());
+            assert_eq!(receiver.take().unwrap().len(), 1);
+            assert!(receiver.take().unwrap().is_empty());
         });
         assert!(lines.contains(&format!("{BATCH_SIZE}_count 1")), "{lines:?}");
     }
 
     #[tokio::test]
     async fn each_is_answered_with_its_own() {
-        let (queue, inbox) = queue(8);
+        let (queue, receiver) = queue(8);
         let (first, second) = (push(&queue).unwrap(), push(&queue).unwrap());
-        answer(inbox.take().unwrap(), [DONE, Err(Error::OutcomeUnknown)]);
+        answer(receiver.take().unwrap(), [DONE, Err(Error::OutcomeUnknown)]);
         assert_eq!(first.await.unwrap().unwrap().revision, 1);
         assert!(matches!(second.await.unwrap(), Err(Error::OutcomeUnknown)));
     }
 
     #[tokio::test]
     async fn a_full_queue_takes_no_more() {
-        let (queue, inbox) = queue(1);
+        let (queue, receiver) = queue(1);
         let _first = push(&queue).unwrap();
         assert!(matches!(push(&queue), Err(Error::Overloaded)));
-        inbox.take();
+        receiver.take();
         assert!(push(&queue).is_ok());
     }
 
     #[tokio::test]
     async fn what_was_let_in_before_the_end_can_be_taken() {
-        let (queue, inbox) = queue(8);
+        let (queue, receiver) = queue(8);
         let _first = push(&queue).unwrap();
         queue.close();
         assert!(matches!(push(&queue), Err(Error::Unavailable(_))));
-        assert!(inbox.ready(MAX_BATCH).now_or_never().is_some(), "no more will come");
-        assert_eq!(inbox.take().unwrap().len(), 1);
-        assert!(inbox.take().is_none());
+        assert!(receiver.wait_for(MAX_BATCH_WRITES).now_or_never().is_some(), "no more will come");
+        assert_eq!(receiver.take().unwrap().len(), 1);
+        assert!(receiver.take().is_none());
     }
 
     #[tokio::test]
     async fn nobody_waits_for_a_writer_that_is_gone() {
-        let (queue, inbox) = queue(8);
+        let (queue, receiver) = queue(8);
         let waiting = push(&queue).unwrap();
-        drop(inbox);
+        drop(receiver);
         assert!(waiting.await.is_err());
         assert!(push(&queue).is_err());
     }

@@ -14,8 +14,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use crate::{
     config::PostgresUrl,
     domain::{
-        Deadline, Entry, Error, Page, PageSize, Position, Probe, Revision, Store, User, UserId, UserKey,
-        Write, Written,
+        Deadline, Entry, Error, LogHead, Page, PageSize, Revision, Store, StoreHealth, User, UserId, UserKey,
+        Write, WriteResult,
     },
     telemetry::SPAN_TARGET,
 };
@@ -103,8 +103,8 @@ fn fault(error: &Error) -> Option<&'static str> {
 
 #[async_trait]
 impl Store for Traced {
-    fn at_hand(&self, id: &UserId) -> Option<Arc<User>> {
-        self.store.at_hand(id)
+    fn get_cached(&self, id: &UserId) -> Option<Arc<User>> {
+        self.store.get_cached(id)
     }
 
     async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
@@ -119,12 +119,12 @@ impl Store for Traced {
         self.run(("list", "list users"), None, self.store.list(after, size, deadline)).await
     }
 
-    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
         self.run(("write", "write users"), None, self.store.write(write, deadline)).await
     }
 
-    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
-        self.store.position(deadline).await
+    async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error> {
+        self.store.log_head(deadline).await
     }
 
     async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
@@ -135,7 +135,7 @@ impl Store for Traced {
         self.store.changed(after).await;
     }
 
-    async fn probe(&self) -> Probe {
+    async fn probe(&self) -> StoreHealth {
         self.store.probe().await
     }
 

@@ -6,7 +6,7 @@ use metrics::{describe_counter, describe_gauge, describe_histogram};
 /// One metric.
 pub struct Metric {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The names of its labels, those of a histogram's buckets apart.
     pub labels: &'static [&'static str],
     pub shown: Shown,
@@ -15,13 +15,13 @@ pub struct Metric {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// As Prometheus calls it.
     pub fn name(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ macro_rules! metrics {
         /// Every metric, in the order of the documentation.
         pub static METRICS: &[Metric] = &[$(Metric {
             name: $name,
-            kind: Kind::$kind,
+            kind: MetricKind::$kind,
             labels: &[$($label),*],
             shown: Shown::$shown,
             help: $help,
@@ -131,7 +131,7 @@ metrics! {
     "user_service_store_connections_limit" Gauge ["use"] Postgres
         "How many connections to the database there are when all is well.";
     "user_service_store_reads" Gauge ["state"] Postgres
-        "Reads of the database: `asked` and not answered yet, `waiting` because too many are.";
+        "Reads of the database: `in_flight` (sent and not answered) and `queued` (because too many are in flight).";
     "user_service_store_connects_total" Counter ["outcome"] Postgres
         "Attempts to connect to the database: at the start, and whenever a connection is lost.";
     "user_service_store_retries_total" Counter ["operation"] Postgres
@@ -176,9 +176,9 @@ metrics! {
 pub fn describe() {
     for metric in METRICS {
         match metric.kind {
-            Kind::Counter => describe_counter!(metric.name, metric.help),
-            Kind::Gauge => describe_gauge!(metric.name, metric.help),
-            Kind::Histogram => describe_histogram!(metric.name, metric.help),
+            MetricKind::Counter => describe_counter!(metric.name, metric.help),
+            MetricKind::Gauge => describe_gauge!(metric.name, metric.help),
+            MetricKind::Histogram => describe_histogram!(metric.name, metric.help),
         }
     }
 }
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn names_end_as_prometheus_advises() {
         for metric in METRICS {
-            let (name, counts) = (metric.name, metric.kind == Kind::Counter);
+            let (name, counts) = (metric.name, metric.kind == MetricKind::Counter);
             assert_eq!(counts, name.ends_with("_total"), "{name}: counters end in _total, others do not");
             assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{name}: {}", metric.help);
         }

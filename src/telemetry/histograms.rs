@@ -20,23 +20,23 @@ use super::catalog;
 
 /// Seconds: fine where this service answers, then as OpenTelemetry advises for
 /// calls.
-const DURATIONS: &[f64] = &[
+const DURATION_BUCKETS_SECONDS: &[f64] = &[
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
     7.5, 10.0,
 ];
 
 /// How many of something went together.
-const SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+const SIZE_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// Messages, in bytes: most are small, and the largest is a page of users.
-const BYTES: &[f64] = &[64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
+const BYTE_BUCKETS: &[f64] = &[64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
 
 /// The upper bounds of a metric's buckets, by the unit that its name ends with.
 fn bounds(name: &str) -> &'static [f64] {
     match name.rsplit('_').next() {
-        Some("seconds") => DURATIONS,
-        Some("bytes") => BYTES,
-        _ => SIZES,
+        Some("seconds") => DURATION_BUCKETS_SECONDS,
+        Some("bytes") => BYTE_BUCKETS,
+        _ => SIZE_BUCKETS,
     }
 }
 

@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use super::{
     InitError, catalog,
     histograms::{Histograms, WithHistograms},
-    lines::Lines,
+    log_writer::LogWriter,
     process::{self, Process},
 };
 use crate::config::MetricNames;
@@ -18,12 +18,12 @@ pub struct Metrics {
     histograms: Histograms,
     process: Process,
     /// Of whose lines the lost ones are counted.
-    lines: Option<Lines>,
+    lines: Option<LogWriter>,
 }
 
 /// Installs the recorder of the process. With no names to record under there is none:
 /// every counter, gauge and histogram then costs next to nothing.
-pub fn install(lines: Lines, names: MetricNames) -> Result<Metrics, InitError> {
+pub fn install(lines: LogWriter, names: MetricNames) -> Result<Metrics, InitError> {
     let (recorder, metrics) = build(Some(lines));
     if names != MetricNames::None {
         metrics::set_global_recorder(recorder).map_err(|error| InitError::Twice(error.to_string()))?;
@@ -33,7 +33,7 @@ pub fn install(lines: Lines, names: MetricNames) -> Result<Metrics, InitError> {
     Ok(metrics)
 }
 
-fn build(lines: Option<Lines>) -> (impl metrics::Recorder + Sync + 'static, Metrics) {
+fn build(lines: Option<LogWriter>) -> (impl metrics::Recorder + Sync + 'static, Metrics) {
     let others = PrometheusBuilder::new().build_recorder();
     let histograms = Histograms::default();
     let metrics = Metrics {

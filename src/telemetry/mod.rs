@@ -2,14 +2,14 @@
 
 pub mod catalog;
 mod histograms;
-mod limits;
-mod lines;
+mod log_writer;
 mod logs;
 mod metrics;
-mod post;
+mod otlp_client;
 mod process;
-mod queue;
 mod sampler;
+mod span_queue;
+mod span_queue_config;
 #[cfg(test)]
 pub mod testing;
 mod traces;
@@ -17,7 +17,7 @@ mod traces;
 use std::time::Duration;
 
 use self::traces::Traces;
-pub use self::{lines::Lines, logs::LogFilter, metrics::Metrics, sampler::Sampler};
+pub use self::{log_writer::LogWriter, logs::LogFilter, metrics::Metrics, sampler::Sampler};
 use crate::config::Config;
 
 /// The target of spans that go to the collector. Nothing else goes there, so log
@@ -38,7 +38,7 @@ pub enum InitError {
 /// Logs, metrics and spans, switched on.
 #[derive(Debug)]
 pub struct Telemetry {
-    lines: Lines,
+    log_writer: LogWriter,
     log_filter: LogFilter,
     metrics: Metrics,
     traces: Option<Traces>,
@@ -46,11 +46,11 @@ pub struct Telemetry {
 
 /// Switches everything on for the process. `env` looks up the `OTEL_*` variables.
 pub fn init(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> Result<Telemetry, InitError> {
-    let (writer, lines) = lines::start();
-    let metrics = metrics::install(lines.clone(), config.metric_names)?;
+    let (writer, log_writer) = log_writer::start();
+    let metrics = metrics::install(log_writer.clone(), config.metric_names)?;
     let traces = Traces::from_env(env)?;
     let log_filter = logs::install(config, writer, traces.as_ref())?;
-    Ok(Telemetry { lines, log_filter, metrics, traces })
+    Ok(Telemetry { log_writer, log_filter, metrics, traces })
 }
 
 impl Telemetry {
@@ -65,8 +65,8 @@ impl Telemetry {
     }
 
     /// The log lines that are still to be written.
-    pub fn lines(&self) -> &Lines {
-        &self.lines
+    pub fn log_writer(&self) -> &LogWriter {
+        &self.log_writer
     }
 
     /// The log's filter, which can be changed.
@@ -81,7 +81,7 @@ impl Telemetry {
         if let Some(traces) = self.traces {
             flush(traces, timeout).await;
         }
-        self.lines.write_out().await;
+        self.log_writer.flush().await;
     }
 }
 

@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use super::{
     InitError, Sampler,
-    limits::Limits,
-    post::{Post, Refused},
-    queue::Bounded,
+    otlp_client::{OtlpClient, RejectedSpans},
+    span_queue::BoundedSpanProcessor,
+    span_queue_config::SpanQueueConfig,
 };
 
 /// Where spans go.
@@ -37,22 +37,22 @@ impl Traces {
         let Some(endpoint) = endpoint(&env).map_err(InitError::Traces)? else { return Ok(None) };
         propagators(&env).map_err(InitError::Traces)?;
         let sampler = Sampler::from_env(&env).map_err(InitError::Traces)?;
-        let limits = Limits::from_env(&env).map_err(InitError::Traces)?;
+        let limits = SpanQueueConfig::from_env(&env).map_err(InitError::Traces)?;
         let no_exporter = |error: &dyn std::fmt::Display| {
             InitError::Traces(format!("the span exporter cannot be set up: {error}"))
         };
-        let refused = Refused::default();
+        let refused = RejectedSpans::default();
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(
-                Post::new(refused.clone(), limits.timeout).map_err(|error| no_exporter(&error))?,
+                OtlpClient::new(refused.clone(), limits.timeout).map_err(|error| no_exporter(&error))?,
             )
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(endpoint)
             .build()
             .map_err(|error| no_exporter(&error))?;
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(Bounded::new(exporter, refused, limits))
+            .with_span_processor(BoundedSpanProcessor::new(exporter, refused, limits))
             // Sampling was decided before a span is built.
             .with_sampler(sdk::Sampler::AlwaysOn)
             .with_resource(resource(&env))

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     run::{Ended, run, tool},
-    support::{PATIENCE, Server},
+    support::{Server, TEST_TIMEOUT},
 };
 
 fn probe(addr: SocketAddr, args: &[&str]) -> Ended {
@@ -44,7 +44,7 @@ fn an_unknown_name_is_3() {
 fn a_server_about_to_stop_is_4_but_alive() {
     let server = Server::start(&["--shutdown-delay-ms", "60000"]);
     server.signal("TERM");
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     // The signal takes a moment to arrive; a probe is asked until it has.
     while probe(server.grpc_addr, &[]).code == 0 {
         assert!(Instant::now() < until, "the server is still SERVING after SIGTERM");

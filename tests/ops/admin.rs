@@ -5,13 +5,12 @@ use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
 };
 
+use crate::{
+    held_calls::{GET_USER, HeldCalls, until},
+    support::{Server, TEST_TIMEOUT},
+};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 use user_service::proto::health::HealthListRequest;
-
-use crate::{
-    calls::{Caller, GET_USER, until},
-    support::{PATIENCE, Server},
-};
 
 /// What a plain HTTP client gets: the status, the head and the body.
 pub struct Page {
@@ -27,7 +26,7 @@ pub fn ask(addr: SocketAddr, request: &str) -> Page {
 
 fn answer(addr: SocketAddr, request: &str) -> Page {
     let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -82,7 +81,7 @@ fn put_filter(addr: SocketAddr, filter: &str) -> Page {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_filter_is_changed_while_the_server_runs() {
     let mut server = Server::start(&["--log-filter", "info"]);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     let addr = server.admin_addr;
     assert_eq!(ask(addr, "GET /log_filter").body, "info\n");
     let quiet = put_filter(addr, "info,user_service::call=off");
@@ -133,7 +132,7 @@ async fn calls_and_connections_are_listed_while_they_last() {
     let addr = server.admin_addr;
     let rows = |page: &str| ask(addr, page).body.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!((rows("GET /calls"), rows("GET /connections")), (vec![], vec![]));
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     let held = caller.open(GET_USER, &[("x-secret", "marked")]);
     let mut watching = caller.health();
     let watched = watching.watch(HealthCheckRequest::default()).await.unwrap();
@@ -144,7 +143,7 @@ async fn calls_and_connections_are_listed_while_they_last() {
     let connections = rows("GET /connections");
     let columns: Vec<_> = connections[0].split('\t').collect();
     assert_eq!((connections.len(), columns[1], columns[3]), (1, "open", "2"), "{connections:?}");
-    let other = Caller::connect(server.grpc_addr).await;
+    let other = HeldCalls::connect(server.grpc_addr).await;
     let of_another = other.open(GET_USER, &[]);
     let calls = until(|| Some(rows("GET /calls")).filter(|rows| rows.len() == 3)).await;
     let numbers: Vec<_> = calls.iter().map(|row| row.split('\t').nth(2).unwrap()).collect();
@@ -163,20 +162,20 @@ async fn calls_and_connections_are_listed_while_they_last() {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_served_over_clear_text_http2() {
     let server = Server::start(&[]);
-    let mut health = Caller::connect(server.admin_addr).await.health();
+    let mut health = HeldCalls::connect(server.admin_addr).await.health();
     let checked = health.check(HealthCheckRequest { service: String::new() }).await.unwrap();
     assert_eq!(checked.into_inner().status(), ServingStatus::Serving);
     let listed = health.list(HealthListRequest {}).await.unwrap().into_inner().statuses;
     assert!(listed.contains_key("liveness"), "{listed:?}");
     // The API is not on this port.
-    let status = Caller::connect(server.admin_addr).await.call("/user.v1.UserService/GetUser", &[]).await;
+    let status = HeldCalls::connect(server.admin_addr).await.call("/user.v1.UserService/GetUser", &[]).await;
     assert_ne!(status.code(), tonic::Code::NotFound, "the store was asked: {status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_drain_the_server_is_live_and_not_ready() {
     let mut server = Server::start(&["--shutdown-delay-ms", "600000"]);
-    let mut health = Caller::connect(server.admin_addr).await.health();
+    let mut health = HeldCalls::connect(server.admin_addr).await.health();
     let mut watched = health.watch(HealthCheckRequest { service: String::new() }).await.unwrap().into_inner();
     assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     server.signal("TERM");
@@ -193,7 +192,7 @@ async fn in_a_drain_the_server_is_live_and_not_ready() {
 fn a_head_that_is_too_large_is_refused() {
     let server = Server::start(&[]);
     let mut stream = TcpStream::connect(server.admin_addr).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let filler = "x".repeat(64 * 1_024);
     // The server may close before it has read all of it.
     let _ = write!(stream, "GET /livez HTTP/1.1\r\nhost: admin\r\nx-filler: {filler}\r\n\r\n");

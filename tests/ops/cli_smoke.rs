@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use crate::{cli::Cli, support::Server};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,18 +18,16 @@ use tonic::{Status, transport::Endpoint};
 use tower::ServiceExt;
 use user_service::{
     config::{Config, StoreUrl},
-    domain::Probe,
+    domain::StoreHealth,
     feed::Feed,
     proto::user::v1::{ListUsersRequest, User, user_service_client::UserServiceClient},
-    service::{
-        Health, Router, StoreSlot,
+    rpc::{
         call::{Call, Inbound},
         methods,
     },
+    service::{Health, Router, StoreSlot},
     store,
 };
-
-use crate::{cli::Cli, support::Server};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -62,7 +61,7 @@ fn faulty(method: &'static str, fault: Fault) -> SocketAddr {
             let (slot, health) = (StoreSlot::default(), Health::new(&Config::default()));
             let store = store::open(&config).unwrap();
             slot.open(store.clone(), Feed::new(store, config.watch_buffer_bytes));
-            health.set_store(Probe { reads: true, writes: true });
+            health.set_store(StoreHealth { reads: true, writes: true });
             health.set_started(true);
             let router = Router::new(&config, &slot, &health);
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

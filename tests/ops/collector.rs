@@ -27,7 +27,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 use tokio::net::TcpListener;
 
-use crate::support::PATIENCE;
+use crate::support::TEST_TIMEOUT;
 
 /// Takes spans for as long as the test runs.
 pub struct Collector {
@@ -77,7 +77,7 @@ impl Collector {
 
     /// The next export, which must come.
     pub fn export(&self) -> ExportTraceServiceRequest {
-        self.exports.recv_timeout(PATIENCE).expect("spans are sent in time")
+        self.exports.recv_timeout(TEST_TIMEOUT).expect("spans are sent in time")
     }
 
     /// Waits for spans until there are `count`, and returns them with their resource.

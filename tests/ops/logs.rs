@@ -8,8 +8,8 @@ use tonic::Code;
 
 use crate::{
     admin::ask,
-    calls::{Caller, GET_USER},
-    support::{PATIENCE, Server},
+    held_calls::{GET_USER, HeldCalls},
+    support::{Server, TEST_TIMEOUT},
 };
 
 /// The lines about calls, up to the end of the process.
@@ -23,7 +23,7 @@ fn call_lines(mut server: Server) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_leaves_one_line_with_its_method_its_code_and_its_trace() {
     let server = Server::start(&[]);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     assert_eq!(caller.call(GET_USER, &[("traceparent", parent)]).await.code(), Code::NotFound);
     caller.call("/made.up.Service/Method", &[]).await;
@@ -45,7 +45,7 @@ async fn a_call_leaves_one_line_with_its_method_its_code_and_its_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_the_server_failed_is_a_warning() {
     let server = Server::start(&["--default-timeout-ms", "10"]);
-    Caller::connect(server.grpc_addr).await.open(GET_USER, &[]).wait().await;
+    HeldCalls::connect(server.grpc_addr).await.open(GET_USER, &[]).wait().await;
     let lines = call_lines(server);
     assert!(lines[0].contains("\"WARN\"") && lines[0].contains("\"DEADLINE_EXCEEDED\""), "{lines:?}");
 }
@@ -53,14 +53,14 @@ async fn a_call_that_the_server_failed_is_a_warning() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_call_log_can_be_switched_off() {
     let server = Server::start(&["--call-log", "false"]);
-    Caller::connect(server.grpc_addr).await.call(GET_USER, &[]).await;
+    HeldCalls::connect(server.grpc_addr).await.call(GET_USER, &[]).await;
     assert_eq!(call_lines(server), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_failures_is_counted_and_hides_no_fault_of_the_server() {
     let server = Server::start(&[]);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     let begun = Instant::now();
     for _ in 0..40 {
         let flood = join_all((0..50).map(|_| caller.call("/made.up.Service/Method", &[])));
@@ -83,7 +83,7 @@ fn whoever_stops_reading_the_log_holds_up_nothing() {
     let reading = Arc::clone(&server.reading);
     let unread = reading.lock().unwrap();
     let runtime = Runtime::new().unwrap();
-    let caller = runtime.block_on(Caller::connect(server.grpc_addr));
+    let caller = runtime.block_on(HeldCalls::connect(server.grpc_addr));
     let dropped = || {
         let metrics = ask(server.admin_addr, "GET /metrics").body;
         let prefix = "user_service_log_lines_dropped_total ";
@@ -95,7 +95,7 @@ fn whoever_stops_reading_the_log_holds_up_nothing() {
     while dropped() == 0 {
         let statuses = runtime.block_on(join_all((0..20).map(|_| caller.call(GET_USER, &[]))));
         assert!(statuses.iter().all(|status| status.code() == Code::NotFound), "{statuses:?}");
-        assert!(begun.elapsed() < 2 * PATIENCE, "no line is dropped");
+        assert!(begun.elapsed() < 2 * TEST_TIMEOUT, "no line is dropped");
     }
     runtime.shutdown_background();
     server.signal("TERM");

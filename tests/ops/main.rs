@@ -6,16 +6,16 @@
 mod support;
 
 mod admin;
-mod calls;
-mod canary;
 mod cli;
 mod cli_client;
 mod cli_smoke;
 mod collector;
 mod exit_codes;
+mod held_calls;
 mod logs;
 mod metrics;
-mod real_collector;
+mod otelcol;
+mod pii_canary;
 mod statuses;
 mod traces;
 mod watches;

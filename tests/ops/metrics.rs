@@ -2,15 +2,14 @@
 
 use std::{net::SocketAddr, process::Command};
 
-use tonic::Code;
-use user_service::proto::user::v1::{CreateUserRequest, User};
-
 use crate::{
     admin::ask,
-    calls::{Caller, GET_USER, hold, nobody, until},
     collector::Collector,
+    held_calls::{GET_USER, HeldCalls, hold, nobody, until},
     support::{Server, documented},
 };
+use tonic::Code;
+use user_service::proto::user::v1::{CreateUserRequest, User};
 
 /// One scrape.
 struct Scrape(String);
@@ -39,7 +38,7 @@ const V1: &str = "grpc_service=\"user.v1.UserService\"";
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_end_is_counted_once() {
     let server = Server::start(&["--max-unary-calls", "1"]);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     let in_flight = |calls| {
         move || {
             Scrape::of(server.admin_addr).is("grpc_server_calls_in_flight", &[GET, V1], calls).then_some(())
@@ -102,7 +101,7 @@ fn counters_are_there_before_anything_has_happened() {
 
 /// Makes every kind of call, so that every metric has been recorded.
 async fn use_everything(server: &Server) {
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     let user = User { name: "Ada".into(), email: "ada@example.com".into(), ..User::default() };
     let create = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };
     caller.users().create_user(create).await.unwrap();
@@ -138,7 +137,7 @@ async fn every_metric_is_documented_and_every_documented_metric_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_names_nothing_is_measured_but_the_process() {
     let server = Server::start(&["--metric-names", "none"]);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     assert_eq!(caller.call(GET_USER, &[]).await.code(), Code::NotFound);
     let page = Scrape::of(server.admin_addr).0;
     let names = documented::shown(&page).into_keys();
@@ -150,7 +149,7 @@ async fn without_names_nothing_is_measured_but_the_process() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_are_measured_without_their_prefix() {
     let server = Server::start(&[]);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     let name = "x".repeat(200);
     let user = User { name, email: "ada@example.com".into(), ..User::default() };
     let create = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };

@@ -11,9 +11,9 @@ use tonic::Code;
 
 use crate::{
     admin::ask,
-    calls::{Caller, GET_USER, until},
     cli::Cli,
     collector::{Collector, attribute, of_kind},
+    held_calls::{GET_USER, HeldCalls, until},
     support::{Server, documented},
 };
 
@@ -43,7 +43,7 @@ async fn a_sampled_call_has_a_span_beneath_its_callers() {
     let collector = Collector::start();
     let attributes = [("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=ns.pod.app,deployment=blue")];
     let mut server = start(&collector, &[], &attributes);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     caller.call(GET_USER, &[("traceparent", &traceparent(true)), ("tracestate", "a=b")]).await;
     let (resource, spans) = collector.spans(2);
     assert_eq!(attribute(&resource.attributes, "service.name"), Some("user-service"));
@@ -79,7 +79,7 @@ async fn a_sampled_call_has_a_span_beneath_its_callers() {
 async fn a_call_that_fails_on_this_side_has_a_failed_span() {
     let collector = Collector::start();
     let server = start(&collector, &[], &[("OTEL_SERVICE_NAME", "another-name")]);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     assert_eq!(caller.open(GET_USER, &[("grpc-timeout", "5m")]).wait().await.code(), Code::DeadlineExceeded);
     let (resource, spans) = collector.spans(1);
     assert_eq!(attribute(&resource.attributes, "service.name"), Some("another-name"));
@@ -96,7 +96,7 @@ async fn what_the_caller_or_the_ratio_leaves_out_has_no_span() {
     let collector = Collector::start();
     let sampler = [("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")];
     let mut server = start(&collector, &[], &sampler);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     caller.call(GET_USER, &[]).await;
     caller.call(GET_USER, &[("traceparent", &traceparent(false))]).await;
     caller.call(GET_USER, &[("traceparent", &traceparent(true))]).await;
@@ -111,7 +111,7 @@ async fn what_the_caller_or_the_ratio_leaves_out_has_no_span() {
 async fn a_call_that_ends_in_the_drain_has_its_span_sent() {
     let collector = Collector::start();
     let mut server = start(&collector, &[], &[("OTEL_BSP_SCHEDULE_DELAY", "600000")]);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     let open = caller.open(GET_USER, &[("traceparent", &traceparent(true))]);
     let begun = "grpc_server_admission_in_flight{kind=\"unary\"} 1";
     until(|| ask(server.admin_addr, "GET /metrics").body.contains(begun).then_some(())).await;
@@ -133,7 +133,7 @@ async fn spans_that_a_collector_takes_and_refuses_are_counted_as_lost() {
     for (answer, each_export) in [(one, 1), (b"<!doctype html>".to_vec(), usize::MAX)] {
         let collector = Collector::answering(answer);
         let server = start(&collector, &[], &[]);
-        let caller = Caller::connect(server.grpc_addr).await;
+        let caller = HeldCalls::connect(server.grpc_addr).await;
         caller.call(GET_USER, &[("traceparent", &traceparent(true))]).await;
         let count = |outcome: &str| {
             let page = ask(server.admin_addr, "GET /metrics").body;
@@ -164,7 +164,7 @@ async fn a_collector_that_says_nothing_holds_up_neither_calls_nor_the_end() {
         .env("OTEL_BSP_SCHEDULE_DELAY", "1")
         .env("OTEL_BSP_MAX_QUEUE_SIZE", "8");
     let mut server = Server::spawn(command);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let caller = HeldCalls::connect(server.grpc_addr).await;
     for _ in 0..100 {
         assert_eq!(caller.call(GET_USER, &[]).await.code(), Code::NotFound);
     }
@@ -179,7 +179,7 @@ async fn spans_are_packed_where_that_is_asked_for() {
     for (how, packed) in [("gzip", true), ("none", false)] {
         let collector = Collector::start();
         let server = start(&collector, &[], &[("OTEL_EXPORTER_OTLP_COMPRESSION", how)]);
-        let caller = Caller::connect(server.grpc_addr).await;
+        let caller = HeldCalls::connect(server.grpc_addr).await;
         caller.call(GET_USER, &[]).await;
         let (_, spans) = collector.spans(2);
         of_kind(&spans, SpanKind::Server);

@@ -12,7 +12,7 @@ use user_service::proto::user::v1::{
     user_service_client::UserServiceClient, watch_users_response::Event,
 };
 
-use crate::support::{PATIENCE, Server};
+use crate::support::{Server, TEST_TIMEOUT};
 
 type Client = UserServiceClient<Channel>;
 
@@ -34,7 +34,10 @@ async fn watch(client: &mut Client, resume_token: &str) -> Streaming<WatchUsersR
 }
 
 async fn next(stream: &mut Streaming<WatchUsersResponse>) -> Result<WatchUsersResponse, Status> {
-    tokio::time::timeout(PATIENCE, stream.next()).await.expect("the stream goes on").expect("it has a status")
+    tokio::time::timeout(TEST_TIMEOUT, stream.next())
+        .await
+        .expect("the stream goes on")
+        .expect("it has a status")
 }
 
 async fn save(client: &mut Client, id: &str, name: &str) -> User {

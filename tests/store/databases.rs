@@ -2,17 +2,16 @@
 
 use std::process::{Command, Output};
 
+use crate::{
+    database::{self, Database, name},
+    fixtures::{create, delete, get, plain, stored, write},
+    support::Server,
+};
 use tokio::task::block_in_place;
 use user_service::{
     config::{Config, PostgresUrl, StoreUrl},
     domain::{Deadline, Error},
     store::{self, OpenError},
-};
-
-use crate::{
-    database::{self, Database, name},
-    stores::{create, delete, get, plain, stored, write},
-    support::Server,
 };
 
 /// Opens a store as this login, on a thread that may block.
@@ -138,7 +137,7 @@ async fn what_a_login_has_set_changes_nothing() {
             .unwrap();
         let ada = stored(&store, create("ada")).await;
         assert_eq!(get(&store, "ada").await, Some(ada), "{setting}");
-        let repeated = crate::stores::repeatable(create("bob"), 1, "bob");
+        let repeated = crate::fixtures::repeatable(create("bob"), 1, "bob");
         let bob = store.write(repeated.clone(), Deadline::NONE).await.unwrap();
         assert_eq!(store.write(repeated, Deadline::NONE).await.unwrap(), bob, "{setting}");
         write(&store, delete("ada")).await.unwrap();

@@ -7,14 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::{
+    fixtures::{at, get, get_by_email},
+    strace, subprocess,
+};
 use tempfile::TempDir;
 use user_service::store::{self, OpenError};
-
-use crate::{
-    child,
-    stores::{at, get, get_by_email},
-    strace,
-};
 
 /// What a child said, and what it did to the log of its store.
 struct Seen {
@@ -48,7 +46,7 @@ fn trace(role: &str, inject: &[&str]) -> Seen {
     }
     let wrapper = strace::arguments(&output, &log, inject);
     let wrapper: Vec<_> = wrapper.iter().map(String::as_str).collect();
-    let child = child::command(role, Path::new(&file), &wrapper).output().expect("strace is installed");
+    let child = subprocess::command(role, Path::new(&file), &wrapper).output().expect("strace is installed");
     let text = String::from_utf8(child.stderr).unwrap();
     let said: Vec<_> = text
         .lines()
@@ -68,14 +66,14 @@ fn answers(seen: &Seen) -> Vec<f64> {
 #[test]
 fn every_answer_follows_a_sync_of_the_log() {
     let seen = trace("creates_one_by_one", &[]);
-    assert_eq!(answers(&seen).len(), child::USERS);
+    assert_eq!(answers(&seen).len(), subprocess::USERS);
     assert!(strace::unsynced(&seen.trace, &answers(&seen)).is_empty(), "{}", seen.trace);
 }
 
 #[test]
 fn a_commit_that_is_not_synced_is_caught() {
     let seen = trace("creates_without_syncing", &[]);
-    assert_eq!(answers(&seen).len(), child::USERS);
+    assert_eq!(answers(&seen).len(), subprocess::USERS);
     assert!(!strace::unsynced(&seen.trace, &answers(&seen)).is_empty(), "{}", seen.trace);
 }
 
@@ -83,7 +81,7 @@ fn a_commit_that_is_not_synced_is_caught() {
 /// was unknown is there whole or not at all, and no other is.
 async fn assert_kept(seen: &Seen) {
     let store = store::open(&at(&seen.file())).unwrap();
-    for n in 0..child::USERS {
+    for n in 0..subprocess::USERS {
         let name = format!("user-{n}");
         let user = get(&store, &name).await;
         assert_eq!(user, get_by_email(&store, &name).await);
@@ -102,7 +100,11 @@ async fn after_a_failed_sync_writes_are_off_until_a_restart() {
     assert_eq!(seen.users("unknown").len(), 1, "{:?}", seen.said);
     assert!(seen.said("off") && !seen.said("back"), "{:?}", seen.said);
     let (created, unavailable) = (seen.users("created"), seen.users("unavailable"));
-    assert!(!created.is_empty() && created.len() + unavailable.len() + 1 == child::USERS, "{:?}", seen.said);
+    assert!(
+        !created.is_empty() && created.len() + unavailable.len() + 1 == subprocess::USERS,
+        "{:?}",
+        seen.said
+    );
     let after = seen.trace.split_once("INJECTED").expect("a sync failed").1;
     assert!(!after.contains("sync("), "a failed sync is never tried again:\n{after}");
     assert_kept(&seen).await;
@@ -115,7 +117,7 @@ async fn on_a_full_disk_writes_come_back_by_themselves() {
     assert_eq!(seen.trace.matches("INJECTED").count(), 2, "{}", seen.trace);
     assert_eq!((seen.users("unavailable").len(), seen.users("unknown").len()), (1, 0), "{:?}", seen.said);
     assert!(seen.said("back"), "{:?}", seen.said);
-    assert_eq!(seen.users("created").len(), child::USERS - 1);
+    assert_eq!(seen.users("created").len(), subprocess::USERS - 1);
     assert_kept(&seen).await;
 }
 
@@ -123,7 +125,7 @@ async fn on_a_full_disk_writes_come_back_by_themselves() {
 fn a_second_process_is_turned_away() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.db");
-    let mut holder = child::command("holds_the_store", &path, &[]).spawn().unwrap();
+    let mut holder = subprocess::command("holds_the_store", &path, &[]).spawn().unwrap();
     let mut lines = BufReader::new(holder.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.ends_with(" open")), "the holder opens the store");
     for refused in [store::open(&at(&path)).err(), store::migrate(&at(&path)).err()] {

@@ -3,16 +3,15 @@
 
 use std::{path::Path, process::Command, sync::Arc};
 
+use crate::{
+    database::{name, shared},
+    fixtures::{at, create, delete, email, fields, id, repeatable, stored, write},
+};
 use rusqlite::Connection;
 use tokio::task::block_in_place;
 use user_service::{
     domain::{Change, Deadline, Event, Patch, Store},
     store,
-};
-
-use crate::{
-    database::{name, shared},
-    stores::{at, create, delete, email, fields, id, repeatable, stored, write},
 };
 
 /// In every name and address that is to go away.
@@ -44,7 +43,7 @@ fn purge(url: &str) -> String {
 /// users that there are.
 async fn assert_log_adds_up(store: &Arc<dyn Store>) {
     let entries = store.changes(0, 100, Deadline::NONE).await.unwrap();
-    let revisions: Vec<_> = entries.iter().map(|entry| entry.point.revision).collect();
+    let revisions: Vec<_> = entries.iter().map(|entry| entry.position.revision).collect();
     assert_eq!(revisions, [1, 2, 3, 4, 5, 6]);
     let gone = entries.iter().filter(|entry| matches!(entry.event, Event::Deleted(_)));
     assert_eq!(gone.count(), 5, "{entries:?}");
@@ -54,7 +53,7 @@ async fn assert_log_adds_up(store: &Arc<dyn Store>) {
 }
 
 async fn stored_one(store: &Arc<dyn Store>) -> user_service::domain::User {
-    crate::stores::get(store, "one").await.unwrap()
+    crate::fixtures::get(store, "one").await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

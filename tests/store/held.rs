@@ -8,6 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::{
+    database,
+    erasure::files_with,
+    fixtures::{at, create, delete, stored, write},
+    imports::{Client, fresh_postgres, serve},
+    postgres_connection_metrics::{until, value},
+    readiness::serves,
+    support::{Server, TEST_TIMEOUT},
+};
 use rusqlite::Connection;
 use tokio::task::block_in_place;
 use tonic::Code;
@@ -15,16 +24,6 @@ use user_service::{
     config::Config,
     proto::user::v1::{CreateUserRequest, GetUserRequest, User, get_user_request::Key},
     store,
-};
-
-use crate::{
-    database,
-    erasure::files_with,
-    imports::{Client, fresh_postgres, serve},
-    links::{until, value},
-    readiness::serves,
-    stores::{at, create, delete, stored, write},
-    support::{PATIENCE, Server},
 };
 
 const WRITABLE: &str = "user_service_store_writable";
@@ -43,7 +42,7 @@ async fn is_found(client: &mut Client, name: &str) -> bool {
 async fn takes_writes(server: &Server, expected: bool) {
     let value_is = |page: &str| value(page, WRITABLE) > 0.5;
     block_in_place(|| until(server.admin_addr, "writable", &|page| value_is(page) == expected));
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TEST_TIMEOUT;
     while serves(server, "user.v1.UserService").await != expected {
         assert!(Instant::now() < end, "health of the API does not become {expected}");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -142,7 +141,7 @@ async fn the_log_gives_its_room_back_after_a_long_reader() {
     }
     drop(reader);
     // Nobody writes any more.
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TEST_TIMEOUT;
     while log_bytes() > 0 {
         assert!(Instant::now() < end, "the log has {} bytes still", log_bytes());
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -203,7 +202,7 @@ async fn what_the_change_log_forgets_leaves_the_files_while_the_store_is_open() 
     let store = store::open(&config).unwrap();
     stored(&store, create("zebulon")).await;
     write(&store, delete("zebulon")).await.unwrap();
-    let end = Instant::now() + 2 * PATIENCE;
+    let end = Instant::now() + 2 * TEST_TIMEOUT;
     while !files_with(dir.path(), "zebulon@").is_empty() {
         assert!(Instant::now() < end, "{:?}", files_with(dir.path(), "zebulon@"));
         tokio::time::sleep(Duration::from_millis(100)).await;

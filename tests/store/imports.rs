@@ -2,6 +2,12 @@
 
 use std::{env, fs, sync::Arc, time::Instant};
 
+use crate::{
+    database,
+    fixtures::{fields, get, get_by_email, id, write},
+    postgres_connection_metrics::{until, value},
+    support::{Server, TEST_TIMEOUT},
+};
 use rusqlite::Connection;
 use tokio::{
     sync::mpsc,
@@ -11,18 +17,11 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 use user_service::{
-    domain::{Change, Error, Resource, Store, Timestamp},
+    domain::{Change, Error, Store, Timestamp, UniqueKey},
     proto::user::v1::{
         CreateUserRequest, ImportUsersRequest, ImportUsersResponse, ListUsersRequest, User,
         import_users_response::Result as Outcome, user_service_client::UserServiceClient,
     },
-};
-
-use crate::{
-    database,
-    links::{until, value},
-    stores::{fields, get, get_by_email, id, write},
-    support::{PATIENCE, Server},
 };
 
 pub type Client = UserServiceClient<Channel>;
@@ -49,7 +48,7 @@ pub async fn an_import_creates_or_finds_and_overwrites_nobody(store: Arc<dyn Sto
         assert_eq!(get(&store, user.id.as_str()).await, created.user);
     }
     let taken = write(&store, import(Some("eve"), "new", "ada", None)).await;
-    assert!(matches!(taken, Err(Error::AlreadyExists(Resource::Email))), "{taken:?}");
+    assert!(matches!(taken, Err(Error::AlreadyExists(UniqueKey::Email))), "{taken:?}");
 }
 
 pub async fn imports_of_the_same_users_at_once_create_each_once(store: Arc<dyn Store>) {
@@ -120,7 +119,7 @@ async fn answers(
 }
 
 async fn next(stream: &mut Streaming<ImportUsersResponse>) -> Option<Result<ImportUsersResponse, Status>> {
-    tokio::time::timeout(PATIENCE, stream.next()).await.expect("the stream goes on")
+    tokio::time::timeout(TEST_TIMEOUT, stream.next()).await.expect("the stream goes on")
 }
 
 /// The reason of an item's error, once it is what such an error must be.

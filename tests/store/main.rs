@@ -3,42 +3,42 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
-mod batches;
-mod bouncer;
-mod child;
-mod crowd;
-mod crowds;
+mod batch_get;
+mod binary_crash;
+mod buggy_stores;
 mod databases;
 mod disk;
 mod erasure;
-mod feeds;
-mod file;
+mod export_import;
+mod fixtures;
 mod held;
-mod history;
+mod history_checker;
+mod idempotency;
 mod imports;
-mod links;
+mod linearizability;
+mod list;
 mod model;
-mod moves;
-mod onlookers;
 mod outages;
-mod pages;
-mod planted;
+mod pgbouncer;
 mod poolers;
+mod postgres_connection_metrics;
+mod postgres_tls;
 mod proxy;
 mod queue;
 mod readiness;
-mod repeats;
 mod replicas;
-mod revisions;
 mod rules;
-mod secure;
-mod served;
+mod sqlite_file;
 mod standby;
-mod stores;
 mod strace;
+mod subprocess;
 #[path = "../support/mod.rs"]
 mod support;
+mod watch_replicas;
 mod watches;
+mod workload;
+mod workload_clients;
+mod workload_watchers;
 mod writes;
 
 use support::database;
@@ -56,7 +56,7 @@ macro_rules! suite {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $rule() {
-                    let opened = crate::stores::$store();
+                    let opened = crate::fixtures::$store();
                     crate::$module::$rule(opened.store.clone()).await;
                     opened.store.close().await;
                 }
@@ -82,7 +82,7 @@ suite! {
         a_write_goes_on_without_its_caller,
         a_closed_store_fails_every_call,
         an_open_store_says_that_it_works;
-    repeats:
+    idempotency:
         a_repeat_returns_the_user_as_it_was_left,
         a_repeated_delete_succeeds_and_deletes_nothing,
         a_repeat_is_known_before_its_etag_is_checked,
@@ -90,10 +90,10 @@ suite! {
         a_failure_is_not_recorded,
         a_validation_is_not_recorded,
         repeats_at_once_write_once;
-    pages:
+    list:
         pages_are_ordered_and_say_whether_there_is_more,
         pages_neither_repeat_nor_hide_users_when_others_come_and_go;
-    batches:
+    batch_get:
         a_batch_is_answered_position_by_position,
         a_batch_is_one_snapshot;
     watches:
@@ -105,6 +105,6 @@ suite! {
     imports:
         an_import_creates_or_finds_and_overwrites_nobody,
         imports_of_the_same_users_at_once_create_each_once;
-    history:
+    linearizability:
         concurrent_histories_are_linearizable;
 }

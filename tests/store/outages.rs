@@ -9,6 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::{
+    database::{self, Database, name, shared},
+    fixtures::{create, get, write},
+    proxy::{Plan, Proxy},
+    support::TEST_TIMEOUT,
+};
 use tokio::{
     task::{JoinSet, block_in_place},
     time,
@@ -17,13 +23,6 @@ use user_service::{
     config::Config,
     domain::{Deadline, Error, Store},
     store,
-};
-
-use crate::{
-    database::{self, Database, name, shared},
-    proxy::{Plan, Proxy},
-    stores::{create, get, write},
-    support::PATIENCE,
 };
 
 /// What became of a user's create.
@@ -85,7 +84,7 @@ async fn check(store: &Arc<dyn Store>, creating: JoinSet<BTreeMap<String, Outcom
 
 /// Until writes work again, and reads, which have connections of their own.
 async fn recovered(store: &Arc<dyn Store>, name: &str) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     while let Err(error) = write(store, create(name)).await {
         assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
         assert!(Instant::now() < until, "writes do not come back");
@@ -141,7 +140,7 @@ async fn a_store_fails_at_once_while_its_database_is_down_and_comes_back_with_it
         time::sleep(Duration::from_millis(50)).await;
         block_in_place(|| server.stop(signal));
         // Found out by the connections, not by calls.
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TEST_TIMEOUT;
         while store.probe().await.reads || store.probe().await.writes {
             assert!(Instant::now() < until, "the loss goes unnoticed");
             time::sleep(Duration::from_millis(10)).await;
@@ -149,7 +148,7 @@ async fn a_store_fails_at_once_while_its_database_is_down_and_comes_back_with_it
         let begun = Instant::now();
         for _ in 0..100 {
             assert!(matches!(write(&store, create("bob")).await, Err(Error::Unavailable(_))));
-            let read = store.batch_get(&[crate::stores::id("ada")], Deadline::NONE).await;
+            let read = store.batch_get(&[crate::fixtures::id("ada")], Deadline::NONE).await;
             assert!(matches!(read, Err(Error::Unavailable(_))));
         }
         assert!(begun.elapsed() < config.store_timeout, "calls wait for a database that is not there");
@@ -173,7 +172,7 @@ async fn proxied(store_timeout: Duration) -> (Proxy, Arc<dyn Store>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_without_an_answer_is_looked_for() {
-    let (proxy, store) = proxied(PATIENCE).await;
+    let (proxy, store) = proxied(TEST_TIMEOUT).await;
     for round in 0..10 {
         for (plan, applied) in [(Plan::CutAfterCommit, true), (Plan::CutBeforeCommit, false)] {
             recovered(&store, &format!("before-{round}-{applied}")).await;
@@ -193,7 +192,7 @@ async fn a_commit_without_an_answer_is_looked_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_said_not_to_be_applied_does_not_come_late() {
-    let (proxy, store) = proxied(PATIENCE).await;
+    let (proxy, store) = proxied(TEST_TIMEOUT).await;
     for round in 0..5 {
         recovered(&store, &format!("before-{round}")).await;
         proxy.plan.send_replace(Plan::CutAndDeliverLate);
@@ -201,7 +200,7 @@ async fn what_was_said_not_to_be_applied_does_not_come_late() {
         let answer = write(&store, create(&name)).await;
         assert!(matches!(answer, Err(Error::Unavailable(_))), "{answer:?}");
         proxy.late.deliver.notify_one();
-        time::timeout(PATIENCE, proxy.late.ended.notified()).await.expect("the database takes it");
+        time::timeout(TEST_TIMEOUT, proxy.late.ended.notified()).await.expect("the database takes it");
         assert_eq!(get(&store, &name).await, None, "round {round}");
     }
     store.close().await;
@@ -212,10 +211,10 @@ async fn a_database_that_says_nothing_costs_no_call_more_than_the_time_limit() {
     let (proxy, store) = proxied(Duration::from_secs(1)).await;
     write(&store, create("ada")).await.unwrap();
     proxy.plan.send_replace(Plan::Silence);
-    let answer = time::timeout(PATIENCE, write(&store, create("bob"))).await.expect("an answer in time");
+    let answer = time::timeout(TEST_TIMEOUT, write(&store, create("bob"))).await.expect("an answer in time");
     assert!(matches!(answer, Err(Error::Unavailable(_))), "{answer:?}");
     // Without a call to find it out.
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     while store.probe().await.reads {
         assert!(Instant::now() < until, "the silence goes unnoticed");
     }

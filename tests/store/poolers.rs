@@ -3,6 +3,14 @@
 
 use std::{process::Command, sync::atomic::Ordering, time::Instant};
 
+use crate::{
+    database::{self, name},
+    fixtures::{create, get, stored, write},
+    imports::{all_users, serve},
+    pgbouncer,
+    proxy::Proxy,
+    support::TEST_TIMEOUT,
+};
 use tokio::task::{JoinSet, block_in_place};
 use user_service::{
     domain::Deadline,
@@ -10,22 +18,13 @@ use user_service::{
     store,
 };
 
-use crate::{
-    bouncer,
-    database::{self, name},
-    imports::{all_users, serve},
-    proxy::Proxy,
-    stores::{create, get, stored, write},
-    support::PATIENCE,
-};
-
 /// What the log says once where a pooler is found.
 const NOTICED: &str = "store_prepared_statements";
 
 /// A URL of an empty database behind the pooler.
 async fn pooled_url() -> String {
-    let config = block_in_place(bouncer::shared).fresh().await;
-    format!("postgres://tests@127.0.0.1:{}/{}?sslmode=disable", bouncer::shared().port, name(&config))
+    let config = block_in_place(pgbouncer::shared).fresh().await;
+    format!("postgres://tests@127.0.0.1:{}/{}?sslmode=disable", pgbouncer::shared().port, name(&config))
 }
 
 /// 600 calls, 50 at the same time, and how many of them failed.
@@ -90,12 +89,12 @@ async fn a_pooler_that_comes_later_is_noticed_as_well() {
         block_in_place(|| store::open(&config)).unwrap()
     };
     stored(&store, create("before")).await;
-    proxy.database.store(block_in_place(bouncer::shared).port, Ordering::SeqCst);
+    proxy.database.store(block_in_place(pgbouncer::shared).port, Ordering::SeqCst);
     let client = server.client(&name(&config)).await;
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE datname = current_database() AND pid <> pg_backend_pid()";
     assert!(!client.query(cut, &[]).await.unwrap().is_empty());
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     while write(&store, create("first")).await.is_err() || !store.probe().await.reads {
         assert!(Instant::now() < until, "the store does not come back");
     }
@@ -109,7 +108,7 @@ async fn a_pooler_that_comes_later_is_noticed_as_well() {
         });
     }
     writes.join_all().await;
-    assert_eq!(store.position(Deadline::NONE).await.unwrap().newest.revision, 202);
+    assert_eq!(store.log_head(Deadline::NONE).await.unwrap().newest.revision, 202);
     store.close().await;
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::fixtures::{at, create, get, plain, stored};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use user_service::{
@@ -14,8 +15,6 @@ use user_service::{
     domain::{Deadline, Error, Store},
     store,
 };
-
-use crate::stores::{at, create, get, plain, stored};
 
 /// A store with this much room in its queue, and a hold on its file.
 fn held(store_queue: usize) -> (TempDir, Arc<dyn Store>, Connection) {

@@ -11,7 +11,7 @@ use tonic_health::pb::{
 use crate::{
     database::{name, shared},
     proxy::{Plan, Proxy},
-    support::{PATIENCE, Server},
+    support::{Server, TEST_TIMEOUT},
 };
 
 /// Whether a name of health is served.
@@ -22,7 +22,7 @@ pub async fn serves(server: &Server, service: &str) -> bool {
 }
 
 async fn becomes(server: &Server, serving: bool) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     while serves(server, "").await != serving {
         assert!(Instant::now() < until, "readiness does not become {serving}");
         time::sleep(std::time::Duration::from_millis(20)).await;

@@ -8,6 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::{
+    database::{name, shared},
+    fixtures::{create, fields, get, id, plain, repeatable, stored},
+    linearizability,
+    support::TEST_TIMEOUT,
+};
 use async_trait::async_trait;
 use tokio::{
     task::{JoinSet, block_in_place, spawn_blocking},
@@ -16,17 +22,10 @@ use tokio::{
 use user_service::{
     config::{Config, StoreUrl},
     domain::{
-        Change, Deadline, Entry, Error, Page, PageSize, Position, Probe, Resource, Revision, Store, User,
-        UserId, UserKey, Write, Written,
+        Change, Deadline, Entry, Error, LogHead, Page, PageSize, Revision, Store, StoreHealth, UniqueKey,
+        User, UserId, UserKey, Write, WriteResult,
     },
     store::{self, OpenError},
-};
-
-use crate::{
-    database::{name, shared},
-    history,
-    stores::{create, fields, get, id, plain, repeatable, stored},
-    support::PATIENCE,
 };
 
 /// Replicas behind a balancer: each call goes to the next one.
@@ -55,12 +54,12 @@ impl Store for Spread {
         self.store().list(after, size, deadline).await
     }
 
-    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
         self.store().write(write, deadline).await
     }
 
-    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
-        self.store().position(deadline).await
+    async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error> {
+        self.store().log_head(deadline).await
     }
 
     async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
@@ -71,7 +70,7 @@ impl Store for Spread {
         self.store().changed(after).await;
     }
 
-    async fn probe(&self) -> Probe {
+    async fn probe(&self) -> StoreHealth {
         self.store().probe().await
     }
 
@@ -96,7 +95,7 @@ async fn replicas(config: &Config, count: usize) -> Arc<dyn Store> {
 async fn histories_over_three_replicas_are_linearizable() {
     let config = block_in_place(shared).fresh().await;
     let store = replicas(&config, 3).await;
-    history::concurrent_histories_are_linearizable(store.clone()).await;
+    linearizability::concurrent_histories_are_linearizable(store.clone()).await;
     store.close().await;
 }
 
@@ -119,7 +118,7 @@ async fn replicas_that_race_for_an_address_or_a_revision_never_share_one() {
     for answer in writes.join_all().await {
         match answer {
             Ok(written) => revisions.push(written.revision),
-            Err(error) => assert!(matches!(error, Error::AlreadyExists(Resource::Email)), "{error:?}"),
+            Err(error) => assert!(matches!(error, Error::AlreadyExists(UniqueKey::Email)), "{error:?}"),
         }
     }
     revisions.sort_unstable();
@@ -176,7 +175,7 @@ async fn a_migration_that_has_to_wait_for_a_table_lets_calls_go_first() {
     let waits =
         "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER%nickname%'";
     for round in 0..3 {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TEST_TIMEOUT;
         while other.query(waits, &[]).await.unwrap().is_empty() {
             assert!(Instant::now() < until && !migrating.is_finished(), "the migration does not wait");
             time::sleep(Duration::from_millis(5)).await;

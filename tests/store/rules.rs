@@ -8,6 +8,12 @@ use std::{
     task::{Context, Waker},
 };
 
+use crate::{
+    database,
+    fixtures::{at, create, delete, get, id, plain, repeatable, stored, write},
+    imports::{all_users, serve},
+    pgbouncer,
+};
 use futures_util::future::join_all;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -19,12 +25,6 @@ use user_service::{
     domain::{Change, Deadline, Error, Name, Patch, Store},
     proto::user::v1::{CreateUserRequest, User},
     store,
-};
-
-use crate::{
-    bouncer, database,
-    imports::{all_users, serve},
-    stores::{at, create, delete, get, id, plain, repeatable, stored, write},
 };
 
 /// A store, and its database as the owner has it.
@@ -72,7 +72,7 @@ async fn postgres() -> Owned {
 }
 
 async fn behind_a_pooler() -> Owned {
-    let config = block_in_place(bouncer::shared).fresh().await;
+    let config = block_in_place(pgbouncer::shared).fresh().await;
     let store = block_in_place(|| store::open(&config)).unwrap();
     let client = block_in_place(database::shared).client(&database::name(&config)).await;
     Owned { store, owner: Owner::Postgres(client), _dir: None }
@@ -94,7 +94,7 @@ fn is_refused<T: std::fmt::Debug>(answer: &Result<T, Error>) -> bool {
 /// that what is about odd users is refused, and all the rest made, in its order.
 async fn only_odd_ones_are_refused(owned: &Owned, rule: &str, changes: Vec<(Change, bool)>) {
     let Owned { store, owner, .. } = owned;
-    let before = store.position(Deadline::NONE).await.unwrap().newest.revision;
+    let before = store.log_head(Deadline::NONE).await.unwrap().newest.revision;
     owner.hold().await;
     let mut context = Context::from_waker(Waker::noop());
     let mut writes = Vec::new();
@@ -116,7 +116,7 @@ async fn only_odd_ones_are_refused(owned: &Owned, rule: &str, changes: Vec<(Chan
         }
     }
     let log = store.changes(before, 1_000, Deadline::NONE).await.unwrap();
-    let logged: Vec<_> = log.iter().map(|entry| entry.point.revision).collect();
+    let logged: Vec<_> = log.iter().map(|entry| entry.position.revision).collect();
     assert_eq!(logged, (before + 1..=revision).collect::<Vec<_>>(), "{rule}: no revision is lost");
 }
 
@@ -328,6 +328,6 @@ async fn what_refuses_every_write_is_found_out_in_reasonable_time() {
     });
     let answers = join_all(writes).await;
     assert!(answers.iter().all(is_refused));
-    assert_eq!(owned.store.position(Deadline::NONE).await.unwrap().newest.revision, 0);
+    assert_eq!(owned.store.log_head(Deadline::NONE).await.unwrap().newest.revision, 0);
     owned.store.close().await;
 }

@@ -2,17 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use crate::{
+    database::Database,
+    fixtures::{create, repeatable},
+    support::TEST_TIMEOUT,
+};
 use tokio::{task::block_in_place, time};
 use user_service::{
     config::Config,
     domain::{Deadline, Error},
     store,
-};
-
-use crate::{
-    database::Database,
-    stores::{create, repeatable},
-    support::PATIENCE,
 };
 
 /// A commit whose wait for a standby is cancelled succeeds with a warning. Neither
@@ -30,7 +29,7 @@ async fn what_no_standby_has_confirmed_is_not_acknowledged() {
     });
     let client = server.client("postgres").await;
     let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     while client.query(cancel, &[]).await.unwrap().is_empty() {
         assert!(Instant::now() < until, "no commit waits");
         time::sleep(Duration::from_millis(10)).await;
@@ -41,7 +40,7 @@ async fn what_no_standby_has_confirmed_is_not_acknowledged() {
     assert!(matches!(repeated, Err(Error::Unavailable(_) | Error::OutcomeUnknown)), "{repeated:?}");
 
     server.wait_at_commits_for("").await;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     let written = loop {
         match store.write(ada(), Deadline::NONE).await {
             Ok(written) => break written,

@@ -3,18 +3,17 @@
 
 use std::{collections::BTreeMap, slice, sync::Arc, time::Duration};
 
+use crate::{
+    fixtures::{create, delete, fields, id, stored, write},
+    support::TEST_TIMEOUT,
+};
 use tokio::task::{JoinHandle, JoinSet};
 use user_service::{
     domain::{
-        Age, Change, Deadline, Entry, Error, Event, PageSize, Patch, Point, Progress, ResumeToken, Store,
-        StoreId, Timestamp, User, UserId,
+        Age, Change, Deadline, Entry, Error, Event, LogPosition, PageSize, Patch, Progress, ResumeToken,
+        Store, StoreId, Timestamp, User, UserId,
     },
-    feed::{End, Feed, Item, Watch},
-};
-
-use crate::{
-    stores::{create, delete, fields, id, stored, write},
-    support::PATIENCE,
+    feed::{Feed, Item, Watch, WatchError},
 };
 
 /// Much more than a test's changes weigh.
@@ -45,8 +44,8 @@ pub async fn begin(feed: &Feed, token: Option<ResumeToken>) -> Result<Watch, Err
     Watch::begin(feed, true, token, Deadline::NONE).await
 }
 
-pub async fn next(watch: &mut Watch) -> Result<Item, End> {
-    tokio::time::timeout(PATIENCE, watch.next()).await.expect("a watch goes on")
+pub async fn next(watch: &mut Watch) -> Result<Item, WatchError> {
+    tokio::time::timeout(TEST_TIMEOUT, watch.next()).await.expect("a watch goes on")
 }
 
 /// What a caller makes of what it is told, checking all that it may expect.
@@ -71,13 +70,13 @@ impl Folded {
                 self.scanned = Some(user.id.clone());
                 self.users.insert(user.id.clone(), user);
             }
-            Item::Happened(entry) => self.happened(&entry),
+            Item::Change(entry) => self.happened(&entry),
             Item::CaughtUp => self.caught_up += 1,
         }
     }
 
     fn happened(&mut self, entry: &Entry) {
-        let revision = entry.point.revision;
+        let revision = entry.position.revision;
         assert!(
             self.revision.is_none_or(|last| revision == last + 1),
             "{revision} after {:?}",
@@ -167,7 +166,7 @@ pub fn busy(stores: &[Arc<dyn Store>], changes: usize) -> JoinHandle<u64> {
 }
 
 fn put(name: &str) -> Change {
-    Change::Put { id: Some(id(name)), new_id: id("new"), fields: fields("Ada", name) }
+    Change::Upsert { id: Some(id(name)), new_id: id("new"), fields: fields("Ada", name) }
 }
 
 /// A generator that gives the same for the same seed (xorshift64*).
@@ -198,7 +197,7 @@ pub async fn what_is_told_adds_up_to_the_table(store: Arc<dyn Store>) {
     // Begun at different moments of the writing, each in the midst of it.
     let mut watching = JoinSet::new();
     for part in 0..4 {
-        while store.position(Deadline::NONE).await.unwrap().newest.revision < 500 + part * 200 {
+        while store.log_head(Deadline::NONE).await.unwrap().newest.revision < 500 + part * 200 {
             tokio::task::yield_now().await;
         }
         let (feed, store) = (running.feed.clone(), store.clone());
@@ -233,9 +232,9 @@ pub async fn a_watch_without_initial_state_tells_what_comes(store: Arc<dyn Store
     assert!(matches!(next(&mut watch).await, Ok(Item::CaughtUp)));
     let ada = stored(&store, create("ada")).await;
     write(&store, delete("ada")).await.unwrap();
-    let Ok(Item::Happened(created)) = next(&mut watch).await else { panic!("nothing was told") };
+    let Ok(Item::Change(created)) = next(&mut watch).await else { panic!("nothing was told") };
     assert_eq!(created.event, Event::Created(ada));
-    let Ok(Item::Happened(deleted)) = next(&mut watch).await else { panic!("nothing was told") };
+    let Ok(Item::Change(deleted)) = next(&mut watch).await else { panic!("nothing was told") };
     assert_eq!(deleted.event, Event::Deleted(id("ada")));
 }
 
@@ -255,7 +254,7 @@ pub async fn resume_at_random(stores: &[Arc<dyn Store>], changes: usize) {
     let mut newest = None;
     while newest.is_none_or(|newest| folded.revision != Some(newest)) {
         if newest.is_none() && writing.is_finished() {
-            newest = Some(stores[0].position(Deadline::NONE).await.unwrap().newest.revision);
+            newest = Some(stores[0].log_head(Deadline::NONE).await.unwrap().newest.revision);
             continue;
         }
         let feed = &feeds[usize::try_from(random.below(feeds.len() as u64)).unwrap()].feed;
@@ -284,10 +283,10 @@ pub async fn a_token_of_another_history_is_refused(store: Arc<dyn Store>) {
     let scan = |began| Progress::Scan { began, last: last.clone() };
     for (store, at) in [
         (StoreId([0; 16]), token.at.clone()),
-        (token.store, scan(Point { revision: 11, ..began })),
-        (token.store, scan(Point { time: later, ..began })),
-        (token.store, Progress::Changes { after: Point { time: later, ..began } }),
-        (token.store, Progress::Changes { after: Point { revision: u64::MAX, ..began } }),
+        (token.store, scan(LogPosition { revision: 11, ..began })),
+        (token.store, scan(LogPosition { time: later, ..began })),
+        (token.store, Progress::Changes { after: LogPosition { time: later, ..began } }),
+        (token.store, Progress::Changes { after: LogPosition { revision: u64::MAX, ..began } }),
     ] {
         let refused = begin(&running.feed, Some(ResumeToken { store, at: at.clone() })).await.err();
         assert!(matches!(refused, Some(Error::ResumeTokenExpired)), "{at:?}: {refused:?}");
@@ -321,7 +320,7 @@ pub async fn a_watch_that_falls_behind_is_cut_and_can_be_resumed(store: Arc<dyn 
             Err(end) => break end,
         }
     };
-    assert!(matches!(end, End::TooSlow), "{end:?}");
+    assert!(matches!(end, WatchError::TooSlow), "{end:?}");
     assert!(folded.revision.unwrap() < newest / 2);
     let mut resumed = begin(&running.feed, Some(slow.token())).await.unwrap();
     folded.follow(&mut resumed, newest).await;

@@ -2,11 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
+use crate::fixtures::{create, delete, email, fields, get, get_by_email, id, plain, stored, write};
 use user_service::domain::{
-    Age, Change, Deadline, Error, PageSize, Patch, Probe, Resource, Store, UserKey, Write,
+    Age, Change, Deadline, Error, PageSize, Patch, Store, StoreHealth, UniqueKey, UserKey, Write,
 };
-
-use crate::stores::{create, delete, email, fields, get, get_by_email, id, plain, stored, write};
 
 fn rename(user: &str, address: &str) -> Change {
     let patch = Patch { email: Some(email(address)), ..Patch::default() };
@@ -27,17 +26,17 @@ pub async fn an_id_or_an_address_is_taken_once(store: Arc<dyn Store>) {
     stored(&store, create("ada")).await;
     stored(&store, create("bob")).await;
     let same_id = write(&store, Change::Create { id: id("ada"), fields: fields("x", "x") }).await;
-    assert!(matches!(same_id, Err(Error::AlreadyExists(Resource::Id))), "{same_id:?}");
+    assert!(matches!(same_id, Err(Error::AlreadyExists(UniqueKey::Id))), "{same_id:?}");
     for change in [Change::Create { id: id("x"), fields: fields("x", "ada") }, rename("bob", "ada")] {
         let same_address = write(&store, change).await;
-        assert!(matches!(same_address, Err(Error::AlreadyExists(Resource::Email))), "{same_address:?}");
+        assert!(matches!(same_address, Err(Error::AlreadyExists(UniqueKey::Email))), "{same_address:?}");
     }
     assert_eq!(get(&store, "x").await, None);
     assert_eq!(get(&store, "bob").await.unwrap().email, email("bob"));
 }
 
 pub async fn a_put_overwrites_by_id_or_by_address_or_creates(store: Arc<dyn Store>) {
-    let put = |by: Option<&str>, new: &str, name: &str, address: &str| Change::Put {
+    let put = |by: Option<&str>, new: &str, name: &str, address: &str| Change::Upsert {
         id: by.map(id),
         new_id: id(new),
         fields: fields(name, address),
@@ -50,7 +49,7 @@ pub async fn a_put_overwrites_by_id_or_by_address_or_creates(store: Arc<dyn Stor
     assert_eq!((by_id.id, by_id.email), (id("new-1"), email("countess")));
     assert_eq!(stored(&store, put(Some("own"), "new-4", "Bob", "bob")).await.id, id("own"));
     let taken = write(&store, put(Some("own"), "new-5", "Bob", "countess")).await;
-    assert!(matches!(taken, Err(Error::AlreadyExists(Resource::Email))), "{taken:?}");
+    assert!(matches!(taken, Err(Error::AlreadyExists(UniqueKey::Email))), "{taken:?}");
     assert_eq!(get_by_email(&store, "ada").await, None);
 }
 
@@ -63,7 +62,7 @@ pub async fn an_update_changes_what_it_names(store: Arc<dyn Store>) {
     assert!(after.update_time >= before.update_time && after.etag() != before.etag());
     assert_eq!(get(&store, "ada").await, Some(after));
     let missing = write(&store, rename("bob", "bob")).await;
-    assert!(matches!(missing, Err(Error::NotFound(Resource::Id))), "{missing:?}");
+    assert!(matches!(missing, Err(Error::NotFound(UniqueKey::Id))), "{missing:?}");
 }
 
 pub async fn an_address_that_was_given_up_is_free(store: Arc<dyn Store>) {
@@ -103,7 +102,7 @@ pub async fn a_deleted_user_is_gone(store: Arc<dyn Store>) {
 
 pub async fn only_a_lenient_delete_takes_a_missing_user(store: Arc<dyn Store>) {
     let strict = write(&store, delete("ada")).await;
-    assert!(matches!(strict, Err(Error::NotFound(Resource::Id))), "{strict:?}");
+    assert!(matches!(strict, Err(Error::NotFound(UniqueKey::Id))), "{strict:?}");
     let lenient = Change::Delete { id: id("ada"), etag: None, allow_missing: true };
     let written = write(&store, lenient).await.unwrap();
     assert_eq!((written.user, written.revision), (None, 0));
@@ -116,7 +115,7 @@ pub async fn validation_alone_writes_nothing(store: Arc<dyn Store>) {
     assert_eq!(get(&store, "ada").await, None);
     assert_eq!(stored(&store, create("ada")).await.revision, 1);
     let refused = store.write(validate(create("ada")), Deadline::NONE).await;
-    assert!(matches!(refused, Err(Error::AlreadyExists(Resource::Id))), "{refused:?}");
+    assert!(matches!(refused, Err(Error::AlreadyExists(UniqueKey::Id))), "{refused:?}");
 }
 
 pub async fn revisions_count_every_write_without_gaps(store: Arc<dyn Store>) {
@@ -181,9 +180,9 @@ pub async fn a_closed_store_fails_every_call(store: Arc<dyn Store>) {
     closed(store.get(&UserKey::Id(id("ada")), Deadline::NONE).await.err());
     closed(store.batch_get(&[id("ada")], Deadline::NONE).await.err());
     closed(store.list(None, PageSize::parse(0).unwrap(), Deadline::NONE).await.err());
-    assert_eq!(store.probe().await, Probe { reads: false, writes: false });
+    assert_eq!(store.probe().await, StoreHealth { reads: false, writes: false });
 }
 
 pub async fn an_open_store_says_that_it_works(store: Arc<dyn Store>) {
-    assert_eq!(store.probe().await, Probe { reads: true, writes: true });
+    assert_eq!(store.probe().await, StoreHealth { reads: true, writes: true });
 }

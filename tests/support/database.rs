@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 use user_service::config::{Config, PostgresUrl, StoreUrl};
 
-use super::PATIENCE;
+use super::TEST_TIMEOUT;
 
 /// Whom root becomes, because the server refuses to run as root.
 const NOBODY: u32 = 65_534;
@@ -157,7 +157,7 @@ impl Database {
         standby.run();
         self.wait_at_commits_for("*").await;
         let client = self.client("postgres").await;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TEST_TIMEOUT;
         let synchronous = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
         while client.query(synchronous, &[]).await.unwrap().is_empty() {
             assert!(Instant::now() < until, "the standby does not follow");
@@ -177,7 +177,7 @@ impl Database {
         client.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
         // The server reloads in its own time, and commits wait as the checkpointer has
         // it, which reloads before it answers.
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TEST_TIMEOUT;
         while client.query_one("SHOW synchronous_standby_names", &[]).await.unwrap().get::<_, &str>(0)
             != standbys
         {
@@ -204,7 +204,7 @@ impl Database {
             .spawn()
             .unwrap();
         self.keeper = Some(keeper);
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TEST_TIMEOUT;
         let ready = || {
             Command::new(debians("pg_isready"))
                 .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])

@@ -2,13 +2,12 @@
 
 use std::{collections::HashMap, net::TcpStream, time::Duration};
 
-use user_service::{config::Config, listener::Drained};
-
 use crate::{
-    peer::{ALL_STREAMS, DATA, GOAWAY, NO_ERROR, PING, PREFACE, Peer},
-    support::PATIENCE,
-    trivial::{Trivial, closed, until},
+    listener_only::{ListenerOnly, closed, until},
+    raw_http2::{ALL_STREAMS, DATA, GOAWAY, NO_ERROR, PING, PREFACE, Peer},
+    support::TEST_TIMEOUT,
 };
+use user_service::{config::Config, listener::Drained};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -18,7 +17,7 @@ fn config() -> Config {
 
 #[test]
 fn over_the_cap_a_connection_is_refused_until_another_ends() {
-    let server = Trivial::serve(Config { max_connections: 2, ..config() });
+    let server = ListenerOnly::serve(Config { max_connections: 2, ..config() });
     let mut first = Peer::connect(server.addr);
     let mut second = Peer::connect(server.addr);
     for peer in [&mut first, &mut second] {
@@ -34,7 +33,7 @@ fn over_the_cap_a_connection_is_refused_until_another_ends() {
 
 #[test]
 fn whoever_does_not_shake_hands_is_cut_at_the_deadline() {
-    let server = Trivial::serve(Config { handshake_timeout: SHORT, ..config() });
+    let server = ListenerOnly::serve(Config { handshake_timeout: SHORT, ..config() });
     let mut honest = Peer::connect(server.addr);
     let mut silent = Peer::silent(server.addr);
     let mut half = Peer::silent(server.addr);
@@ -48,7 +47,7 @@ fn whoever_does_not_shake_hands_is_cut_at_the_deadline() {
 
 #[test]
 fn a_dripping_peer_gains_no_time() {
-    let server = Trivial::serve(Config { handshake_timeout: SHORT, ..config() });
+    let server = ListenerOnly::serve(Config { handshake_timeout: SHORT, ..config() });
     let mut dripping = Peer::silent(server.addr);
     let mut bytes = PREFACE.iter().chain([0, 1, 0, 4, 0].iter()).chain(std::iter::repeat(&0));
     until("the peer is cut", || !dripping.try_write(&[*bytes.next().unwrap()]));
@@ -57,7 +56,7 @@ fn a_dripping_peer_gains_no_time() {
 
 #[test]
 fn an_old_connection_is_told_to_go_and_all_its_calls_are_served() {
-    let server = Trivial::serve(Config { max_connection_age: SHORT, ..config() });
+    let server = ListenerOnly::serve(Config { max_connection_age: SHORT, ..config() });
     let mut peer = Peer::connect(server.addr);
     peer.call(1, "/wait");
     assert_eq!(peer.wait_for(GOAWAY).goaway(), (ALL_STREAMS, NO_ERROR));
@@ -77,7 +76,7 @@ fn an_old_connection_is_told_to_go_and_all_its_calls_are_served() {
 #[test]
 fn an_old_connection_that_stays_is_cut_after_its_grace() {
     let spans = Config { max_connection_age: SHORT, max_connection_age_grace: SHORT, ..config() };
-    let server = Trivial::serve(spans);
+    let server = ListenerOnly::serve(spans);
     let mut peer = Peer::connect(server.addr);
     peer.call(1, "/wait");
     peer.rest();
@@ -87,7 +86,7 @@ fn an_old_connection_that_stays_is_cut_after_its_grace() {
 
 #[test]
 fn a_connection_is_idle_only_without_calls() {
-    let server = Trivial::serve(Config { max_connection_idle: SHORT, ..config() });
+    let server = ListenerOnly::serve(Config { max_connection_idle: SHORT, ..config() });
     let mut busy = Peer::connect(server.addr);
     busy.call(1, "/wait-in-body");
     let mut idle = Peer::connect(server.addr);
@@ -104,7 +103,7 @@ fn a_connection_is_idle_only_without_calls() {
 #[test]
 fn a_dead_peer_is_found_by_its_silence() {
     let spans = Config { keepalive_interval: SHORT, keepalive_timeout: SHORT, ..config() };
-    let server = Trivial::serve(spans);
+    let server = ListenerOnly::serve(spans);
     let mut peer = Peer::connect(server.addr);
     peer.wait_for(PING);
     peer.rest();
@@ -113,12 +112,12 @@ fn a_dead_peer_is_found_by_its_silence() {
 
 #[test]
 fn a_drain_closes_the_port_and_serves_what_was_begun() {
-    let mut server = Trivial::serve(config());
+    let mut server = ListenerOnly::serve(config());
     let mut peer = Peer::connect(server.addr);
     peer.call(1, "/wait");
     peer.call(3, "/wait-in-body");
     assert!(peer.so_far().iter().all(|frame| frame.kind != GOAWAY));
-    let drain = server.drain(PATIENCE);
+    let drain = server.drain(TEST_TIMEOUT);
     assert_eq!(peer.wait_for(GOAWAY).goaway(), (ALL_STREAMS, NO_ERROR));
     assert!(TcpStream::connect(server.addr).is_err(), "the port is still open");
     let ping = peer.wait_for(PING);
@@ -134,24 +133,24 @@ fn a_drain_closes_the_port_and_serves_what_was_begun() {
 
 #[test]
 fn a_peer_that_never_spoke_does_not_hold_up_a_drain() {
-    let mut server = Trivial::serve(Config { handshake_timeout: PATIENCE, ..config() });
+    let mut server = ListenerOnly::serve(Config { handshake_timeout: TEST_TIMEOUT, ..config() });
     let mut silent = Peer::silent(server.addr);
     silent.next();
-    let drain = server.drain(2 * PATIENCE);
+    let drain = server.drain(2 * TEST_TIMEOUT);
     assert_eq!(server.wait(drain), Drained::default());
     silent.rest();
 }
 
 #[test]
 fn only_calls_hold_up_a_drain() {
-    let mut server = Trivial::serve(config());
+    let mut server = ListenerOnly::serve(config());
     let mut mute = Peer::connect(server.addr);
     mute.call(1, "/now");
     mute.wait_for_answer(1);
     let mut busy = Peer::connect(server.addr);
     busy.call(1, "/wait");
     busy.so_far();
-    let drain = server.drain(2 * PATIENCE);
+    let drain = server.drain(2 * TEST_TIMEOUT);
     // Neither answers the PING that comes with the GOAWAY.
     mute.rest();
     assert!(busy.so_far().iter().all(|frame| frame.kind != DATA), "the call has ended");
@@ -164,7 +163,7 @@ fn only_calls_hold_up_a_drain() {
 
 #[test]
 fn what_outlasts_a_drain_is_cut_and_counted() {
-    let mut server = Trivial::serve(config());
+    let mut server = ListenerOnly::serve(config());
     let mut peers = [Peer::connect(server.addr), Peer::connect(server.addr), Peer::connect(server.addr)];
     peers[0].call(1, "/wait");
     peers[0].call(3, "/wait-in-body");
@@ -183,7 +182,7 @@ fn what_outlasts_a_drain_is_cut_and_counted() {
 
 #[test]
 fn connections_are_shared_out_evenly_and_every_thread_ticks() {
-    let server = Trivial::serve(Config { serving_threads: 3, ..config() });
+    let server = ListenerOnly::serve(Config { serving_threads: 3, ..config() });
     let mut shares = HashMap::new();
     let mut peers = Vec::new();
     for _ in 0..6 {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    peer::{
+    raw_http2::{
         DATA, END_HEADERS, END_STREAM, Frame, HEADERS, NO_ERROR, Peer, RST_STREAM, SETTINGS, WINDOW_UPDATE,
         frame, head,
     },
@@ -152,7 +152,7 @@ fn a_request_that_goes_on_and_on_is_answered_and_reset_by_its_time_and_its_bytes
             sent += PART.len();
             thread::sleep(pause);
             frames.extend(peer.so_far().into_iter().filter(|frame| is_answer(frame, 1)));
-            assert!(sent < 6 << 20 && begun.elapsed() < crate::support::PATIENCE, "no bound is kept");
+            assert!(sent < 6 << 20 && begun.elapsed() < crate::support::TEST_TIMEOUT, "no bound is kept");
         }
         let kinds: Vec<_> = frames.iter().map(|frame| frame.kind).collect();
         assert_eq!(kinds, [HEADERS, RST_STREAM], "after {sent} bytes");

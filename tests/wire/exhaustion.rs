@@ -9,9 +9,9 @@ use std::{
 };
 
 use crate::{
-    peer::{Peer, SETTINGS},
+    listener_only::until,
+    raw_http2::{Peer, SETTINGS},
     support::Server,
-    trivial::until,
 };
 
 /// More peers than the server below has descriptors.

@@ -1,7 +1,7 @@
 //! Requests that never end.
 
 use crate::{
-    peer::{DATA, END_HEADERS, END_STREAM, HEADERS, Peer, head},
+    raw_http2::{DATA, END_HEADERS, END_STREAM, HEADERS, Peer, head},
     support::Server,
 };
 

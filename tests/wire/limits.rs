@@ -1,17 +1,16 @@
 //! Peers that take more than their share.
 
-use user_service::config::Config;
-
 use crate::{
-    peer::{
+    listener_only::{ListenerOnly, closed},
+    raw_http2::{
         CANCEL, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, Peer, REFUSED_STREAM,
         RST_STREAM, WINDOW_UPDATE, frame, head,
     },
-    trivial::{Trivial, closed},
 };
+use user_service::config::Config;
 
-fn serve() -> Trivial {
-    Trivial::serve(Config { serving_threads: 1, ..Config::default() })
+fn serve() -> ListenerOnly {
+    ListenerOnly::serve(Config { serving_threads: 1, ..Config::default() })
 }
 
 /// The odd numbers, which are those of a client's streams.

@@ -10,16 +10,15 @@ use std::{
     time::Duration,
 };
 
-use user_service::config::Config;
-
 use crate::{
-    peer::{
+    listener_only::{ListenerOnly, closed, until},
+    raw_http2::{
         DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, NO_ERROR, PING, Peer, SETTINGS, WINDOW_UPDATE,
         frame, lagging_stream,
     },
     support::Server,
-    trivial::{Trivial, closed, until},
 };
+use user_service::config::Config;
 
 const WATCH: &str = "/user.v1.UserService/WatchUsers";
 const LIST: &str = "/user.v1.UserService/ListUsers";
@@ -59,7 +58,7 @@ fn lagging(addr: SocketAddr) -> Peer {
 
 fn call(peer: &mut Peer, stream: u32, path: &str, message: &[u8]) {
     let len = u32::try_from(message.len()).unwrap().to_be_bytes();
-    peer.send(HEADERS, END_HEADERS, stream, &crate::peer::head(path));
+    peer.send(HEADERS, END_HEADERS, stream, &crate::raw_http2::head(path));
     peer.send(DATA, END_STREAM, stream, &[&[0][..], &len, message].concat());
 }
 
@@ -73,7 +72,7 @@ fn next_slowly(peer: &mut Peer) -> Option<Frame> {
         peer.try_write(&self::frame(WINDOW_UPDATE, 0, 0, &len));
     }
     if frame.kind == PING && frame.flags == 0 {
-        peer.try_write(&self::frame(PING, crate::peer::ACK, 0, &frame.payload));
+        peer.try_write(&self::frame(PING, crate::raw_http2::ACK, 0, &frame.payload));
     }
     Some(frame)
 }
@@ -139,7 +138,7 @@ fn an_answer_is_whole_at_the_maximum_age_however_slowly_it_is_read() {
 
 #[test]
 fn a_peer_that_stays_is_closed_in_time_and_counted() {
-    let server = Trivial::serve(config(Duration::from_millis(300)));
+    let server = ListenerOnly::serve(config(Duration::from_millis(300)));
     let mut peer = Peer::connect(server.addr);
     let ping = peer.wait_for(PING);
     peer.pong(&ping);
@@ -151,7 +150,7 @@ fn a_peer_that_stays_is_closed_in_time_and_counted() {
 
 #[test]
 fn a_peer_that_closes_is_not_waited_for() {
-    let server = Trivial::serve(config(Duration::from_millis(300)));
+    let server = ListenerOnly::serve(config(Duration::from_millis(300)));
     let mut peer = Peer::connect(server.addr);
     let ping = peer.wait_for(PING);
     peer.pong(&ping);
@@ -162,7 +161,7 @@ fn a_peer_that_closes_is_not_waited_for() {
 
 #[test]
 fn a_peer_that_goes_on_sending_is_closed_and_counted() {
-    let server = Trivial::serve(config(Duration::ZERO));
+    let server = ListenerOnly::serve(config(Duration::ZERO));
     let mut peer = Peer::connect(server.addr);
     // A frame that belongs to no stream is an error of the connection.
     peer.send(DATA, 0, 0, b"x");

@@ -2,18 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::match_wild_err_arm, reason = "a test that panics has said enough")]
 
-mod caller;
 mod conformance;
 mod connections;
 mod early_answers;
 mod exhaustion;
+mod grpc_client;
 mod incomplete_requests;
 mod limits;
 mod lingering_close;
+mod listener_only;
 mod malformed;
-mod peer;
+mod raw_http2;
 mod rollout;
-mod trivial;
 
 #[path = "../support/mod.rs"]
 mod support;

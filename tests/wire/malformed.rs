@@ -3,17 +3,16 @@
 
 use std::io::Write;
 
+use crate::{
+    grpc_client::{Answer, GrpcClient, framed, head, prefixed},
+    raw_http2::{ACK, DATA, END_HEADERS, HEADERS, PING, PREFACE, Peer, RST_STREAM, SETTINGS, frame},
+    support::Server,
+};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::Request;
 use tokio::runtime::Runtime;
-use user_service::service::methods::{Kind, METHODS};
-
-use crate::{
-    caller::{Answer, Caller, framed, head, prefixed},
-    peer::{ACK, DATA, END_HEADERS, HEADERS, PING, PREFACE, Peer, RST_STREAM, SETTINGS, frame},
-    support::Server,
-};
+use user_service::rpc::methods::{METHODS, MethodKind};
 
 const CREATE: &str = "/user.v1.UserService/CreateUser";
 const CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -28,14 +27,14 @@ const INTERNAL: i32 = 13;
 struct Victim {
     server: Server,
     runtime: Runtime,
-    caller: Caller,
+    caller: GrpcClient,
 }
 
 impl Victim {
     fn start(args: &[&str]) -> Self {
         let server = Server::start(args);
         let runtime = Runtime::new().unwrap();
-        let caller = runtime.block_on(Caller::connect(server.grpc_addr)).expect("it is up");
+        let caller = runtime.block_on(GrpcClient::connect(server.grpc_addr)).expect("it is up");
         Self { server, runtime, caller }
     }
 
@@ -123,7 +122,7 @@ fn bytes_that_are_no_message_are_an_error_on_every_method() {
         for (what, body) in &bodies {
             let answer = victim.call(head(method.path).body(()).unwrap(), body.clone());
             // List knows no field to be wrong in, and reflection's stream ends in peace.
-            let may_be_ok = method.name() == "List" || method.kind == Kind::BidiStreaming;
+            let may_be_ok = method.name() == "List" || method.kind == MethodKind::BidiStreaming;
             let statuses = if may_be_ok { 0..=16 } else { 1..=16 };
             assert!(statuses.contains(&answer.code()), "{what} to {}: {answer:?}", method.path);
             assert!(!answer.message.contains("src/"), "{what} to {}: {answer:?}", method.path);
@@ -232,7 +231,7 @@ fn frames_that_make_no_sense_do_not_flood_the_log() {
     let mut hasty = Peer::connect(victim.server.grpc_addr);
     for stream in (1..2_000).step_by(2) {
         let cancel = frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
-        let call = frame(HEADERS, END_HEADERS, stream, &crate::peer::head(CREATE));
+        let call = frame(HEADERS, END_HEADERS, stream, &crate::raw_http2::head(CREATE));
         if !hasty.try_write(&[call, cancel].concat()) {
             break;
         }

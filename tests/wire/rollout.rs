@@ -8,17 +8,16 @@ use std::{
     },
 };
 
+use crate::{
+    grpc_client::{GrpcClient, Lost, framed, head},
+    listener_only::until,
+    raw_http2::{END_HEADERS, GOAWAY, HEADERS, Peer},
+    support::Server,
+};
 use futures_util::future::join_all;
 use prost::Message;
 use tokio::runtime::Builder;
 use user_service::proto::user::v1::{CreateUserRequest, User};
-
-use crate::{
-    caller::{Caller, Lost, framed, head},
-    peer::{END_HEADERS, GOAWAY, HEADERS, Peer},
-    support::Server,
-    trivial::until,
-};
 
 const ROLLOUTS: usize = 20;
 const CLIENTS: usize = 6;
@@ -64,10 +63,10 @@ impl Load {
         }
     }
 
-    async fn connect(&self) -> Option<Caller> {
+    async fn connect(&self) -> Option<GrpcClient> {
         let newest_first: Vec<_> = self.servers.lock().unwrap().iter().rev().copied().collect();
         for server in newest_first {
-            if let Some(caller) = Caller::connect(server).await {
+            if let Some(caller) = GrpcClient::connect(server).await {
                 return Some(caller);
             }
         }
@@ -82,7 +81,7 @@ impl Load {
     }
 }
 
-async fn create(caller: &Caller, email: String) -> Result<i32, Lost> {
+async fn create(caller: &GrpcClient, email: String) -> Result<i32, Lost> {
     let user = User { name: "Ada".into(), email, ..User::default() };
     let request = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };
     let head = head("/user.v1.UserService/CreateUser").body(()).unwrap();
@@ -151,7 +150,7 @@ fn a_second_signal_ends_it_at_once() {
 /// A call whose message never comes.
 fn with_a_call_that_stays(server: &Server) -> Peer {
     let mut peer = Peer::connect(server.grpc_addr);
-    peer.send(HEADERS, END_HEADERS, 1, &crate::peer::head("/user.v1.UserService/CreateUser"));
+    peer.send(HEADERS, END_HEADERS, 1, &crate::raw_http2::head("/user.v1.UserService/CreateUser"));
     let answers = peer.so_far().iter().any(|frame| frame.kind == HEADERS);
     assert!(!answers, "the call has ended");
     peer

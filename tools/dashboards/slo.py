@@ -18,7 +18,7 @@ FEWEST_FAULTS = 10
 API = 'grpc_service=~"user[.]v1[.]UserService|UserService"'
 # How long a stream lasts is its caller's choice and no latency.
 UNARY = f'{API}, grpc_type="unary"'
-# As src/layers/code.rs: calls that could have been answered, and were not.
+# As src/rpc/codes.rs: calls that could have been answered, and were not.
 FAULTS = 'grpc_code=~"Unknown|DeadlineExceeded|Internal|Unavailable|DataLoss"'
 
 # Streams end with UNAVAILABLE when their connection reaches its age or the server drains,

@@ -4,8 +4,8 @@
 //! when one breaks: to import a user again changes nothing. So nothing need be
 //! remembered from one run to the next either.
 
+mod report;
 mod source;
-mod tally;
 
 use std::{collections::VecDeque, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -13,20 +13,20 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use self::{
+    report::ImportReport,
     source::{Item, Items},
-    tally::Tally,
 };
 use super::{
     REFUSED, client,
-    retry::{Broken, CONNECT_TIMEOUT, Retry},
+    retry::{CONNECT_TIMEOUT, CallError, Retry},
 };
 use crate::proto::user::v1::{
-    ImportUsersRequest, ImportUsersResponse, import_users_response::Result as Outcome,
+    ImportUsersRequest, ImportUsersResponse, import_users_response::Result as ImportResult,
     user_service_client::UserServiceClient,
 };
 
 /// The most users that are kept for their answers.
-const WINDOW: usize = 2_048;
+const MAX_UNANSWERED: usize = 2_048;
 
 /// From where to where.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Import {
     /// Where to say what was refused; `None`: stderr.
     pub report: Option<PathBuf>,
     /// How long to try again without an answer.
-    pub patience: Duration,
+    pub retry_timeout: Duration,
 }
 
 /// A user that is not answered for.
@@ -52,14 +52,14 @@ struct Work {
     /// Whether there are no more items.
     exhausted: bool,
     waiting: VecDeque<Waiting>,
-    tally: Tally,
+    report: ImportReport,
     retry: Retry,
 }
 
 impl Import {
     pub async fn run(self) -> ExitCode {
-        let tally = match Tally::new(&self.files, self.report.as_deref()) {
-            Ok(tally) => tally,
+        let report = match ImportReport::new(&self.files, self.report.as_deref()) {
+            Ok(report) => report,
             Err(why) => {
                 eprintln!("import: {why}");
                 return ExitCode::FAILURE;
@@ -69,14 +69,14 @@ impl Import {
             items: source::read(self.files.clone()),
             exhausted: false,
             waiting: VecDeque::new(),
-            tally,
-            retry: Retry::new(self.patience),
+            report,
+            retry: Retry::new(self.retry_timeout),
         };
         let done = self.all(&mut work).await;
-        let ended = done.and(work.tally.finish());
-        eprintln!("import: {}", work.tally);
+        let ended = done.and(work.report.finish());
+        eprintln!("import: {}", work.report);
         match ended {
-            Ok(()) if work.tally.refused == 0 => ExitCode::SUCCESS,
+            Ok(()) if work.report.refused == 0 => ExitCode::SUCCESS,
             Ok(()) => ExitCode::from(REFUSED),
             Err(why) => {
                 eprintln!("import: {why}");
@@ -102,8 +102,8 @@ impl Import {
     }
 
     /// Sends what is waiting, and what there is to read, until all is answered.
-    async fn stream(&self, work: &mut Work) -> Result<(), Broken> {
-        let channel = client::connect(&self.server, CONNECT_TIMEOUT).await.map_err(Broken::Again)?;
+    async fn stream(&self, work: &mut Work) -> Result<(), CallError> {
+        let channel = client::connect(&self.server, CONNECT_TIMEOUT).await.map_err(CallError::Retryable)?;
         let (sender, requests) = mpsc::channel(1);
         let mut client = UserServiceClient::new(channel);
         let mut answers = client.import_users(ReceiverStream::new(requests)).await?.into_inner();
@@ -123,16 +123,16 @@ impl Import {
                         answered += 1;
                         sent -= 1;
                     }
-                    Some(_) => return Err(Broken::Fatal("the server answers what was not asked".into())),
+                    Some(_) => return Err(CallError::Fatal("the server answers what was not asked".into())),
                     None if work.exhausted && work.waiting.is_empty() => return Ok(()),
-                    None => return Err(Broken::Again("the server ended the stream early".into())),
+                    None => return Err(CallError::Retryable("the server ended the stream early".into())),
                 },
                 permit = reserve(sender.as_ref()), if sent < work.waiting.len() => {
                     permit.send(work.waiting[sent].request.clone());
                     sent += 1;
                 }
-                read = work.read(), if !work.exhausted && work.waiting.len() < WINDOW => {
-                    read.map_err(Broken::Fatal)?;
+                read = work.read(), if !work.exhausted && work.waiting.len() < MAX_UNANSWERED => {
+                    read.map_err(CallError::Fatal)?;
                 }
             }
         }
@@ -149,23 +149,25 @@ impl Work {
                     let request = request.clone();
                     self.waiting.push_back(Waiting { item, request });
                 }
-                Err(why) => self.tally.refuse(&item, why)?,
+                Err(why) => self.report.refuse(&item, why)?,
             },
         }
         Ok(())
     }
 
-    fn answered(&mut self, answer: ImportUsersResponse) -> Result<(), Broken> {
+    fn answered(&mut self, answer: ImportUsersResponse) -> Result<(), CallError> {
         let Some(Waiting { item, .. }) = self.waiting.pop_front() else { return Ok(()) };
         self.retry.progressed();
         match answer.result {
-            Some(Outcome::Created(_)) => self.tally.created(&item),
-            Some(Outcome::Unchanged(_)) => self.tally.unchanged(&item),
-            Some(Outcome::Error(error)) => {
+            Some(ImportResult::Created(_)) => self.report.created(&item),
+            Some(ImportResult::Unchanged(_)) => self.report.unchanged(&item),
+            Some(ImportResult::Error(error)) => {
                 let code = tonic::Code::from(error.code);
-                self.tally.refuse(&item, &format!("{code:?}: {}", error.message)).map_err(Broken::Fatal)?;
+                self.report
+                    .refuse(&item, &format!("{code:?}: {}", error.message))
+                    .map_err(CallError::Fatal)?;
             }
-            None => return Err(Broken::Fatal("the server is of another version".into())),
+            None => return Err(CallError::Fatal("the server is of another version".into())),
         }
         Ok(())
     }

@@ -10,14 +10,14 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::{cli::line, proto::user::v1::ImportUsersRequest};
+use crate::{cli::jsonl, proto::user::v1::ImportUsersRequest};
 
 /// How many lines are read ahead.
-const AHEAD: usize = 1_024;
+const MAX_ITEMS_AHEAD: usize = 1_024;
 
 /// Where a line is from.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct SourceLine {
     pub file: Arc<str>,
     /// From 1.
     pub line: u64,
@@ -25,7 +25,7 @@ pub struct Place {
 
 /// A line that is not blank.
 pub struct Item {
-    pub place: Place,
+    pub place: SourceLine,
     /// How long it is, with its end, in bytes.
     pub bytes: u64,
     /// What to send, or what is wrong with the line.
@@ -37,7 +37,7 @@ pub type Items = mpsc::Receiver<Result<Item, String>>;
 
 /// Reads on a thread of its own, no further ahead than it must.
 pub fn read(files: Vec<PathBuf>) -> Items {
-    let (items, received) = mpsc::channel(AHEAD);
+    let (items, received) = mpsc::channel(MAX_ITEMS_AHEAD);
     thread::spawn(move || {
         // Whoever does not receive any more wants to read no further.
         if files.is_empty() {
@@ -74,7 +74,7 @@ fn lines(
             Ok(0) => return Ok(()),
             Ok(_) if text.trim_ascii().is_empty() => continue,
             Ok(bytes) => {
-                Item { place: Place { file: file.clone(), line: number }, bytes, request: parse(&text) }
+                Item { place: SourceLine { file: file.clone(), line: number }, bytes, request: parse(&text) }
             }
             Err(error) => return send(Err(format!("{name}, line {number}: {error}"))),
         };
@@ -84,16 +84,16 @@ fn lines(
 }
 
 fn parse(text: &[u8]) -> Result<ImportUsersRequest, String> {
-    if text.len() > line::MAX_BYTES {
-        return Err(format!("the line has more than {} bytes", line::MAX_BYTES));
+    if text.len() > jsonl::MAX_LINE_BYTES {
+        return Err(format!("the line has more than {} bytes", jsonl::MAX_LINE_BYTES));
     }
-    line::read(text)
+    jsonl::read(text)
 }
 
 /// Reads a line, and keeps no more of it than shows that it is too long. Says how
 /// many bytes it had: 0 at the end.
 fn next(from: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<u64> {
-    let most = line::MAX_BYTES as u64 + 1;
+    let most = jsonl::MAX_LINE_BYTES as u64 + 1;
     let mut bytes = from.by_ref().take(most).read_until(b'\n', text)? as u64;
     while bytes >= most && text.last() != Some(&b'\n') {
         let buffer = from.fill_buf()?;
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_line_without_an_end_is_not_kept() {
-        let long = vec![b'x'; 3 * line::MAX_BYTES];
+        let long = vec![b'x'; 3 * jsonl::MAX_LINE_BYTES];
         let input = [&long[..], b"\n{}\n", &long].concat();
         let (mut from, mut text) = (BufReader::with_capacity(100, &input[..]), Vec::new());
         let mut read = || {
@@ -125,7 +125,7 @@ mod tests {
             let bytes = next(&mut from, &mut text).unwrap();
             (bytes, text.len())
         };
-        let kept = line::MAX_BYTES + 1;
+        let kept = jsonl::MAX_LINE_BYTES + 1;
         let whole = long.len() as u64;
         assert_eq!([read(), read(), read(), read()], [(whole + 1, kept), (3, 2), (whole, kept), (0, 0)]);
         assert!(parse(&long).unwrap_err().contains("more than"));

@@ -11,7 +11,7 @@ use tonic_reflection::pb::v1::{
 };
 use uuid::Uuid;
 
-use super::Outcome;
+use super::StepResult;
 use crate::{
     cli::client::describe,
     proto::{
@@ -64,7 +64,7 @@ impl Steps {
         self.may_have_created
     }
 
-    pub async fn health(&self) -> Outcome {
+    pub async fn health(&self) -> StepResult {
         let mut client = HealthClient::new(self.channel.clone());
         for service in ["", SERVICE] {
             let request = HealthCheckRequest { service: service.into() };
@@ -77,7 +77,7 @@ impl Steps {
         Ok("SERVING".into())
     }
 
-    pub async fn reflection(&mut self) -> Outcome {
+    pub async fn reflection(&mut self) -> StepResult {
         let ask = ServerReflectionRequest {
             message_request: Some(MessageRequest::ListServices(String::new())),
             ..ServerReflectionRequest::default()
@@ -95,7 +95,7 @@ impl Steps {
         Ok(names.join(", "))
     }
 
-    pub async fn create(&mut self) -> Outcome {
+    pub async fn create(&mut self) -> StepResult {
         let asked = self.user.clone();
         let request = CreateUserRequest {
             user: Some(asked.clone()),
@@ -111,24 +111,24 @@ impl Steps {
         Ok(self.user.id.clone())
     }
 
-    pub async fn get_by_id(&mut self) -> Outcome {
+    pub async fn get_by_id(&mut self) -> StepResult {
         let key = Key::Id(self.user.id.clone());
         self.get(key).await
     }
 
-    pub async fn get_by_email(&mut self) -> Outcome {
+    pub async fn get_by_email(&mut self) -> StepResult {
         let key = Key::Email(self.user.email.to_uppercase());
         self.get(key).await
     }
 
-    async fn get(&mut self, key: Key) -> Outcome {
+    async fn get(&mut self, key: Key) -> StepResult {
         let request = GetUserRequest { key: Some(key) };
         let found = self.users.get_user(request).await.map_err(failed)?.into_inner().user;
         expect(found.as_ref() == Some(&self.user), "another user came back")?;
         Ok("the user as stored".into())
     }
 
-    pub async fn batch_get(&mut self) -> Outcome {
+    pub async fn batch_get(&mut self) -> StepResult {
         let missing = format!("smoke-{}", Uuid::new_v4());
         let request =
             BatchGetUsersRequest { ids: vec![missing.clone(), self.user.id.clone()], allow_missing: true };
@@ -138,7 +138,7 @@ impl Steps {
         Ok("one found, one missing".into())
     }
 
-    pub async fn list(&mut self) -> Outcome {
+    pub async fn list(&mut self) -> StepResult {
         let request = ListUsersRequest { page_size: 2, page_token: String::new() };
         let page = self.users.list_users(request).await.map_err(failed)?.into_inner();
         let ordered = page.users.is_sorted_by(|a, b| a.id < b.id);
@@ -146,7 +146,7 @@ impl Steps {
         Ok("a page".into())
     }
 
-    pub async fn update(&mut self) -> Outcome {
+    pub async fn update(&mut self) -> StepResult {
         let asked = User { name: "Smoke Test, renamed".into(), ..self.user.clone() };
         let request = UpdateUserRequest {
             user: Some(asked.clone()),
@@ -160,7 +160,7 @@ impl Steps {
         Ok("with the current etag".into())
     }
 
-    pub async fn stale_etag(&mut self) -> Outcome {
+    pub async fn stale_etag(&mut self) -> StepResult {
         let request = DeleteUserRequest {
             id: self.user.id.clone(),
             etag: self.stale_etag.clone(),
@@ -173,7 +173,7 @@ impl Steps {
         }
     }
 
-    pub async fn article(&mut self) -> Outcome {
+    pub async fn article(&mut self) -> StepResult {
         if !self.serves_article {
             return Ok("not served here".into());
         }
@@ -185,14 +185,14 @@ impl Steps {
         Ok("the same user".into())
     }
 
-    pub async fn delete(&mut self) -> Outcome {
+    pub async fn delete(&mut self) -> StepResult {
         let User { id, etag, .. } = self.user.clone();
         let request = DeleteUserRequest { id, etag, ..DeleteUserRequest::default() };
         self.users.delete_user(request).await.map_err(failed)?;
         Ok("with the current etag".into())
     }
 
-    pub async fn gone(&mut self) -> Outcome {
+    pub async fn gone(&mut self) -> StepResult {
         let request = GetUserRequest { key: Some(Key::Id(self.user.id.clone())) };
         match self.users.get_user(request).await {
             Err(status) if status.code() == Code::NotFound => Ok("nothing is left behind".into()),
@@ -202,7 +202,7 @@ impl Steps {
     }
 
     /// Deletes the user, if there is one.
-    pub async fn clean_up(&mut self) -> Outcome {
+    pub async fn clean_up(&mut self) -> StepResult {
         let id = self.user.id.clone();
         let request =
             DeleteUserRequest { id: id.clone(), allow_missing: true, ..DeleteUserRequest::default() };

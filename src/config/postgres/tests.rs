@@ -81,7 +81,7 @@ fn an_instead_names_a_setting_that_there_is() {
     ] {
         let message = with(option).unwrap_err();
         assert!(message.contains(setting), "{message}");
-        assert!(crate::config::KEYS.iter().any(|key| key.name == setting), "{setting}");
+        assert!(crate::config::SETTINGS.iter().any(|key| key.name == setting), "{setting}");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
 const MESSAGE: &[u8] = &[0, 0, 0, 0, 1, 7];
 
 fn observe<S>(inner: S) -> Observe<S> {
-    let metrics = Arc::new(Metrics::new(crate::config::MetricNames::Both));
+    let metrics = Arc::new(CallMetrics::new(crate::config::MetricNames::Both));
     Observe::new(
         inner,
         Arc::new(Recorders { metrics, log: None, sampler: None, in_flight: InFlight::default() }),

@@ -10,7 +10,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_res
 use super::{Health, LIVENESS, State};
 use crate::{
     proto::health::{HealthListRequest, HealthListResponse, health_server},
-    service::status,
+    rpc::status,
 };
 
 /// The longest message that a health call may have; a name is short.

@@ -13,9 +13,9 @@ use crate::{
 };
 use ServingStatus::{NotServing, ServiceUnknown, Serving};
 
-const GOOD: Probe = Probe { reads: true, writes: true };
-const READ_ONLY: Probe = Probe { reads: true, writes: false };
-const DOWN: Probe = Probe { reads: false, writes: false };
+const GOOD: StoreHealth = StoreHealth { reads: true, writes: true };
+const READ_ONLY: StoreHealth = StoreHealth { reads: true, writes: false };
+const DOWN: StoreHealth = StoreHealth { reads: false, writes: false };
 
 fn serving() -> Health {
     let health = Health::new(&Config::default());
@@ -86,7 +86,7 @@ fn a_thread_that_stopped_ticking_takes_liveness_down_and_nothing_else() {
     let health = serving();
     let ticks = [health.ticker(0), health.ticker(1)];
     let last = ticks[1].last.load(Ordering::Relaxed).min(ticks[0].last.load(Ordering::Relaxed));
-    let at = |millis| health.0.birth + Duration::from_millis(millis);
+    let at = |millis| health.0.started_at + Duration::from_millis(millis);
     assert_eq!(health.serving_at(LIVENESS, at(last + 9_999)), Some(true));
     // Thread 0 goes on, thread 1 is stuck.
     ticks[0].last.store(last + 10_000, Ordering::Relaxed);
@@ -103,7 +103,7 @@ fn a_ticker_is_the_same_for_the_same_thread() {
     assert!(Arc::ptr_eq(&first.last, &again.last));
     first.last.store(0, Ordering::Relaxed);
     again.tick();
-    assert!(first.last.load(Ordering::Relaxed) <= millis_since(health.0.birth, Instant::now()));
+    assert!(first.last.load(Ordering::Relaxed) <= millis_since(health.0.started_at, Instant::now()));
 }
 
 #[tokio::test]
@@ -188,7 +188,8 @@ async fn watch_says_not_serving_before_it_ends_with_the_drain() {
 
 #[tokio::test]
 async fn watch_notices_a_thread_that_is_stuck() {
-    let health = Health::born(&Config::default(), Instant::now().checked_sub(STUCK_AFTER * 2).unwrap());
+    let health =
+        Health::starting_at(&Config::default(), Instant::now().checked_sub(STUCK_AFTER * 2).unwrap());
     let tick = health.ticker(0);
     let mut client = HealthClient::new(router_of(&health, true));
     let mut stream = client.watch(ask("liveness")).await.unwrap().into_inner();

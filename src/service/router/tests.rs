@@ -23,12 +23,12 @@ fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     body
 }
 
-async fn answer(request: Request<Inbound<Body>>) -> Response<Reply> {
+async fn answer(request: Request<Inbound<Body>>) -> Response<ResponseBody> {
     router().0.oneshot(request).await.unwrap()
 }
 
 /// The error in an answer's head.
-fn error(response: &Response<Reply>) -> Status {
+fn error(response: &Response<ResponseBody>) -> Status {
     assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
     Status::from_header_map(response.headers()).expect("an error")
 }

@@ -18,39 +18,40 @@ use tonic::{Status, Streaming};
 use super::{message, request};
 use crate::{
     domain::{Deadline, Error, Store, Write},
-    proto::user::v1::{self as pb, import_users_response::Result as Outcome},
-    service::{
-        leaving::{Farewell, Leaving},
+    proto::user::v1::{self as pb, import_users_response::Result as ImportResult},
+    rpc::{
+        goaway::{GoAwayReason, GoAwayReceiver},
         status,
     },
+    service::error_status,
 };
 
-pub type Answers = Pin<Box<dyn Stream<Item = Result<pb::ImportUsersResponse, Status>> + Send>>;
+pub type ImportResponses = Pin<Box<dyn Stream<Item = Result<pb::ImportUsersResponse, Status>> + Send>>;
 
 /// How many users are being stored at most, by all imports together: twice what a store
 /// commits at once, and half of the writes that may wait for it as it comes. So imports,
 /// however many, keep nobody else's writes out. And how far each reads ahead.
-const WINDOW: usize = 512;
+const MAX_USERS_IN_FLIGHT: usize = 512;
 
 /// How long a stream may have nothing to do and keep its place.
-const IDLE: Duration = Duration::from_mins(1);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// When a store is asked again that has all the writes waiting that it may have.
-const FULL_QUEUE: Duration = Duration::from_millis(10);
+const QUEUE_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// One import.
-pub struct Importing {
+pub struct ImportStream {
     pub store: Arc<dyn Store>,
     pub deadline: Deadline,
     pub requests: Streaming<pb::ImportUsersRequest>,
     pub max_message_bytes: usize,
-    pub leaving: Leaving,
-    pub shared: Arc<Shared>,
+    pub goaway: GoAwayReceiver,
+    pub shared: Arc<ImportLimits>,
 }
 
 /// An import under way.
-struct Running {
-    import: Importing,
+struct ImportState {
+    import: ImportStream,
     /// How many requests were taken up.
     taken: i64,
     storing: FuturesOrdered<BoxFuture<'static, Result<pb::ImportUsersResponse, Status>>>,
@@ -58,14 +59,14 @@ struct Running {
     end: Option<Result<(), Status>>,
 }
 
-impl Importing {
+impl ImportStream {
     /// An answer to each request, and why they end.
-    pub fn answers(self) -> Answers {
-        let running = Running { import: self, taken: 0, storing: FuturesOrdered::new(), end: None };
-        Box::pin(stream::unfold(Some(running), |running| async {
-            let mut running = running?;
-            match running.next().await {
-                Ok(Some(answer)) => Some((Ok(answer), Some(running))),
+    pub fn answers(self) -> ImportResponses {
+        let state = ImportState { import: self, taken: 0, storing: FuturesOrdered::new(), end: None };
+        Box::pin(stream::unfold(Some(state), |state| async {
+            let mut state = state?;
+            match state.next().await {
+                Ok(Some(answer)) => Some((Ok(answer), Some(state))),
                 Ok(None) => None,
                 Err(status) => Some((Err(status), None)),
             }
@@ -73,10 +74,10 @@ impl Importing {
     }
 }
 
-impl Running {
+impl ImportState {
     async fn next(&mut self) -> Result<Option<pb::ImportUsersResponse>, Status> {
         loop {
-            let takes = self.end.is_none() && self.storing.len() < WINDOW;
+            let takes = self.end.is_none() && self.storing.len() < MAX_USERS_IN_FLIGHT;
             tokio::select! {
                 biased;
                 Some(answer) = self.storing.next(), if !self.storing.is_empty() => {
@@ -84,20 +85,20 @@ impl Running {
                     self.import.shared.count(&answer);
                     return Ok(Some(answer));
                 }
-                farewell = self.import.leaving.asked(), if self.end.is_none() => {
-                    self.end = Some(Err(match farewell {
-                        Farewell::Age => status::connection_aged(),
-                        Farewell::Drain => status::draining(),
+                reason = self.import.goaway.received(), if self.end.is_none() => {
+                    self.end = Some(Err(match reason {
+                        GoAwayReason::Age => status::connection_aged(),
+                        GoAwayReason::Drain => status::draining(),
                     }));
                 }
                 request = self.import.requests.message(), if takes => match request {
                     Ok(Some(request)) => self.take(request),
                     Ok(None) => self.end = Some(Ok(())),
                     Err(status) => {
-                        self.end = Some(Err(status::completed(&status, self.import.max_message_bytes)));
+                        self.end = Some(Err(status::with_error_details(&status, self.import.max_message_bytes)));
                     }
                 },
-                () = time::sleep(IDLE), if takes && self.storing.is_empty() => {
+                () = time::sleep(IDLE_TIMEOUT), if takes && self.storing.is_empty() => {
                     self.end = Some(Err(status::import_idle()));
                 }
                 else => return self.end.take().unwrap_or(Ok(())).map(|()| None),
@@ -125,8 +126,9 @@ async fn import(
     store: &dyn Store,
     request: &pb::ImportUsersRequest,
     deadline: Deadline,
-) -> Result<Outcome, Status> {
-    let refused = |error| Ok(Outcome::Error(status::within(&status::about(error, &request.user_id))));
+) -> Result<ImportResult, Status> {
+    let refused =
+        |error| Ok(ImportResult::Error(status::to_proto(&error_status::for_user(error, &request.user_id))));
     let change = match request::import(request) {
         Ok(change) => change,
         Err(error) => return refused(error),
@@ -135,24 +137,24 @@ async fn import(
     let written = loop {
         match store.write(write.clone(), deadline).await {
             // Its turn comes: so few are asked for at a time.
-            Err(Error::Overloaded) => time::sleep(FULL_QUEUE).await,
+            Err(Error::Overloaded) => time::sleep(QUEUE_RETRY_INTERVAL).await,
             Err(error @ (Error::AlreadyExists(_) | Error::RefusedByStore(_))) => return refused(error),
-            done => break done.map_err(status::status)?,
+            done => break done.map_err(error_status::from_error)?,
         }
     };
     let user = written.user.as_ref().map(message).ok_or_else(status::internal)?;
-    Ok(if written.revision == 0 { Outcome::Unchanged(user) } else { Outcome::Created(user) })
+    Ok(if written.revision == 0 { ImportResult::Unchanged(user) } else { ImportResult::Created(user) })
 }
 
-/// What all imports share: how many users there were, and [`WINDOW`] places.
-pub struct Shared {
+/// What all imports share: how many users there were, and [`MAX_USERS_IN_FLIGHT`] places.
+pub struct ImportLimits {
     created: Counter,
     unchanged: Counter,
     refused: Counter,
     room: Semaphore,
 }
 
-impl Shared {
+impl ImportLimits {
     pub fn new() -> Self {
         let outcome = |name: &'static str| {
             let counter = counter!("user_service_imported_total", "outcome" => name);
@@ -163,15 +165,15 @@ impl Shared {
             created: outcome("created"),
             unchanged: outcome("unchanged"),
             refused: outcome("refused"),
-            room: Semaphore::new(WINDOW),
+            room: Semaphore::new(MAX_USERS_IN_FLIGHT),
         }
     }
 
     fn count(&self, answer: &pb::ImportUsersResponse) {
         match answer.result {
-            Some(Outcome::Created(_)) => self.created.increment(1),
-            Some(Outcome::Unchanged(_)) => self.unchanged.increment(1),
-            Some(Outcome::Error(_)) | None => self.refused.increment(1),
+            Some(ImportResult::Created(_)) => self.created.increment(1),
+            Some(ImportResult::Unchanged(_)) => self.unchanged.increment(1),
+            Some(ImportResult::Error(_)) | None => self.refused.increment(1),
         }
     }
 }

@@ -10,10 +10,8 @@ use tonic::{Code, Request, Status};
 use super::pb;
 use crate::{
     domain::{Deadline, Error},
-    service::{
-        call::Call,
-        testing::{FakeStore, Transport, bad_fields, details, router, transport},
-    },
+    rpc::call::Call,
+    service::testing::{FakeStore, Transport, bad_fields, details, router, transport},
 };
 
 const REQUEST_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";

@@ -9,34 +9,34 @@ use tonic::Status;
 use super::message;
 use crate::{
     domain::Event,
-    feed::{End, Item, Watch},
-    proto::user::v1::{self as pb, watch_users_response::Event as Said},
-    service::{
-        leaving::{Farewell, Leaving},
+    feed::{Item, Watch, WatchError},
+    proto::user::v1::{self as pb, watch_users_response::Event as WireEvent},
+    rpc::{
+        goaway::{GoAwayReason, GoAwayReceiver},
         status,
-        users::timestamp,
     },
+    service::{convert::timestamp, error_status},
 };
 
-pub type Messages = Pin<Box<dyn Stream<Item = Result<pb::WatchUsersResponse, Status>> + Send>>;
+pub type WatchResponses = Pin<Box<dyn Stream<Item = Result<pb::WatchUsersResponse, Status>> + Send>>;
 
 /// A watch that is being told.
-pub struct Telling {
+pub struct WatchStream {
     pub watch: Watch,
     /// How long there may be silence.
     pub heartbeat: Duration,
-    pub leaving: Leaving,
+    pub goaway: GoAwayReceiver,
 }
 
-impl Telling {
+impl WatchStream {
     /// The messages, and why they end.
-    pub fn messages(self) -> Messages {
-        Box::pin(stream::unfold(Some(self), |telling| async {
-            let mut telling = telling?;
-            match telling.next().await {
-                Ok(message) => Some((Ok(message), Some(telling))),
+    pub fn messages(self) -> WatchResponses {
+        Box::pin(stream::unfold(Some(self), |watching| async {
+            let mut watching = watching?;
+            match watching.next().await {
+                Ok(message) => Some((Ok(message), Some(watching))),
                 Err(status) => {
-                    let token = telling.watch.token().encode();
+                    let token = watching.watch.token().encode();
                     Some((Err(status::with_resume_token(&status, token)), None))
                 }
             }
@@ -46,34 +46,34 @@ impl Telling {
     async fn next(&mut self) -> Result<pb::WatchUsersResponse, Status> {
         let next = tokio::select! {
             biased;
-            farewell = self.leaving.asked() => {
-                return Err(match farewell {
-                    Farewell::Age => status::connection_aged(),
-                    Farewell::Drain => status::draining(),
+            reason = self.goaway.received() => {
+                return Err(match reason {
+                    GoAwayReason::Age => status::connection_aged(),
+                    GoAwayReason::Drain => status::draining(),
                 });
             }
             next = time::timeout(self.heartbeat, self.watch.next()) => next,
         };
-        let said = match next {
-            Ok(Ok(item)) => said(&item),
-            Ok(Err(End::TooSlow)) => return Err(status::watcher_too_slow()),
-            Ok(Err(End::Failed(error))) => return Err(status::status(error)),
-            Err(_) => Said::Heartbeat(pb::Heartbeat {}),
+        let event = match next {
+            Ok(Ok(item)) => to_event(&item),
+            Ok(Err(WatchError::TooSlow)) => return Err(status::watcher_too_slow()),
+            Ok(Err(WatchError::Failed(error))) => return Err(error_status::from_error(error)),
+            Err(_) => WireEvent::Heartbeat(pb::Heartbeat {}),
         };
-        Ok(pb::WatchUsersResponse { resume_token: self.watch.token().encode(), event: Some(said) })
+        Ok(pb::WatchUsersResponse { resume_token: self.watch.token().encode(), event: Some(event) })
     }
 }
 
-fn said(item: &Item) -> Said {
+fn to_event(item: &Item) -> WireEvent {
     match item {
-        Item::Existing(user) => Said::Existing(message(user)),
-        Item::CaughtUp => Said::CaughtUp(pb::CaughtUp {}),
-        Item::Happened(entry) => match &entry.event {
-            Event::Created(user) => Said::Created(message(user)),
-            Event::Updated(user) => Said::Updated(message(user)),
-            Event::Deleted(id) => Said::Deleted(pb::DeletedUser {
+        Item::Existing(user) => WireEvent::Existing(message(user)),
+        Item::CaughtUp => WireEvent::CaughtUp(pb::CaughtUp {}),
+        Item::Change(entry) => match &entry.event {
+            Event::Created(user) => WireEvent::Created(message(user)),
+            Event::Updated(user) => WireEvent::Updated(message(user)),
+            Event::Deleted(id) => WireEvent::Deleted(pb::DeletedUser {
                 id: id.as_str().into(),
-                delete_time: Some(timestamp(entry.point.time)),
+                delete_time: Some(timestamp(entry.position.time)),
             }),
         },
     }

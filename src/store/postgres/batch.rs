@@ -4,13 +4,15 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{
-    domain::{Change, Email, Error, Idempotency, Revision, Target, Timestamp, User, UserId, Write, Written},
-    store::apply::{Kind, Recorded, Transaction, apply},
+    domain::{
+        Change, Email, Error, Idempotency, Revision, Target, Timestamp, User, UserId, Write, WriteResult,
+    },
+    store::apply::{ChangeKind, RecordedWrite, Transaction, apply},
 };
 
 /// Where revisions begin as long as the real ones are not known, which only the
 /// database gives out; no store gets there.
-const PROVISIONAL: Revision = 1 << 62;
+const PROVISIONAL_BASE: Revision = 1 << 62;
 
 /// What writes are about.
 #[derive(Default)]
@@ -30,7 +32,7 @@ impl<'a> Keys<'a> {
             }
             keys.emails.extend(write.change.email().map(Email::as_str));
             // What goes by address may create under this id.
-            if let Change::Put { id: None, new_id, .. } | Change::Import { id: None, new_id, .. } =
+            if let Change::Upsert { id: None, new_id, .. } | Change::Import { id: None, new_id, .. } =
                 &write.change
             {
                 keys.ids.push(new_id.as_str());
@@ -42,15 +44,15 @@ impl<'a> Keys<'a> {
 }
 
 /// A row of the change log.
-pub(super) struct Logged {
+pub(super) struct ChangeRow {
     pub time: Timestamp,
-    pub kind: Kind,
+    pub kind: ChangeKind,
     pub id: UserId,
     pub user: Option<User>,
 }
 
 /// A row that a write is known again by.
-pub(super) struct Remembered {
+pub(super) struct IdempotencyRow {
     pub idempotency: Idempotency,
     pub id: UserId,
     pub revision: Revision,
@@ -63,21 +65,21 @@ pub(super) struct Remembered {
 pub(super) struct Batch {
     users: HashMap<UserId, User>,
     ids_by_email: HashMap<Email, UserId>,
-    recorded: HashMap<[u8; 32], Recorded>,
+    recorded: HashMap<[u8; 32], RecordedWrite>,
     /// Users as recorded writes left them.
-    left: HashMap<Revision, User>,
-    touched: BTreeSet<UserId>,
+    versions: HashMap<Revision, User>,
+    dirty: BTreeSet<UserId>,
     /// Users who were there when they were read.
     found: HashSet<UserId>,
-    pub log: Vec<Logged>,
-    pub remembered: HashMap<[u8; 32], Remembered>,
+    pub log: Vec<ChangeRow>,
+    pub idempotency_rows: HashMap<[u8; 32], IdempotencyRow>,
 }
 
 /// Puts the revisions after `base` in place of the provisional ones.
-pub(super) fn number(answers: &mut [Result<Written, Error>], base: Revision) {
+pub(super) fn assign_revisions(answers: &mut [Result<WriteResult, Error>], base: Revision) {
     let number = |revision: &mut Revision| {
-        if *revision > PROVISIONAL {
-            *revision = *revision - PROVISIONAL + base;
+        if *revision > PROVISIONAL_BASE {
+            *revision = *revision - PROVISIONAL_BASE + base;
         }
     };
     for written in answers.iter_mut().flatten() {
@@ -90,21 +92,21 @@ pub(super) fn number(answers: &mut [Result<Written, Error>], base: Revision) {
 
 impl Batch {
     /// Takes up a user as the store has it.
-    pub fn know(&mut self, user: User) {
+    pub fn load(&mut self, user: User) {
         self.found.insert(user.id.clone());
         self.ids_by_email.insert(user.email.clone(), user.id.clone());
         self.users.insert(user.id.clone(), user);
     }
 
     /// Takes up a recorded write, the user as it left it, and as it is now.
-    pub fn know_recorded(
+    pub fn load_recorded(
         &mut self,
         key: [u8; 32],
-        recorded: Recorded,
+        recorded: RecordedWrite,
         left: Option<User>,
         now: Option<User>,
     ) {
-        self.left.extend(left.map(|user| (recorded.revision, user)));
+        self.versions.extend(left.map(|user| (recorded.revision, user)));
         if let Some(user) = now
             && !self.users.contains_key(&user.id)
         {
@@ -123,11 +125,11 @@ impl Batch {
     }
 
     /// Whether there is nothing to write.
-    pub fn is_idle(&self) -> bool {
-        self.log.is_empty() && self.remembered.is_empty()
+    pub fn is_unchanged(&self) -> bool {
+        self.log.is_empty() && self.idempotency_rows.is_empty()
     }
 
-    pub fn apply(&mut self, write: &Write, now: Timestamp) -> Result<Written, Error> {
+    pub fn apply(&mut self, write: &Write, now: Timestamp) -> Result<WriteResult, Error> {
         apply(self, write, now)
     }
 
@@ -137,28 +139,28 @@ impl Batch {
     }
 
     /// How far a provisional revision is behind the last one of this batch.
-    pub fn behind(&self, revision: Revision) -> i64 {
-        (revision - PROVISIONAL).cast_signed() - self.count()
+    pub fn offset_from_last(&self, revision: Revision) -> i64 {
+        (revision - PROVISIONAL_BASE).cast_signed() - self.count()
     }
 
     /// Users to be deleted, and users as they are to be stored.
-    pub fn outcome(&self) -> (Vec<&str>, Vec<&User>) {
-        let gone = self.touched.iter().filter(|id| !self.users.contains_key(*id) && self.found.contains(*id));
+    pub fn dirty_users(&self) -> (Vec<&str>, Vec<&User>) {
+        let gone = self.dirty.iter().filter(|id| !self.users.contains_key(*id) && self.found.contains(*id));
         let gone = gone.map(UserId::as_str);
-        let there = self.touched.iter().filter_map(|id| self.users.get(id));
+        let there = self.dirty.iter().filter_map(|id| self.users.get(id));
         (gone.collect(), there.collect())
     }
 
-    fn log(&mut self, kind: Kind, id: &UserId, user: Option<User>, time: Timestamp) {
-        self.touched.insert(id.clone());
-        self.log.push(Logged { time, kind, id: id.clone(), user });
+    fn log(&mut self, kind: ChangeKind, id: &UserId, user: Option<User>, time: Timestamp) {
+        self.dirty.insert(id.clone());
+        self.log.push(ChangeRow { time, kind, id: id.clone(), user });
     }
 }
 
 impl Transaction for Batch {
     type Error = Error;
 
-    fn recorded(&mut self, key: &[u8; 32], _since: Timestamp) -> Result<Option<Recorded>, Error> {
+    fn find_recorded(&mut self, key: &[u8; 32], _since: Timestamp) -> Result<Option<RecordedWrite>, Error> {
         Ok(self.recorded.get(key).cloned())
     }
 
@@ -174,20 +176,20 @@ impl Transaction for Batch {
         Ok(self.ids_by_email.get(email).cloned())
     }
 
-    fn user_at(&mut self, revision: Revision) -> Result<Option<User>, Error> {
-        Ok(self.left.get(&revision).cloned())
+    fn user_at_revision(&mut self, revision: Revision) -> Result<Option<User>, Error> {
+        Ok(self.versions.get(&revision).cloned())
     }
 
     fn next_revision(&self) -> Revision {
-        PROVISIONAL + self.log.len() as Revision + 1
+        PROVISIONAL_BASE + self.log.len() as Revision + 1
     }
 
-    fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Error> {
+    fn put(&mut self, kind: ChangeKind, user: &User, now: Timestamp) -> Result<(), Error> {
         if let Some(before) = self.users.insert(user.id.clone(), user.clone()) {
             self.ids_by_email.remove(&before.email);
         }
         self.ids_by_email.insert(user.email.clone(), user.id.clone());
-        self.left.insert(user.revision, user.clone());
+        self.versions.insert(user.revision, user.clone());
         self.log(kind, &user.id, Some(user.clone()), now);
         Ok(())
     }
@@ -196,7 +198,7 @@ impl Transaction for Batch {
         if let Some(user) = self.users.remove(id) {
             self.ids_by_email.remove(&user.email);
         }
-        self.log(Kind::Deleted, id, None, now);
+        self.log(ChangeKind::Deleted, id, None, now);
         Ok(())
     }
 
@@ -207,10 +209,10 @@ impl Transaction for Batch {
         revision: Revision,
         time: Timestamp,
     ) -> Result<(), Error> {
-        let recorded = Recorded { payload: idempotency.payload, id: id.clone(), revision };
+        let recorded = RecordedWrite { payload: idempotency.payload, id: id.clone(), revision };
         self.recorded.insert(idempotency.key, recorded);
-        let row = Remembered { idempotency: *idempotency, id: id.clone(), revision, time };
-        self.remembered.insert(idempotency.key, row);
+        let row = IdempotencyRow { idempotency: *idempotency, id: id.clone(), revision, time };
+        self.idempotency_rows.insert(idempotency.key, row);
         Ok(())
     }
 }

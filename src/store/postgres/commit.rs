@@ -16,66 +16,66 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::{
-    batch::{Batch, Keys, number},
-    fault::Fault,
-    insert,
-    outcome::settle,
+    batch::{Batch, Keys, assign_revisions},
+    connect_error::ConnectError,
+    in_doubt::confirm_durable,
     refusal, rows,
     session::{Param, Session, is_stale},
     sql::Sql,
+    write_rows,
 };
 use crate::{
     domain::{Error, Idempotency, Revision, Timestamp, UserId},
     store::{
-        apply::Recorded,
-        queue::{Answer, Request},
+        apply::RecordedWrite,
+        queue::{PendingWrite, WriteAnswer},
     },
 };
 
 /// Why a batch was not committed.
-pub(super) enum Failure {
+pub(super) enum CommitError {
     /// Nothing was written; another try may work.
-    Again,
+    Conflict,
     /// Nothing was written.
     Refused(Error),
     /// Nothing was written, because of one row or several; a rule refuses it.
     Row(String),
     /// No answer to the commit: whether it happened, this transaction tells.
-    InDoubt { seen: Revision, tag: Uuid, answers: Vec<Answer> },
+    InDoubt { seen: Revision, batch_id: Uuid, answers: Vec<WriteAnswer> },
     /// Committed, though perhaps not as durably as was asked for.
-    Warned,
+    MaybeNotReplicated,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CommitError {
     fn from(error: Error) -> Self {
         Self::Refused(error)
     }
 }
 
-impl From<tokio_postgres::Error> for Failure {
+impl From<tokio_postgres::Error> for CommitError {
     fn from(error: tokio_postgres::Error) -> Self {
         let again = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
         match error.code() {
-            Some(code) if again.contains(code) || is_stale(&error) => Self::Again,
+            Some(code) if again.contains(code) || is_stale(&error) => Self::Conflict,
             _ => Self::Refused(failed(error)),
         }
     }
 }
 
 /// Why [`Sql::Check`] failed.
-fn check_failed(error: tokio_postgres::Error) -> Failure {
+fn check_failed(error: tokio_postgres::Error) -> CommitError {
     match error.code() {
-        Some(&SqlState::INVALID_TEXT_REPRESENTATION) => Failure::Again,
+        Some(&SqlState::INVALID_TEXT_REPRESENTATION) => CommitError::Conflict,
         _ => error.into(),
     }
 }
 
 /// Why rows were not written, or not committed. `locked` tells that nobody else can have
 /// been in their way, but for those who write past the service.
-fn rows_failed(error: tokio_postgres::Error, locked: bool) -> Failure {
+fn rows_failed(error: tokio_postgres::Error, locked: bool) -> CommitError {
     match refusal::rule(&error) {
-        Some(_) if !locked && refusal::may_pass(&error) => Failure::Again,
-        Some(rule) => Failure::Row(rule),
+        Some(_) if !locked && refusal::may_pass(&error) => CommitError::Conflict,
+        Some(rule) => CommitError::Row(rule),
         None => error.into(),
     }
 }
@@ -93,13 +93,13 @@ pub(super) fn failed(error: tokio_postgres::Error) -> Error {
             Error::Unavailable("the database is short of memory, disk or connections")
         }
         // As a fault it says what the server said, less the values of rows.
-        _ => Error::Internal(Fault::from(error).into()),
+        _ => Error::Internal(ConnectError::from(error).into()),
     }
 }
 
 /// How long a batch may take.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct CommitLimits {
     /// Nothing is sent to be written after this.
     pub until: Instant,
     /// How long one statement may take, a wait for the lock included.
@@ -110,10 +110,10 @@ pub(super) struct Limits {
 /// `locked` keeps others from writing from the beginning.
 pub(super) async fn commit(
     session: &Session,
-    requests: &[Request],
+    requests: &[PendingWrite],
     locked: bool,
-    limits: Limits,
-) -> Result<Vec<Answer>, Failure> {
+    limits: CommitLimits,
+) -> Result<Vec<WriteAnswer>, CommitError> {
     let limit = limits.statement;
     let keys = Keys::of(requests.iter().map(|request| &request.write));
     let read = async {
@@ -137,44 +137,44 @@ pub(super) async fn commit(
             return Err(failure);
         }
         Err(_) => {
-            session.abandon();
-            return Err(Failure::Refused(Error::Unavailable("the database did not answer in time")));
+            session.mark_broken();
+            return Err(CommitError::Refused(Error::Unavailable("the database did not answer in time")));
         }
     };
-    let check = (!locked).then(|| Check::of(&keys, &read));
+    let check = (!locked).then(|| ConflictCheck::of(&keys, &read));
     let seen = read.revision;
     let (batch, mut answers) = decide(read.batch, requests);
-    if batch.is_idle() {
+    if batch.is_unchanged() {
         session.rollback(limit).await;
         // What was recorded is there to be read, but perhaps not yet as durable as
         // its commit was asked to be.
-        return if batch.recorded_count() == 0 || settle(session, limit).await {
+        return if batch.recorded_count() == 0 || confirm_durable(session, limit).await {
             Ok(answers)
         } else {
-            Err(Failure::Refused(Error::Unavailable("the database did not confirm what it holds")))
+            Err(CommitError::Refused(Error::Unavailable("the database did not confirm what it holds")))
         };
     }
-    let tag = Uuid::new_v4();
+    let batch_id = Uuid::new_v4();
     session.forget_warnings();
-    let journey = finish(session, &batch, check.as_ref(), tag);
-    match time::timeout_at(limits.until + limit, journey).await {
-        Ok((Ok(_), Ok(()))) if session.was_warned() => Err(Failure::Warned),
+    let round_trip = finish(session, &batch, check.as_ref(), batch_id);
+    match time::timeout_at(limits.until + limit, round_trip).await {
+        Ok((Ok(_), Ok(()))) if session.was_warned() => Err(CommitError::MaybeNotReplicated),
         Ok((Ok(base), Ok(()))) => {
-            number(&mut answers, base);
+            assign_revisions(&mut answers, base);
             Ok(answers)
         }
         // The server refused something, so the commit that followed undid everything.
-        Ok((Err(Step::Check(error)), _)) if error.as_db_error().is_some() => Err(check_failed(error)),
+        Ok((Err(Step::ConflictCheck(error)), _)) if error.as_db_error().is_some() => Err(check_failed(error)),
         Ok((Err(Step::Rows(error)), _)) if error.as_db_error().is_some() => Err(rows_failed(error, locked)),
         // A deferred constraint or trigger, which the commit itself runs.
         Ok((Ok(_), Err(error))) if refusal::rule(&error).is_some() => Err(rows_failed(error, locked)),
         Ok(_) | Err(_) => {
-            session.abandon();
+            session.mark_broken();
             // What only remembers requests is safe to repeat.
             Err(if batch.log.is_empty() {
-                Failure::Refused(Error::Unavailable("the connection to the database broke"))
+                CommitError::Refused(Error::Unavailable("the connection to the database broke"))
             } else {
-                Failure::InDoubt { seen, tag, answers }
+                CommitError::InDoubt { seen, batch_id, answers }
             })
         }
     }
@@ -183,13 +183,13 @@ pub(super) async fn commit(
 /// What the writes are about, as it was at one revision or a little later.
 struct Read {
     revision: Revision,
-    /// Moved on by whoever gives a batch up ([`super::outcome::look`]).
+    /// Moved on by whoever gives a batch up ([`super::in_doubt::resolve`]).
     fence: i64,
     batch: Batch,
 }
 
 /// What the database is asked once it holds the counter for us.
-struct Check<'a> {
+struct ConflictCheck<'a> {
     seen: i64,
     fence: i64,
     ids: Vec<String>,
@@ -199,7 +199,7 @@ struct Check<'a> {
     recorded: i64,
 }
 
-impl<'a> Check<'a> {
+impl<'a> ConflictCheck<'a> {
     fn of(keys: &'a Keys<'a>, read: &Read) -> Self {
         Self {
             seen: read.revision.cast_signed(),
@@ -215,7 +215,7 @@ impl<'a> Check<'a> {
 
 /// Reads what the writes are about, and first of all the revision that it is not
 /// older than.
-async fn fetch(session: &Session, keys: &Keys<'_>) -> Result<Read, Failure> {
+async fn fetch(session: &Session, keys: &Keys<'_>) -> Result<Read, CommitError> {
     let since = since();
     let users: [Param; 2] = [&keys.ids, &keys.emails];
     let requests: [Param; 2] = [&keys.requests, &since];
@@ -229,18 +229,18 @@ async fn fetch(session: &Session, keys: &Keys<'_>) -> Result<Read, Failure> {
     .await?;
     let mut batch = Batch::default();
     for user in rows::users(&users)? {
-        batch.know(user);
+        batch.load(user);
     }
     for row in &recorded {
         let payload = rows::get::<&[u8]>(row, 1)?;
-        let known = Recorded {
-            payload: rows::good(payload.try_into().map_err(|_| "must be a hash"))?,
-            id: rows::good(UserId::parse(rows::get(row, 2)?))?,
+        let known = RecordedWrite {
+            payload: rows::decode(payload.try_into().map_err(|_| "must be a hash"))?,
+            id: rows::decode(UserId::parse(rows::get(row, 2)?))?,
             revision: rows::revision(row, 3)?,
         };
         let key = rows::get::<&[u8]>(row, 0)?.try_into();
-        let key = rows::good(key.map_err(|_| "must be a hash"))?;
-        batch.know_recorded(key, known, rows::maybe_user(row, 4)?, rows::maybe_user(row, 11)?);
+        let key = rows::decode(key.map_err(|_| "must be a hash"))?;
+        batch.load_recorded(key, known, rows::maybe_user(row, 4)?, rows::maybe_user(row, 11)?);
     }
     Ok(Read { revision: rows::revision(&seen, 0)?, fence: rows::get(&seen, 1)?, batch })
 }
@@ -251,10 +251,10 @@ fn since() -> i64 {
     Timestamp::now().as_micros().saturating_sub(retention)
 }
 
-fn decide(mut batch: Batch, requests: &[Request]) -> (Batch, Vec<Answer>) {
+fn decide(mut batch: Batch, requests: &[PendingWrite]) -> (Batch, Vec<WriteAnswer>) {
     let answers = requests.iter().map(|request| {
         // Nobody waits for this one any more, so it is not begun.
-        if request.is_over() {
+        if request.is_abandoned() {
             return Err(Error::DeadlineExceeded);
         }
         batch.apply(&request.write, Timestamp::now())
@@ -266,7 +266,7 @@ fn decide(mut batch: Batch, requests: &[Request]) -> (Batch, Vec<Answer>) {
 /// What failed first.
 enum Step {
     /// Taking the counter, or the look at what others wrote.
-    Check(tokio_postgres::Error),
+    ConflictCheck(tokio_postgres::Error),
     Rows(tokio_postgres::Error),
 }
 
@@ -275,13 +275,13 @@ enum Step {
 async fn finish(
     session: &Session,
     batch: &Batch,
-    check: Option<&Check<'_>>,
-    tag: Uuid,
+    check: Option<&ConflictCheck<'_>>,
+    batch_id: Uuid,
 ) -> (Result<Revision, Step>, Result<(), tokio_postgres::Error>) {
     let count = batch.count();
     let take: [Param; 1] = [&count];
     let checked = async {
-        let Some(Check { seen, fence, ids, emails, requests, since, recorded }) = check else {
+        let Some(ConflictCheck { seen, fence, ids, emails, requests, since, recorded }) = check else {
             return Ok(());
         };
         let params: [Param; 7] = [seen, ids, emails, requests, since, recorded, fence];
@@ -292,15 +292,15 @@ async fn finish(
         biased;
         session.row(Sql::TakeRevisions, &take),
         checked,
-        insert::users(session, batch),
-        insert::log(session, batch, tag),
-        insert::requests(session, batch),
+        write_rows::users(session, batch),
+        write_rows::log(session, batch, batch_id),
+        write_rows::requests(session, batch),
         session.client.batch_execute("COMMIT"),
     );
     // The first error is what went wrong; those behind it only say that one did.
     let base = taken.and_then(|taken| checked.and_then(|()| taken.try_get::<_, i64>(0)));
     let written = base
-        .map_err(Step::Check)
+        .map_err(Step::ConflictCheck)
         .and_then(|base| users.and(log).and(requests).map(|()| base.cast_unsigned()).map_err(Step::Rows));
     (written, committed)
 }

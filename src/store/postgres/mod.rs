@@ -7,20 +7,20 @@
 
 mod batch;
 mod commit;
-mod fault;
-mod insert;
-mod link;
-mod outcome;
-mod points;
+mod connect_error;
+mod get_batcher;
+mod in_doubt;
 mod pooler;
 mod preconditions;
 mod readers;
+mod reconnecting;
 mod refusal;
 mod rows;
 mod schema;
 mod session;
 mod sql;
 mod tls;
+mod write_rows;
 mod writer;
 
 use std::{
@@ -39,12 +39,12 @@ use tokio::{
 };
 use uuid::Uuid;
 
-pub use fault::Fault;
+pub use connect_error::ConnectError;
 
 use self::{
-    link::{DISCONNECTED, Link, Target},
-    points::Points,
+    get_batcher::GetBatcher,
     readers::Readers,
+    reconnecting::{Connector, DISCONNECTED, ReconnectingSession},
     session::Session,
     sql::Sql,
     writer::Writer,
@@ -58,26 +58,26 @@ use super::{
 use crate::{
     config::{Config, PostgresUrl},
     domain::{
-        Deadline, Entry, Error, Page, PageSize, Point, Position, Probe, Revision, Store, StoreId, Timestamp,
-        User, UserId, UserKey, Write, Written,
+        Deadline, Entry, Error, LogHead, LogPosition, Page, PageSize, Revision, Store, StoreHealth, StoreId,
+        Timestamp, User, UserId, UserKey, Write, WriteResult,
     },
 };
 
 /// How long the first connection is tried for: a database may come up beside us.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often is looked for what other replicas have written, by those who want to
 /// know. A notification by the database would make commits wait for each other,
 /// and does not get through a pooler.
-const POLLS: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A read that takes longer than this counts as one that fails.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct PostgresStore {
     readers: Arc<Readers>,
-    points: Arc<Points>,
-    writer_link: Arc<Link>,
+    get_batcher: Arc<GetBatcher>,
+    writer_session: Arc<ReconnectingSession>,
     /// The last revision that this replica wrote.
     newest: Arc<watch::Sender<Revision>>,
     queue: Arc<Queue>,
@@ -88,9 +88,9 @@ pub(super) struct PostgresStore {
 
 /// Brings the schema up to date, and further where there are steps to come. Blocks.
 pub(super) fn migrate(url: &PostgresUrl, config: &Config, further: &[&str]) -> Result<(), OpenError> {
-    let target = target(url, config)?;
+    let connector = connector(url, config)?;
     let steps = [&schema::STEPS[..], further].concat();
-    block_on(first_connection(&target, url, async |session: &Session, place: &str| {
+    block_on(first_connection(&connector, url, async |session: &Session, place: &str| {
         schema::bring_up_to_date(session, place, &steps).await
     }))
 }
@@ -98,8 +98,8 @@ pub(super) fn migrate(url: &PostgresUrl, config: &Config, further: &[&str]) -> R
 /// Erases deleted users from the change log; how many changes. Blocks.
 pub(super) fn purge(url: &PostgresUrl, config: &Config) -> Result<u64, OpenError> {
     migrate(url, config, &[])?;
-    let target = target(url, config)?;
-    block_on(first_connection(&target, url, schema::purge))
+    let connector = connector(url, config)?;
+    block_on(first_connection(&connector, url, schema::purge))
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, OpenError>>) -> Result<T, OpenError> {
@@ -113,29 +113,29 @@ fn block_on<T>(work: impl Future<Output = Result<T, OpenError>>) -> Result<T, Op
     }
 }
 
-fn target(url: &PostgresUrl, config: &Config) -> Result<Target, OpenError> {
-    Target::new(url, config).map_err(|bad| OpenError::Certificates(bad.0))
+fn connector(url: &PostgresUrl, config: &Config) -> Result<Connector, OpenError> {
+    Connector::new(url, config).map_err(|bad| OpenError::Certificates(bad.0))
 }
 
 /// Connects, waiting a little for a database that is not there yet, and does
 /// something there.
 async fn first_connection<T>(
-    target: &Target,
+    connector: &Connector,
     url: &PostgresUrl,
     work: impl AsyncFn(&Session, &str) -> Result<T, OpenError>,
 ) -> Result<T, OpenError> {
     let place = url.to_string();
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + CONNECT_TIMEOUT;
     loop {
-        let plain = target.without_statements();
+        let plain = connector.without_statements();
         let (work, place_of_it) = (&work, &place);
         let done = plain.with(|session| async move { work(&session, place_of_it).await });
         let fault = match done.await {
             Ok(Some(done)) => return done,
-            Ok(None) => Fault::Silent,
+            Ok(None) => ConnectError::Timeout,
             Err(fault) => fault,
         };
-        if !fault.passes() || Instant::now() >= until {
+        if !fault.is_transient() || Instant::now() >= until {
             return Err(OpenError::Postgres { place, source: fault });
         }
         time::sleep(Duration::from_millis(250)).await;
@@ -146,29 +146,29 @@ impl PostgresStore {
     /// Opens the store. Blocks, on a thread that belongs to a runtime.
     pub fn open(url: &PostgresUrl, config: &Config) -> Result<Self, OpenError> {
         migrate(url, config, &[])?;
-        let target = Arc::new(target(url, config)?);
-        block_on(first_connection(&target, url, preconditions::login))?;
+        let connector = Arc::new(connector(url, config)?);
+        block_on(first_connection(&connector, url, preconditions::login))?;
         let runtime = Handle::try_current().map_err(|error| OpenError::Thread(io::Error::other(error)))?;
         let _on_runtime = runtime.enter();
-        let (queue, inbox) = queue(config.store_queue.max(1));
-        let writer_link = Arc::new(Link::keep(Arc::clone(&target), "write"));
+        let (queue, receiver) = queue(config.store_queue.max(1));
+        let writer_session = Arc::new(ReconnectingSession::keep(Arc::clone(&connector), "write"));
         let newest = Arc::new(watch::Sender::new(0));
         let heartbeat = Arc::new(WriteHeartbeat::new());
         let writer = Writer {
-            link: Arc::clone(&writer_link),
-            inbox,
+            session: Arc::clone(&writer_session),
+            receiver,
             newest: Arc::clone(&newest),
             retries: retries("write"),
             heartbeat: Arc::clone(&heartbeat),
-            limit: target.limit,
+            limit: connector.limit,
             change_log_retention: config.change_log_retention,
             change_log_rows: i64::try_from(config.change_log_rows).unwrap_or(i64::MAX),
         };
-        let readers = Arc::new(Readers::new(&target, config.store_connections));
+        let readers = Arc::new(Readers::new(&connector, config.store_connections));
         let store = Self {
-            points: Points::new(Arc::clone(&readers)),
+            get_batcher: GetBatcher::new(Arc::clone(&readers)),
             readers,
-            writer_link,
+            writer_session,
             newest,
             queue,
             writer: Mutex::new(Some(tokio::spawn(writer.run()))),
@@ -182,8 +182,8 @@ impl PostgresStore {
 
     /// Until connections are there, or take too long.
     async fn connected(&self) {
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until && self.probe().await != (Probe { reads: true, writes: true }) {
+        let until = Instant::now() + CONNECT_TIMEOUT;
+        while Instant::now() < until && self.probe().await != (StoreHealth { reads: true, writes: true }) {
             time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -193,7 +193,7 @@ impl PostgresStore {
 impl Store for PostgresStore {
     async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
         let _timer = Timer::start(&self.durations.get);
-        self.points.get(key, deadline).await
+        self.get_batcher.get(key, deadline).await
     }
 
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
@@ -218,23 +218,26 @@ impl Store for PostgresStore {
         Ok(Page { users, more })
     }
 
-    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
         let _timer = Timer::start(&self.durations.write);
         if deadline.is_over() {
             return Err(Error::DeadlineExceeded);
         }
-        if self.writer_link.session().is_none() {
+        if self.writer_session.session().is_none() {
             return Err(DISCONNECTED);
         }
         self.queue.push(write, deadline)?.await.unwrap_or(Err(Error::OutcomeUnknown))
     }
 
-    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
-        let row = self.readers.rows(Sql::Position, &[], deadline).await?.swap_remove(0);
+    async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error> {
+        let row = self.readers.rows(Sql::LogHead, &[], deadline).await?.swap_remove(0);
         let store = rows::get::<Uuid>(&row, 0)?.into_bytes();
         let time = rows::get::<Option<i64>>(&row, 2)?;
-        let time = time.map_or(Point::BEGINNING.time, Timestamp::from_micros);
-        Ok(Position { store: StoreId(store), newest: Point { revision: rows::revision(&row, 1)?, time } })
+        let time = time.map_or(LogPosition::BEGINNING.time, Timestamp::from_micros);
+        Ok(LogHead {
+            store: StoreId(store),
+            newest: LogPosition { revision: rows::revision(&row, 1)?, time },
+        })
     }
 
     async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
@@ -246,17 +249,17 @@ impl Store for PostgresStore {
 
     async fn changed(&self, after: Revision) {
         let mut newest = self.newest.subscribe();
-        let _ = time::timeout(POLLS, newest.wait_for(|newest| *newest > after)).await;
+        let _ = time::timeout(POLL_INTERVAL, newest.wait_for(|newest| *newest > after)).await;
     }
 
-    async fn probe(&self) -> Probe {
+    async fn probe(&self) -> StoreHealth {
         let read = self.readers.rows(Sql::Revision, &[], Deadline::NONE);
         let reads = matches!(time::timeout(PROBE_TIMEOUT, read).await, Ok(Ok(_)));
         let task = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = task.as_ref().is_some_and(|task| !task.is_finished());
-        let writes = alive && self.writer_link.session().is_some() && self.heartbeat.is_recent();
+        let writes = alive && self.writer_session.session().is_some() && self.heartbeat.is_recent();
         super::metrics::writable().set(if writes { 1.0 } else { 0.0 });
-        Probe { reads, writes }
+        StoreHealth { reads, writes }
     }
 
     async fn close(&self) {
@@ -267,7 +270,7 @@ impl Store for PostgresStore {
         {
             tracing::error!("the store's writer panicked");
         }
-        self.writer_link.close();
+        self.writer_session.close();
         self.readers.close();
     }
 }

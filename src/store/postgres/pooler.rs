@@ -22,15 +22,15 @@ use tokio_postgres::{
 pub(super) async fn is_between(client: &Client, backend: i32) -> Result<bool, Error> {
     // The driver keeps the process to itself, but writes it into requests to cancel.
     // This one goes nowhere.
-    let mut request = Request(Vec::new());
+    let mut request = PendingWrite(Vec::new());
     client.cancel_token().cancel_query_raw(&mut request, NoHandshake).await?;
     Ok(request.process() != Some(backend))
 }
 
 /// A request to cancel, as the driver would send it.
-struct Request(Vec<u8>);
+struct PendingWrite(Vec<u8>);
 
-impl Request {
+impl PendingWrite {
     /// It ends in the process and a secret, 32 bits each.
     fn process(&self) -> Option<i32> {
         let (_, end) = self.0.split_last_chunk::<8>()?;
@@ -38,7 +38,7 @@ impl Request {
     }
 }
 
-impl AsyncWrite for Request {
+impl AsyncWrite for PendingWrite {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.0.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -53,7 +53,7 @@ impl AsyncWrite for Request {
     }
 }
 
-impl AsyncRead for Request {
+impl AsyncRead for PendingWrite {
     /// The answer to the request for TLS that may come first.
     fn poll_read(
         self: Pin<&mut Self>,
@@ -65,7 +65,7 @@ impl AsyncRead for Request {
     }
 }
 
-impl TlsStream for &mut Request {
+impl TlsStream for &mut PendingWrite {
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()
     }
@@ -74,12 +74,12 @@ impl TlsStream for &mut Request {
 /// TLS without any, for bytes that stay here.
 struct NoHandshake;
 
-impl<'a> TlsConnect<&'a mut Request> for NoHandshake {
-    type Stream = &'a mut Request;
+impl<'a> TlsConnect<&'a mut PendingWrite> for NoHandshake {
+    type Stream = &'a mut PendingWrite;
     type Error = io::Error;
-    type Future = Ready<io::Result<&'a mut Request>>;
+    type Future = Ready<io::Result<&'a mut PendingWrite>>;
 
-    fn connect(self, stream: &'a mut Request) -> Self::Future {
+    fn connect(self, stream: &'a mut PendingWrite) -> Self::Future {
         ready(Ok(stream))
     }
 }

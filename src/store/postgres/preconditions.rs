@@ -2,7 +2,7 @@
 
 use tokio_postgres::error::SqlState;
 
-use super::{fault::Fault, session::Session};
+use super::{connect_error::ConnectError, session::Session};
 use crate::store::OpenError;
 
 /// What the service does with its tables.
@@ -54,7 +54,7 @@ pub(super) fn failed(place: &str, error: tokio_postgres::Error) -> OpenError {
         Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             OpenError::NotGranted { place: place.into(), missing: "SELECT ON user_service.meta".into() }
         }
-        _ => OpenError::Postgres { place: place.into(), source: Fault::Sql(error) },
+        _ => OpenError::Postgres { place: place.into(), source: ConnectError::Sql(error) },
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_postgres::Row;
 
 use super::{
     commit::failed,
-    link::{DISCONNECTED, Link, Target},
+    reconnecting::{Connector, DISCONNECTED, ReconnectingSession},
     session::{Param, Session, is_stale},
     sql::Sql,
 };
@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// How many reads may be under way on one connection.
-const READS_EACH: usize = 32;
+const MAX_READS_PER_CONNECTION: usize = 32;
 
 pub(super) struct Readers {
-    links: Vec<Link>,
+    sessions: Vec<ReconnectingSession>,
     next: AtomicUsize,
     room: Semaphore,
     limit: Duration,
@@ -36,12 +36,14 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    pub fn new(target: &Arc<Target>, connections: usize) -> Self {
+    pub fn new(connector: &Arc<Connector>, connections: usize) -> Self {
         Self {
-            links: (0..connections).map(|_| Link::keep(Arc::clone(target), "read")).collect(),
+            sessions: (0..connections)
+                .map(|_| ReconnectingSession::keep(Arc::clone(connector), "read"))
+                .collect(),
             next: AtomicUsize::new(0),
-            room: Semaphore::new(connections * READS_EACH),
-            limit: target.limit,
+            room: Semaphore::new(connections * MAX_READS_PER_CONNECTION),
+            limit: connector.limit,
             retries: retries("read"),
             metrics: ReadMetrics::new(),
         }
@@ -50,10 +52,10 @@ impl Readers {
     /// Runs one statement: one snapshot. Fails at once where there is no connection.
     pub async fn rows(&self, sql: Sql, params: &[Param<'_>], deadline: Deadline) -> Result<Vec<Row>, Error> {
         let reading = async {
-            let waiting = self.metrics.waiting();
+            let queued = self.metrics.queued();
             let _room = self.room.acquire().await.map_err(|_| DISCONNECTED)?;
-            drop(waiting);
-            let _asked = self.metrics.asked();
+            drop(queued);
+            let _in_flight = self.metrics.in_flight();
             self.ask(sql, params).await
         };
         self.in_time(deadline, reading).await
@@ -94,12 +96,12 @@ impl Readers {
 
     pub fn close(&self) {
         self.room.close();
-        self.links.iter().for_each(Link::close);
+        self.sessions.iter().for_each(ReconnectingSession::close);
     }
 
     /// The next connection that works.
     fn session(&self) -> Option<Arc<Session>> {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        (0..self.links.len()).find_map(|n| self.links[(first + n) % self.links.len()].session())
+        (0..self.sessions.len()).find_map(|n| self.sessions[(first + n) % self.sessions.len()].session())
     }
 }

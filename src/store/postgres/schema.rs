@@ -7,7 +7,7 @@ use tokio::time;
 use tokio_postgres::error::SqlState;
 
 use super::{
-    fault::Fault,
+    connect_error::ConnectError,
     preconditions::{self, failed},
     session::Session,
 };
@@ -30,8 +30,8 @@ const BEGIN: &str = "BEGIN READ WRITE; SELECT set_config(name, '0', true) FROM p
     WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')";
 
 /// How often it then tries again, and how long it leaves the tables to others first.
-const TRIES: usize = 60;
-const PAUSE: Duration = Duration::from_millis(500);
+const MAX_ATTEMPTS: usize = 60;
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Makes sure that the schema is the newest, and changes it where it is not.
 pub(super) async fn bring_up_to_date(
@@ -44,13 +44,13 @@ pub(super) async fn bring_up_to_date(
     if checked(version(session).await.map_err(failed)?, steps, place)? == steps.len() {
         return Ok(());
     }
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         // The connection is not used again, so a failure rolls itself back.
         if migrate(session, place, steps).await? {
             return Ok(());
         }
         session.client.batch_execute("ROLLBACK").await.map_err(failed)?;
-        time::sleep(PAUSE).await;
+        time::sleep(RETRY_INTERVAL).await;
     }
     Err(OpenError::Busy(place.into()))
 }
@@ -73,7 +73,7 @@ async fn migrate(session: &Session, place: &str, steps: &[&str]) -> Result<bool,
             Some(code) if [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT].contains(code) => {
                 OpenError::ForeignSchema(place.into())
             }
-            _ => OpenError::Postgres { place: place.into(), source: Fault::Sql(error) },
+            _ => OpenError::Postgres { place: place.into(), source: ConnectError::Sql(error) },
         }),
     }
 }
@@ -135,6 +135,6 @@ pub(super) async fn purge(session: &Session, place: &str) -> Result<u64, OpenErr
     };
     match purged.await {
         Ok(count) => Ok(count.cast_unsigned()),
-        Err(error) => Err(OpenError::Postgres { place: place.into(), source: Fault::Sql(error) }),
+        Err(error) => Err(OpenError::Postgres { place: place.into(), source: ConnectError::Sql(error) }),
     }
 }

@@ -19,11 +19,12 @@ use super::{pooler, sql::Sql};
 
 /// How often a connection is asked whether it is still there: nobody else may ask,
 /// because a service without its store gets no calls.
-const PINGS: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Every statement goes by an index, whatever the tables' statistics say of tables
 /// that were small a minute ago, and is planned once.
-const PLANNING: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off";
+const PLANNER_SETTINGS: &str =
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off";
 
 /// The server's process, and what to set against settings of the login with which a
 /// commit would be answered too early, or the warning that it may not be durable be held
@@ -90,7 +91,7 @@ impl Session {
                 tracing::info!("a connection to the database goes on without prepared statements");
             }
             if ends_connection(error) {
-                self.abandon();
+                self.mark_broken();
             }
         })
     }
@@ -116,7 +117,7 @@ impl Session {
     pub async fn rollback(&self, limit: Duration) {
         let rollback = self.client.batch_execute("ROLLBACK");
         if !matches!(time::timeout(limit, rollback).await, Ok(Ok(()))) {
-            self.abandon();
+            self.mark_broken();
         }
     }
 
@@ -134,16 +135,16 @@ impl Session {
         match time::timeout(limit, self.client.batch_execute(&locks)).await {
             Ok(Ok(())) => return true,
             Ok(Err(error)) if !ends_connection(&error) => self.rollback(limit).await,
-            Ok(Err(_)) | Err(_) => self.abandon(),
+            Ok(Err(_)) | Err(_) => self.mark_broken(),
         }
         false
     }
 
     /// Until somebody asks for another connection, or this one is silent for `limit`.
-    pub async fn lost(&self, limit: Duration) {
+    pub async fn wait_until_broken(&self, limit: Duration) {
         let silent = async {
             loop {
-                time::sleep(PINGS).await;
+                time::sleep(PING_INTERVAL).await;
                 // Any answer is one.
                 if time::timeout(limit, self.client.check_connection()).await.is_err() {
                     break;
@@ -157,7 +158,7 @@ impl Session {
     }
 
     /// Asks for another connection in place of this one.
-    pub fn abandon(&self) {
+    pub fn mark_broken(&self) {
         self.broken.notify_one();
     }
 
@@ -194,7 +195,7 @@ impl Lasting {
 }
 
 async fn prepare(client: &Client) -> Result<Vec<Statement>, Error> {
-    client.batch_execute(PLANNING).await?;
+    client.batch_execute(PLANNER_SETTINGS).await?;
     let prepare = |sql: &Sql| client.prepare_typed(sql.text(), sql.types());
     futures_util::future::try_join_all(Sql::ALL.iter().map(prepare)).await
 }

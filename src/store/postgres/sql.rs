@@ -71,7 +71,7 @@ statements! {
     );
     Revision() = "SELECT m.revision, m.fence FROM (VALUES (1)) one LEFT JOIN user_service.meta m ON true";
     /// The store's id, the last revision, and when it was made.
-    Position() =
+    LogHead() =
         "SELECT m.store_id, m.revision, c.time FROM user_service.meta m
          LEFT JOIN user_service.changes c ON c.revision = m.revision";
     Changes(INT8, INT8) = concat!(
@@ -144,13 +144,13 @@ statements! {
         "SELECT min(revision) - 1 FROM user_service.changes
          WHERE revision > $1 AND revision <= (SELECT revision FROM user_service.meta) AND batch = $2";
     /// One replica clears at a time.
-    ClearRecorded(INT8, INT8, INT8) =
+    PruneRecorded(INT8, INT8, INT8) =
         "DELETE FROM user_service.idempotency WHERE key IN
              (SELECT key FROM user_service.idempotency WHERE time < $1 ORDER BY time LIMIT $2)
          AND (SELECT pg_try_advisory_xact_lock($3)) RETURNING 1";
     /// By revision: whoever reads the log must find its end, never a hole in it.
     /// The last one stays: it is where those who watch have got to.
-    ClearLog(INT8, INT8, INT8, INT8) =
+    PruneChanges(INT8, INT8, INT8, INT8) =
         "DELETE FROM user_service.changes WHERE revision < (SELECT revision FROM user_service.meta)
          AND revision <= (SELECT max(revision) FROM
              (SELECT revision, time FROM user_service.changes ORDER BY revision LIMIT $2) old

@@ -15,7 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{PostgresUrl, TlsMode};
 
-pub(super) type Connector = MakeRustlsConnect;
+pub(super) type TlsConnector = MakeRustlsConnect;
 
 /// Why the file of authorities will not do.
 #[derive(Debug)]
@@ -26,13 +26,15 @@ pub(super) struct BadCertificates(pub String);
 pub(super) fn connector(
     url: &PostgresUrl,
     ca_file: Option<&Path>,
-) -> Result<Option<Connector>, BadCertificates> {
+) -> Result<Option<TlsConnector>, BadCertificates> {
     let provider = Arc::new(ring::default_provider());
     let check = match (url.tls, ca_file) {
         (TlsMode::Disable, _) => return Ok(None),
-        (TlsMode::Prefer, _) | (TlsMode::Require, None) => Check::Nothing,
-        (TlsMode::VerifyFull, file) => Check::Full(verifier(file, &provider)?),
-        (TlsMode::VerifyCa | TlsMode::Require, file) => Check::Authority(verifier(file, &provider)?),
+        (TlsMode::Prefer, _) | (TlsMode::Require, None) => CertificateCheck::Nothing,
+        (TlsMode::VerifyFull, file) => CertificateCheck::Full(verifier(file, &provider)?),
+        (TlsMode::VerifyCa | TlsMode::Require, file) => {
+            CertificateCheck::Authority(verifier(file, &provider)?)
+        }
     };
     let verifier = Arc::new(Verifier { check, provider: Arc::clone(&provider) });
     let config = ClientConfig::builder_with_provider(provider)
@@ -62,7 +64,7 @@ fn verifier(
 }
 
 #[derive(Debug)]
-enum Check {
+enum CertificateCheck {
     /// Keeps out listeners, not impostors.
     Nothing,
     Authority(Arc<WebPkiServerVerifier>),
@@ -71,7 +73,7 @@ enum Check {
 
 #[derive(Debug)]
 struct Verifier {
-    check: Check,
+    check: CertificateCheck,
     provider: Arc<CryptoProvider>,
 }
 
@@ -88,10 +90,10 @@ impl ServerCertVerifier for Verifier {
             verifier.verify_server_cert(certificate, intermediates, name, ocsp, now)
         };
         match &self.check {
-            Check::Nothing => Ok(ServerCertVerified::assertion()),
-            Check::Full(verifier) => verify(verifier),
+            CertificateCheck::Nothing => Ok(ServerCertVerified::assertion()),
+            CertificateCheck::Full(verifier) => verify(verifier),
             // The name is what is looked at last.
-            Check::Authority(verifier) => match verify(verifier) {
+            CertificateCheck::Authority(verifier) => match verify(verifier) {
                 Err(rustls::Error::InvalidCertificate(
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
                 )) => Ok(ServerCertVerified::assertion()),

@@ -14,42 +14,42 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    batch::number,
-    commit::{self, Failure, Limits},
-    fault::Fault,
-    link::{DISCONNECTED, Link},
-    outcome::{self, Outcome},
+    batch::assign_revisions,
+    commit::{self, CommitError, CommitLimits},
+    connect_error::ConnectError,
+    in_doubt::{self, CommitOutcome},
+    reconnecting::{DISCONNECTED, ReconnectingSession},
     session::Param,
     sql::Sql,
 };
 use crate::{
     domain::{Error, Idempotency, Revision, Timestamp},
     store::{
-        crowd::Crowd,
         heartbeat::{TRY_INTERVAL, WriteHeartbeat},
-        queue::{Answer, Inbox, Request, answer},
+        linger::Linger,
+        queue::{PendingWrite, WriteAnswer, WriteReceiver, answer},
     },
 };
 
 /// How often a transaction that lost to another is made again.
-const TRIES: usize = 4;
+const MAX_ATTEMPTS: usize = 4;
 
 /// How often is looked for rows to clear away, and how many are in one go.
-const CLEARING: Duration = Duration::from_secs(10);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a database that is gone is asked for an outcome.
-const LOOKING: Duration = Duration::from_millis(50);
+const RESOLVE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long a try to write waits for a lock; longer than other replicas hold the counter.
 const TRY_TIMEOUT: Duration = Duration::from_secs(1);
 
-const BITE: i64 = 2_000;
+const PRUNE_BATCH_ROWS: i64 = 2_000;
 
 /// The advisory lock of whoever clears.
-const CLEARING_LOCK: i64 = 0x7573_7276_0000_0002;
+const PRUNE_LOCK: i64 = 0x7573_7276_0000_0002;
 
 pub(super) struct Writer {
-    pub link: Arc<Link>,
-    pub inbox: Inbox,
+    pub session: Arc<ReconnectingSession>,
+    pub receiver: WriteReceiver,
     /// Where it says how far it has come.
     pub newest: Arc<watch::Sender<Revision>>,
     pub retries: Counter,
@@ -62,34 +62,34 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until the queue is closed and everything in it is done.
     pub async fn run(self) {
-        let (mut clear_at, mut try_at) = (Instant::now(), Instant::now() + TRY_INTERVAL);
-        let mut crowd = Crowd::nobody();
+        let (mut prune_at, mut try_at) = (Instant::now(), Instant::now() + TRY_INTERVAL);
+        let mut linger = Linger::none();
         loop {
             tokio::select! {
                 biased;
-                () = self.inbox.ready(1) => {
-                    let _ = time::timeout_at(crowd.until.into(), self.inbox.ready(crowd.size)).await;
-                    let Some(requests) = self.inbox.take() else { break };
+                () = self.receiver.wait_for(1) => {
+                    let _ = time::timeout_at(linger.until.into(), self.receiver.wait_for(linger.target)).await;
+                    let Some(requests) = self.receiver.take() else { break };
                     let (began, size) = (Instant::now().into_std(), requests.len());
                     self.batch(requests).await;
-                    crowd = Crowd::after(size, self.inbox.len(), began);
+                    linger = Linger::after(size, self.receiver.len(), began);
                 }
-                () = time::sleep_until(clear_at.min(try_at)) => {}
+                () = time::sleep_until(prune_at.min(try_at)) => {}
             }
             if Instant::now() >= try_at {
                 self.try_write().await;
                 try_at = Instant::now() + TRY_INTERVAL;
             }
-            if Instant::now() >= clear_at {
-                let more = time::timeout(self.limit, self.clear()).await.unwrap_or(false);
-                clear_at = Instant::now() + if more { Duration::ZERO } else { CLEARING };
+            if Instant::now() >= prune_at {
+                let more = time::timeout(self.limit, self.prune()).await.unwrap_or(false);
+                prune_at = Instant::now() + if more { Duration::ZERO } else { PRUNE_INTERVAL };
             }
         }
     }
 
     /// Answers all requests, in their order. Those that share a transaction with a row that
     /// a rule of the database refuses are made again in halves, until it is alone.
-    async fn batch(&self, requests: Vec<Request>) {
+    async fn batch(&self, requests: Vec<PendingWrite>) {
         let mut parts = vec![requests];
         while let Some(mut part) = parts.pop() {
             match self.transaction(&part).await {
@@ -103,7 +103,7 @@ impl Writer {
         }
     }
 
-    fn answer(&self, requests: Vec<Request>, answers: Vec<Answer>) {
+    fn answer(&self, requests: Vec<PendingWrite>, answers: Vec<WriteAnswer>) {
         let revision = answers.iter().flatten().map(|written| written.revision).max().unwrap_or(0);
         if revision > 0 {
             self.heartbeat.beat();
@@ -118,35 +118,35 @@ impl Writer {
 
     /// Makes one transaction of all requests, and says what became of each. The error is a
     /// rule of the database that refuses a row of theirs: then nothing was written.
-    async fn transaction(&self, requests: &[Request]) -> Result<Vec<Answer>, String> {
+    async fn transaction(&self, requests: &[PendingWrite]) -> Result<Vec<WriteAnswer>, String> {
         let all = |error: fn() -> Error| Ok(requests.iter().map(|_| Err(error())).collect());
-        let limits = Limits { until: Instant::now() + self.limit, statement: self.limit };
-        for tries in 0..TRIES {
-            let Some(session) = self.link.session() else { return all(|| DISCONNECTED) };
+        let limits = CommitLimits { until: Instant::now() + self.limit, statement: self.limit };
+        for tries in 0..MAX_ATTEMPTS {
+            let Some(session) = self.session.session() else { return all(|| DISCONNECTED) };
             match commit::commit(&session, requests, tries > 0, limits).await {
                 Ok(answers) => return Ok(answers),
-                Err(Failure::Row(rule)) => return Err(rule),
-                Err(Failure::Again) => self.retries.increment(1),
-                Err(Failure::Refused(Error::Internal(error))) => {
+                Err(CommitError::Row(rule)) => return Err(rule),
+                Err(CommitError::Conflict) => self.retries.increment(1),
+                Err(CommitError::Refused(Error::Internal(error))) => {
                     // One source and many answers: it is logged here, once.
                     tracing::error!(error = %error, "the database refused a batch of writes");
                     return all(|| Error::Internal("the batch failed".into()));
                 }
-                Err(Failure::Refused(Error::Unavailable(why))) => {
+                Err(CommitError::Refused(Error::Unavailable(why))) => {
                     return Ok(requests.iter().map(|_| Err(Error::Unavailable(why))).collect());
                 }
-                Err(Failure::Refused(_)) => return all(|| Error::Unavailable("the batch failed")),
-                Err(Failure::Warned) => return all(|| Error::OutcomeUnknown),
-                Err(Failure::InDoubt { seen, tag, mut answers }) => {
-                    return match self.find_out(seen, tag).await {
-                        Some(Outcome::Durable { base }) => {
-                            number(&mut answers, base);
+                Err(CommitError::Refused(_)) => return all(|| Error::Unavailable("the batch failed")),
+                Err(CommitError::MaybeNotReplicated) => return all(|| Error::OutcomeUnknown),
+                Err(CommitError::InDoubt { seen, batch_id, mut answers }) => {
+                    return match self.resolve(seen, batch_id).await {
+                        Some(CommitOutcome::Durable { base }) => {
+                            assign_revisions(&mut answers, base);
                             Ok(answers)
                         }
-                        Some(Outcome::Undone) => {
+                        Some(CommitOutcome::RolledBack) => {
                             all(|| Error::Unavailable("the connection to the database broke"))
                         }
-                        Some(Outcome::Local) | None => all(|| Error::OutcomeUnknown),
+                        Some(CommitOutcome::NotReplicated) | None => all(|| Error::OutcomeUnknown),
                     };
                 }
             }
@@ -156,16 +156,16 @@ impl Writer {
 
     /// What became of a transaction without an answer to its commit, unless that
     /// cannot be found out in time.
-    async fn find_out(&self, seen: Revision, tag: Uuid) -> Option<Outcome> {
+    async fn resolve(&self, seen: Revision, batch_id: Uuid) -> Option<CommitOutcome> {
         let until = Instant::now() + self.limit;
         while Instant::now() < until {
-            if let Some(session) = self.link.session()
-                && let Ok(outcome) = outcome::look(&session, seen, tag, until - Instant::now()).await
+            if let Some(session) = self.session.session()
+                && let Ok(outcome) = in_doubt::resolve(&session, seen, batch_id, until - Instant::now()).await
             {
                 tracing::warn!(?outcome, "a commit got no answer; its outcome was found out");
                 return Some(outcome);
             }
-            time::sleep(LOOKING).await;
+            time::sleep(RESOLVE_INTERVAL).await;
         }
         tracing::error!("a commit got no answer, and its outcome could not be found out");
         None
@@ -174,7 +174,7 @@ impl Writer {
     /// Finds out whether a write is possible, where none was made lately.
     async fn try_write(&self) {
         if self.heartbeat.is_try_due()
-            && let Some(session) = self.link.session()
+            && let Some(session) = self.session.session()
             && session.try_write_locks(TRY_TIMEOUT, self.limit).await
         {
             self.heartbeat.beat();
@@ -182,20 +182,22 @@ impl Writer {
     }
 
     /// Takes one bite of each kind of old row; whether there may be more.
-    async fn clear(&self) -> bool {
-        let Some(session) = self.link.session() else { return false };
+    async fn prune(&self) -> bool {
+        let Some(session) = self.session.session() else { return false };
         let before = |retention: Duration| {
             let retention = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
             Timestamp::now().as_micros().saturating_sub(retention)
         };
         let (recorded, changes) = (before(Idempotency::RETENTION), before(self.change_log_retention));
         let mut more = false;
-        let of_requests: [Param; 3] = [&recorded, &BITE, &CLEARING_LOCK];
-        let of_changes: [Param; 4] = [&changes, &BITE, &CLEARING_LOCK, &self.change_log_rows];
-        for (sql, params) in [(Sql::ClearRecorded, &of_requests[..]), (Sql::ClearLog, &of_changes[..])] {
+        let of_requests: [Param; 3] = [&recorded, &PRUNE_BATCH_ROWS, &PRUNE_LOCK];
+        let of_changes: [Param; 4] = [&changes, &PRUNE_BATCH_ROWS, &PRUNE_LOCK, &self.change_log_rows];
+        for (sql, params) in [(Sql::PruneRecorded, &of_requests[..]), (Sql::PruneChanges, &of_changes[..])] {
             match session.rows(sql, params).await {
-                Ok(cleared) => more |= cleared.len().cast_signed() as i64 == BITE,
-                Err(error) => tracing::warn!(error = %Fault::from(error), "old rows were not cleared away"),
+                Ok(cleared) => more |= cleared.len().cast_signed() as i64 == PRUNE_BATCH_ROWS,
+                Err(error) => {
+                    tracing::warn!(error = %ConnectError::from(error), "old rows were not cleared away");
+                }
             }
         }
         more

@@ -13,18 +13,18 @@ use quick_cache::{
     sync::{self, GuardResult},
 };
 
-use super::commits::Commits;
+use super::commit_epoch::CommitEpoch;
 use crate::domain::{User, UserId};
 
 /// What a user weighs besides its texts: the structs, their pointers and the
 /// cache's own entry.
-const OVERHEAD: usize = mem::size_of::<User>() + 96;
+const ENTRY_OVERHEAD_BYTES: usize = mem::size_of::<User>() + 96;
 
 /// Users by id, bounded in bytes.
 pub(super) struct Cache {
     users: sync::Cache<UserId, Arc<User>, Bytes>,
     /// One is between [`Self::begin`] and [`Self::end`].
-    commits: Arc<Commits>,
+    commit_epoch: Arc<CommitEpoch>,
     hits: Counter,
     misses: Counter,
     weight: Gauge,
@@ -37,7 +37,7 @@ impl Weighter<UserId, Arc<User>> for Bytes {
     fn weight(&self, id: &UserId, user: &Arc<User>) -> u64 {
         // The id stands in the key and in the user.
         let texts = 2 * id.as_str().len() + user.name.as_str().len() + user.email.as_str().len();
-        (OVERHEAD + texts) as u64
+        (ENTRY_OVERHEAD_BYTES + texts) as u64
     }
 }
 
@@ -46,12 +46,12 @@ pub(super) type Changed = (UserId, Option<User>);
 
 impl Cache {
     /// For `capacity` bytes; with 0 nothing is kept.
-    pub fn new(capacity: usize, commits: Arc<Commits>) -> Self {
+    pub fn new(capacity: usize, commit_epoch: Arc<CommitEpoch>) -> Self {
         let (lookups, bytes) = ("user_service_store_cache_lookups_total", "user_service_store_cache_bytes");
-        let users = capacity / (2 * OVERHEAD);
+        let users = capacity / (2 * ENTRY_OVERHEAD_BYTES);
         Self {
             users: sync::Cache::with_weighter(users.max(1), capacity as u64, Bytes),
-            commits,
+            commit_epoch,
             hits: counter!(lookups, "result" => "hit"),
             misses: counter!(lookups, "result" => "miss"),
             weight: gauge!(bytes),
@@ -59,7 +59,7 @@ impl Cache {
     }
 
     /// The user, where it is here.
-    pub fn at_hand(&self, id: &UserId) -> Option<Arc<User>> {
+    pub fn get_cached(&self, id: &UserId) -> Option<Arc<User>> {
         self.users.get(id).inspect(|_| self.hits.increment(1))
     }
 
@@ -81,7 +81,7 @@ impl Cache {
         self.misses.increment(1);
         // Asked after the place was taken: a batch that begins later takes the place away, and
         // one that began earlier is seen here.
-        let quiet = self.commits.lull().is_some();
+        let quiet = self.commit_epoch.stable().is_some();
         let user = read()?.map(Arc::new);
         if let (Some(guard), Some(user), true) = (guard, &user, quiet) {
             // Refused where the place was taken away meanwhile.
@@ -93,7 +93,7 @@ impl Cache {
     /// To be called before a batch is committed: forgets the users that it
     /// changes, and keeps reads of what was there before from bringing them back.
     pub fn begin(&self, changed: &[Changed]) {
-        self.commits.begin();
+        self.commit_epoch.begin();
         for (id, _) in changed {
             self.users.remove(id);
         }
@@ -109,14 +109,14 @@ impl Cache {
                 None => drop(self.users.remove(&id)),
             }
         }
-        self.commits.end();
+        self.commit_epoch.end();
         self.weight.set(self.users.weight() as f64);
     }
 
     /// Forgets everything for good: nothing is written through here any more, so
     /// nothing could keep the users here true.
     pub fn close(&self) {
-        self.commits.begin();
+        self.commit_epoch.begin();
         self.users.clear();
     }
 }
@@ -180,10 +180,10 @@ mod tests {
         cache.begin(&changed(2));
         cache.end(changed(2));
         assert_eq!(read(&cache, Some(9)), Some(2));
-        assert_eq!(cache.at_hand(&id("a")).unwrap().revision, 2);
+        assert_eq!(cache.get_cached(&id("a")).unwrap().revision, 2);
         cache.begin(&[(id("a"), None)]);
         cache.end(vec![(id("a"), None)]);
-        assert_eq!(cache.at_hand(&id("a")), None, "deleted");
+        assert_eq!(cache.get_cached(&id("a")), None, "deleted");
         assert_eq!(read(&cache, None), None, "deleted");
     }
 
@@ -192,7 +192,7 @@ mod tests {
         let cache = of_bytes(1 << 20);
         read(&cache, Some(1));
         cache.begin(&changed(2));
-        assert_eq!(cache.at_hand(&id("a")), None, "it may be the old user still, or the new one already");
+        assert_eq!(cache.get_cached(&id("a")), None, "it may be the old user still, or the new one already");
         assert_eq!(read(&cache, Some(1)), Some(1));
         assert_eq!(read(&cache, Some(2)), Some(2), "the commit is visible: nobody may see the old user now");
         cache.end(Vec::new());

@@ -4,14 +4,14 @@
 //! it and each other. A read sees every write that was answered before it began.
 
 mod cache;
-mod chores;
-mod commits;
-mod gate;
-mod log;
+mod change_log;
+mod commit_epoch;
+mod maintenance;
 mod readers;
 mod rows;
 mod schema;
 mod transaction;
+mod write_state;
 mod writer;
 
 use std::{
@@ -26,7 +26,10 @@ use metrics::Gauge;
 use rusqlite::Connection;
 use tokio::{sync::watch, task};
 
-use self::{cache::Cache, chores::Chores, commits::Commits, gate::Gate, readers::Readers, writer::Writer};
+use self::{
+    cache::Cache, commit_epoch::CommitEpoch, maintenance::Maintenance, readers::Readers,
+    write_state::SharedWriteState, writer::Writer,
+};
 use super::{
     CLOSED, OpenError,
     metrics::{Durations, Timer, writable},
@@ -35,14 +38,14 @@ use super::{
 use crate::{
     config::Config,
     domain::{
-        Deadline, Entry, Error, Page, PageSize, Position, Probe, Revision, Store, User, UserId, UserKey,
-        Write, Written,
+        Deadline, Entry, Error, LogHead, Page, PageSize, Revision, Store, StoreHealth, User, UserId, UserKey,
+        Write, WriteResult,
     },
 };
 
 /// Up to this many users a page is read where it is asked for; to hand such a
 /// read to another thread takes longer than the read.
-const SMALL_PAGE: usize = 50;
+const SMALL_PAGE_ROWS: usize = 50;
 
 /// A read that takes longer than this counts as one that fails.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -53,7 +56,7 @@ pub(super) struct SqliteStore {
 
 struct Inner {
     readers: Arc<Readers>,
-    gate: Arc<Gate>,
+    write_state: Arc<SharedWriteState>,
     cache: Arc<Cache>,
     /// The last revision that is durable.
     newest: Arc<watch::Sender<Revision>>,
@@ -88,20 +91,21 @@ impl SqliteStore {
         let connection = schema::open_writer(&path)?;
         let writable = writable();
         writable.set(1.0);
-        let (queue, inbox) = queue(config.store_queue.max(1));
-        let gate = Arc::new(Gate::new());
-        let commits = Arc::<Commits>::default();
-        let cache = Arc::new(Cache::new(config.store_cache_bytes, Arc::clone(&commits)));
-        let readers = Arc::new(Readers::new(path.clone(), commits));
-        let newest = rows::revision_now(&connection).map_err(|source| OpenError::sqlite(&path, source))?;
+        let (queue, receiver) = queue(config.store_queue.max(1));
+        let write_state = Arc::new(SharedWriteState::new());
+        let commit_epoch = Arc::<CommitEpoch>::default();
+        let cache = Arc::new(Cache::new(config.store_cache_bytes, Arc::clone(&commit_epoch)));
+        let readers = Arc::new(Readers::new(path.clone(), commit_epoch));
+        let newest =
+            rows::current_revision(&connection).map_err(|source| OpenError::sqlite(&path, source))?;
         let newest = Arc::new(watch::Sender::new(newest));
         let writer = Writer {
             connection,
-            inbox,
-            gate: gate.clone(),
+            receiver,
+            write_state: write_state.clone(),
             cache: cache.clone(),
             newest: newest.clone(),
-            chores: Chores::new(config, Arc::clone(&readers)),
+            maintenance: Maintenance::new(config, Arc::clone(&readers)),
             lock,
         };
         let writer = thread::Builder::new()
@@ -111,7 +115,7 @@ impl SqliteStore {
         Ok(Self {
             inner: Arc::new(Inner {
                 readers,
-                gate,
+                write_state,
                 cache,
                 newest,
                 queue,
@@ -123,12 +127,12 @@ impl SqliteStore {
     }
 
     /// Runs a read that may take a while on a thread that may be blocked.
-    async fn big_read<T: Send + 'static>(
+    async fn blocking_read<T: Send + 'static>(
         &self,
         deadline: Deadline,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let permits = self.inner.readers.big_reads.clone();
+        let permits = self.inner.readers.blocking_reads.clone();
         let permit = permits.acquire_owned().await.map_err(|_| CLOSED)?;
         check(deadline)?;
         let inner = self.inner.clone();
@@ -147,8 +151,8 @@ fn check(deadline: Deadline) -> Result<(), Error> {
 
 #[async_trait]
 impl Store for SqliteStore {
-    fn at_hand(&self, id: &UserId) -> Option<Arc<User>> {
-        self.inner.cache.at_hand(id)
+    fn get_cached(&self, id: &UserId) -> Option<Arc<User>> {
+        self.inner.cache.get_cached(id)
     }
 
     async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
@@ -171,8 +175,10 @@ impl Store for SqliteStore {
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
         let _timer = Timer::start(&self.inner.durations.batch_get);
         let ids = ids.to_vec();
-        self.big_read(deadline, move |connection| ids.iter().map(|id| rows::by_id(connection, id)).collect())
-            .await
+        self.blocking_read(deadline, move |connection| {
+            ids.iter().map(|id| rows::by_id(connection, id)).collect()
+        })
+        .await
     }
 
     async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
@@ -181,26 +187,30 @@ impl Store for SqliteStore {
         let after = after.cloned();
         let size = size.get();
         let read = move |connection: &Connection| rows::page(connection, after.as_ref(), size);
-        if size <= SMALL_PAGE { self.inner.readers.with(read) } else { self.big_read(deadline, read).await }
+        if size <= SMALL_PAGE_ROWS {
+            self.inner.readers.with(read)
+        } else {
+            self.blocking_read(deadline, read).await
+        }
     }
 
-    async fn write(&self, write: Write, deadline: Deadline) -> Result<Written, Error> {
+    async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
         let _timer = Timer::start(&self.inner.durations.write);
         check(deadline)?;
-        if let Some(refusal) = self.inner.gate.refusal() {
+        if let Some(refusal) = self.inner.write_state.refusal() {
             return Err(refusal);
         }
         self.inner.queue.push(write, deadline)?.await.unwrap_or(Err(Error::OutcomeUnknown))
     }
 
-    async fn position(&self, deadline: Deadline) -> Result<Position, Error> {
+    async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error> {
         check(deadline)?;
-        self.inner.readers.with(log::position)
+        self.inner.readers.with(change_log::log_head)
     }
 
     async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
         let _timer = Timer::start(&self.inner.durations.changes);
-        self.big_read(deadline, move |connection| log::entries(connection, after, limit)).await
+        self.blocking_read(deadline, move |connection| change_log::entries(connection, after, limit)).await
     }
 
     async fn changed(&self, after: Revision) {
@@ -208,13 +218,13 @@ impl Store for SqliteStore {
         let _ = self.inner.newest.subscribe().wait_for(|newest| *newest > after).await;
     }
 
-    async fn probe(&self) -> Probe {
+    async fn probe(&self) -> StoreHealth {
         let inner = self.inner.clone();
-        let reads = task::spawn_blocking(move || inner.readers.with(rows::revision_now).is_ok());
+        let reads = task::spawn_blocking(move || inner.readers.with(rows::current_revision).is_ok());
         let reads = tokio::time::timeout(PROBE_TIMEOUT, reads).await;
         let writes = self.inner.takes_writes();
         self.inner.writable.set(f64::from(u8::from(writes)));
-        Probe { reads: matches!(reads, Ok(Ok(true))), writes }
+        StoreHealth { reads: matches!(reads, Ok(Ok(true))), writes }
     }
 
     async fn close(&self) {
@@ -229,7 +239,7 @@ impl Inner {
     fn takes_writes(&self) -> bool {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = writer.as_ref().is_some_and(|writer| !writer.is_finished());
-        alive && self.gate.takes_writes()
+        alive && self.write_state.takes_writes()
     }
 
     /// Lets the writer finish what it has, and waits for it.

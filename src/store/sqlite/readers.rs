@@ -13,36 +13,36 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
 
 use super::{
-    commits::{Commits, Lull},
+    commit_epoch::{CommitEpoch, StableEpoch},
     schema,
 };
 use crate::{domain::Error, store::CLOSED};
 
 /// How many big reads run at once, so that they never take all threads.
-const BIG_READS: usize = 8;
+const MAX_BLOCKING_READS: usize = 8;
 
 /// How many connections are kept when nobody uses them.
-const IDLE: usize = 16;
+const MAX_IDLE_CONNECTIONS: usize = 16;
 
 pub(super) struct Readers {
     path: PathBuf,
     /// Held by whoever reads.
     open: RwLock<bool>,
     idle: Mutex<Vec<Reader>>,
-    commits: Arc<Commits>,
-    pub big_reads: Arc<Semaphore>,
+    commit_epoch: Arc<CommitEpoch>,
+    pub blocking_reads: Arc<Semaphore>,
 }
 
 struct Reader {
     connection: Connection,
     /// Since when its transaction is open.
-    since: Option<Lull>,
+    since: Option<StableEpoch>,
 }
 
 impl Readers {
-    pub fn new(path: PathBuf, commits: Arc<Commits>) -> Self {
-        let big_reads = Arc::new(Semaphore::new(BIG_READS));
-        Self { path, open: RwLock::new(true), idle: Mutex::default(), commits, big_reads }
+    pub fn new(path: PathBuf, commit_epoch: Arc<CommitEpoch>) -> Self {
+        let blocking_reads = Arc::new(Semaphore::new(MAX_BLOCKING_READS));
+        Self { path, open: RwLock::new(true), idle: Mutex::default(), commit_epoch, blocking_reads }
     }
 
     /// Runs `read` on a connection of its own, where it sees one state, which holds every
@@ -57,13 +57,13 @@ impl Readers {
             None => Reader { connection: schema::open_reader(&self.path).map_err(failed)?, since: None },
         };
         // A connection that failed is not used again.
-        reader.renew(self.commits.lull()).map_err(failed)?;
+        reader.refresh_snapshot(self.commit_epoch.stable()).map_err(failed)?;
         let answer = read(&reader.connection).map_err(failed)?;
-        if !reader.is_newest(self.commits.lull()) {
+        if !reader.is_current(self.commit_epoch.stable()) {
             reader.end().map_err(failed)?;
         }
         self.with_idle(|idle| {
-            if idle.len() < IDLE {
+            if idle.len() < MAX_IDLE_CONNECTIONS {
                 idle.push(reader);
             }
         });
@@ -73,12 +73,12 @@ impl Readers {
     /// Runs what the writer does besides commits, while no connection stays within a
     /// transaction. One that did would hold up a checkpoint, and the log could not begin
     /// anew after it.
-    pub fn let_go<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.commits.begin();
+    pub fn with_snapshots_closed<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.commit_epoch.begin();
         // One that does not end is given up with its connection.
         self.with_idle(|idle| idle.retain_mut(|reader| reader.end().is_ok()));
         let done = work();
-        self.commits.end();
+        self.commit_epoch.end();
         done
     }
 
@@ -96,19 +96,19 @@ impl Readers {
 
 impl Reader {
     /// Makes sure that what is read now is the newest. `lull` was asked for before.
-    fn renew(&mut self, lull: Option<Lull>) -> rusqlite::Result<()> {
-        if self.is_newest(lull) {
+    fn refresh_snapshot(&mut self, epoch: Option<StableEpoch>) -> rusqlite::Result<()> {
+        if self.is_current(epoch) {
             return Ok(());
         }
         self.end()?;
         self.connection.prepare_cached("BEGIN")?.execute(())?;
         // While a commit is under way it cannot be known which side of it this is on.
-        self.since = lull;
+        self.since = epoch;
         Ok(())
     }
 
-    fn is_newest(&self, lull: Option<Lull>) -> bool {
-        lull.is_some() && self.since == lull
+    fn is_current(&self, epoch: Option<StableEpoch>) -> bool {
+        epoch.is_some() && self.since == epoch
     }
 
     fn end(&mut self) -> rusqlite::Result<()> {
@@ -165,7 +165,7 @@ mod tests {
             go_on.send(()).unwrap();
             end.recv().unwrap();
         });
-        assert!(matches!(readers.with(rows::revision_now), Err(Error::Unavailable(_))));
+        assert!(matches!(readers.with(rows::current_revision), Err(Error::Unavailable(_))));
     }
 
     #[test]
@@ -173,23 +173,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users.db");
         let writer = schema::open_writer(&path).unwrap();
-        let commits = Arc::<Commits>::default();
-        let readers = Readers::new(path, Arc::clone(&commits));
+        let commit_epoch = Arc::<CommitEpoch>::default();
+        let readers = Readers::new(path, Arc::clone(&commit_epoch));
         let write = |revision: i64| writer.execute("UPDATE meta SET revision = ?1", (revision,)).unwrap();
-        let seen = || readers.with(rows::revision_now).unwrap();
+        let seen = || readers.with(rows::current_revision).unwrap();
         assert_eq!(seen(), 0);
         write(1);
         assert_eq!(seen(), 0, "nobody said that there is something new");
-        commits.begin();
+        commit_epoch.begin();
         assert_eq!(seen(), 1);
         write(2);
         assert_eq!(seen(), 2, "it may be public at any time now");
-        commits.end();
+        commit_epoch.end();
         write(3);
         assert_eq!(seen(), 3, "what was seen while a commit was under way is not kept");
         write(4);
         assert_eq!(seen(), 3);
-        readers.let_go(|| {
+        readers.with_snapshots_closed(|| {
             assert_eq!(seen(), 4);
             write(5);
             assert_eq!(seen(), 5);
@@ -197,13 +197,13 @@ mod tests {
         let alone = "PRAGMA wal_checkpoint(TRUNCATE)";
         assert_eq!(writer.query_row(alone, (), |row| row.get(0)), Ok(0), "nobody holds it up");
         let overtaken = |connection: &Connection| {
-            let seen = rows::revision_now(connection);
-            commits.begin();
+            let seen = rows::current_revision(connection);
+            commit_epoch.begin();
             seen
         };
         write(6);
         assert_eq!(readers.with(overtaken).unwrap(), 6);
-        commits.end();
+        commit_epoch.end();
         assert_eq!(writer.query_row(alone, (), |row| row.get(0)), Ok(0), "nor who was overtaken");
     }
 }

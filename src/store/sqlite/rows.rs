@@ -16,9 +16,9 @@ pub(super) fn user(row: &Row) -> rusqlite::Result<User> {
     let text = |column: usize| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
     Ok(User {
         id: user_id(row, 0)?,
-        name: good(1, Name::parse(text(1)?))?,
-        email: good(2, Email::parse(text(2)?))?,
-        age: good(3, Age::parse(row.get(3)?))?,
+        name: decode(1, Name::parse(text(1)?))?,
+        email: decode(2, Email::parse(text(2)?))?,
+        age: decode(3, Age::parse(row.get(3)?))?,
         revision: revision(row, 4)?,
         create_time: Timestamp::from_micros(row.get(5)?),
         update_time: Timestamp::from_micros(row.get(6)?),
@@ -26,7 +26,7 @@ pub(super) fn user(row: &Row) -> rusqlite::Result<User> {
 }
 
 pub(super) fn user_id(row: &Row, column: usize) -> rusqlite::Result<UserId> {
-    good(column, UserId::parse(row.get_ref(column)?.as_str()?))
+    decode(column, UserId::parse(row.get_ref(column)?.as_str()?))
 }
 
 pub(super) fn revision(row: &Row, column: usize) -> rusqlite::Result<Revision> {
@@ -34,7 +34,7 @@ pub(super) fn revision(row: &Row, column: usize) -> rusqlite::Result<Revision> {
 }
 
 /// What a column held, where it is what the domain allows.
-fn good<T>(column: usize, parsed: Result<T, &'static str>) -> rusqlite::Result<T> {
+fn decode<T>(column: usize, parsed: Result<T, &'static str>) -> rusqlite::Result<T> {
     parsed.map_err(|rule| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, rule.into()))
 }
 
@@ -70,6 +70,6 @@ pub(super) fn page(connection: &Connection, after: Option<&UserId>, size: usize)
 }
 
 /// The last revision given out.
-pub(super) fn revision_now(connection: &Connection) -> rusqlite::Result<Revision> {
+pub(super) fn current_revision(connection: &Connection) -> rusqlite::Result<Revision> {
     connection.prepare_cached("SELECT revision FROM meta")?.query_row((), |row| revision(row, 0))
 }

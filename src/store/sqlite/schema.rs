@@ -29,7 +29,7 @@ const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(5);
 const MAX_IDLE_LOG_BYTES: i64 = 8 << 20;
 
 /// Room for every statement that a connection uses.
-const STATEMENTS: usize = 32;
+const CACHED_STATEMENTS: usize = 32;
 
 /// An absolute path, so that no name is read as a `file:` URI, and a change of
 /// the working directory changes nothing.
@@ -88,7 +88,7 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     if mode == OpenFlags::SQLITE_OPEN_READ_ONLY {
         connection.pragma_update(None, "query_only", true)?;
     }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{cache::Changed, rows};
 use crate::{
     domain::{Email, Error, Idempotency, Revision, Timestamp, User, UserId},
-    store::apply::{Kind, Recorded, Transaction},
+    store::apply::{ChangeKind, RecordedWrite, Transaction},
 };
 
 /// Inserts a user, or does what is said where the id or the address is taken.
@@ -31,19 +31,19 @@ pub(super) struct SqlTransaction<'a> {
 }
 
 /// Why a write was not made.
-pub(super) enum Failure {
+pub(super) enum ApplyError {
     /// By the rules.
     Refused(Error),
     Sql(rusqlite::Error),
 }
 
-impl From<Error> for Failure {
+impl From<Error> for ApplyError {
     fn from(error: Error) -> Self {
         Self::Refused(error)
     }
 }
 
-impl From<rusqlite::Error> for Failure {
+impl From<rusqlite::Error> for ApplyError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
     }
@@ -53,7 +53,7 @@ impl<'a> SqlTransaction<'a> {
     pub fn begin(connection: &'a Connection) -> rusqlite::Result<Self> {
         let this = Self { connection, revision: 0, changed: Vec::new() };
         this.run("BEGIN IMMEDIATE")?;
-        let revision = rows::revision_now(connection)?;
+        let revision = rows::current_revision(connection)?;
         Ok(Self { revision, ..this })
     }
 
@@ -77,7 +77,7 @@ impl<'a> SqlTransaction<'a> {
         Ok(rows > 0)
     }
 
-    fn log(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Failure> {
+    fn log(&mut self, kind: ChangeKind, user: &User, now: Timestamp) -> Result<(), ApplyError> {
         let User { id, name, email, age, revision, create_time, update_time } = user;
         let rows = self
             .connection
@@ -115,14 +115,18 @@ fn one(rows: usize) -> rusqlite::Result<()> {
 }
 
 impl Transaction for SqlTransaction<'_> {
-    type Error = Failure;
+    type Error = ApplyError;
 
-    fn recorded(&mut self, key: &[u8; 32], since: Timestamp) -> Result<Option<Recorded>, Failure> {
+    fn find_recorded(
+        &mut self,
+        key: &[u8; 32],
+        since: Timestamp,
+    ) -> Result<Option<RecordedWrite>, ApplyError> {
         let recorded = self
             .connection
             .prepare_cached("SELECT payload, id, revision FROM idempotency WHERE key = ?1 AND time >= ?2")?
             .query_row((key, since.as_micros()), |row| {
-                Ok(Recorded {
+                Ok(RecordedWrite {
                     payload: row.get(0)?,
                     id: rows::user_id(row, 1)?,
                     revision: rows::revision(row, 2)?,
@@ -132,15 +136,15 @@ impl Transaction for SqlTransaction<'_> {
         Ok(recorded)
     }
 
-    fn user_by_id(&mut self, id: &UserId) -> Result<Option<User>, Failure> {
+    fn user_by_id(&mut self, id: &UserId) -> Result<Option<User>, ApplyError> {
         Ok(rows::by_id(self.connection, id)?)
     }
 
-    fn user_by_email(&mut self, email: &Email) -> Result<Option<User>, Failure> {
+    fn user_by_email(&mut self, email: &Email) -> Result<Option<User>, ApplyError> {
         Ok(rows::by_email(self.connection, email)?)
     }
 
-    fn email_owner(&mut self, email: &Email) -> Result<Option<UserId>, Failure> {
+    fn email_owner(&mut self, email: &Email) -> Result<Option<UserId>, ApplyError> {
         let owner = self
             .connection
             .prepare_cached("SELECT id FROM users WHERE email = ?1")?
@@ -149,7 +153,7 @@ impl Transaction for SqlTransaction<'_> {
         Ok(owner)
     }
 
-    fn user_at(&mut self, revision: Revision) -> Result<Option<User>, Failure> {
+    fn user_at_revision(&mut self, revision: Revision) -> Result<Option<User>, ApplyError> {
         let user = self
             .connection
             .prepare_cached(concat!(
@@ -166,15 +170,15 @@ impl Transaction for SqlTransaction<'_> {
         self.revision + 1
     }
 
-    fn put_new(&mut self, user: &User, now: Timestamp) -> Result<bool, Failure> {
+    fn insert_if_absent(&mut self, user: &User, now: Timestamp) -> Result<bool, ApplyError> {
         let new = self.insert(user, insert_user!("DO NOTHING"))?;
         if new {
-            self.log(Kind::Created, user, now)?;
+            self.log(ChangeKind::Created, user, now)?;
         }
         Ok(new)
     }
 
-    fn put(&mut self, kind: Kind, user: &User, now: Timestamp) -> Result<(), Failure> {
+    fn put(&mut self, kind: ChangeKind, user: &User, now: Timestamp) -> Result<(), ApplyError> {
         let put = self.insert(
             user,
             insert_user!(
@@ -187,13 +191,13 @@ impl Transaction for SqlTransaction<'_> {
         self.log(kind, user, now)
     }
 
-    fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), Failure> {
+    fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), ApplyError> {
         let revision = self.next_revision();
         one(self.connection.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute((id.as_str(),))?)?;
         one(self
             .connection
             .prepare_cached("INSERT INTO changes (revision, time, kind, id) VALUES (?1, ?2, ?3, ?4)")?
-            .execute((revision.cast_signed(), now.as_micros(), Kind::Deleted as u8, id.as_str()))?)?;
+            .execute((revision.cast_signed(), now.as_micros(), ChangeKind::Deleted as u8, id.as_str()))?)?;
         self.revision = revision;
         self.changed.push((id.clone(), None));
         Ok(())
@@ -205,7 +209,7 @@ impl Transaction for SqlTransaction<'_> {
         id: &UserId,
         revision: Revision,
         now: Timestamp,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ApplyError> {
         // In place of a row that is too old to count and not cleared away yet.
         let rows = self
             .connection

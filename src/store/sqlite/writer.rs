@@ -21,34 +21,34 @@ use tokio::sync::watch;
 
 use super::{
     cache::Cache,
-    chores::Chores,
-    gate::{Gate, Writes},
+    maintenance::Maintenance,
     schema,
-    transaction::{Failure, SqlTransaction},
+    transaction::{ApplyError, SqlTransaction},
+    write_state::{SharedWriteState, WriteState},
 };
 use crate::{
     domain::{Error, Revision, Timestamp},
     store::{
         apply::apply,
-        crowd::Crowd,
-        queue::{Answer, Inbox, Request, answer},
+        linger::Linger,
+        queue::{PendingWrite, WriteAnswer, WriteReceiver, answer},
     },
 };
 
 pub(super) struct Writer {
     pub connection: Connection,
-    pub inbox: Inbox,
-    pub gate: Arc<Gate>,
+    pub receiver: WriteReceiver,
+    pub write_state: Arc<SharedWriteState>,
     pub cache: Arc<Cache>,
     /// Where it says how far it has come.
     pub newest: Arc<watch::Sender<Revision>>,
-    pub chores: Chores,
+    pub maintenance: Maintenance,
     /// Held until the connection is closed.
     pub lock: File,
 }
 
 /// What stopped a whole transaction.
-struct Fault {
+struct BatchError {
     error: rusqlite::Error,
     step: Step,
 }
@@ -66,15 +66,15 @@ enum Step {
 impl Writer {
     /// Works until the queue is closed and everything in it is done.
     pub fn run(mut self) {
-        let mut crowd = Crowd::nobody();
-        while let Some(requests) = self.next(crowd) {
+        let mut linger = Linger::none();
+        while let Some(requests) = self.next(linger) {
             let (began, size) = (Instant::now(), requests.len());
             if size > 0 {
                 self.write(requests);
-                crowd = Crowd::after(size, self.inbox.len(), began);
+                linger = Linger::after(size, self.receiver.len(), began);
             }
-            if let Err(error) = self.chores.run(&self.connection, &self.gate) {
-                self.close_gate(&error);
+            if let Err(error) = self.maintenance.run(&self.connection, &self.write_state) {
+                self.note_write_failure(&error);
             }
         }
         self.close();
@@ -82,24 +82,26 @@ impl Writer {
 
     /// The next batch, an empty one where something else is due first, and `None` where
     /// nothing will come any more.
-    fn next(&self, crowd: Crowd) -> Option<Vec<Request>> {
-        if wait(self.inbox.ready(1), self.chores.due()) {
-            wait(self.inbox.ready(crowd.size), crowd.until);
+    fn next(&self, linger: Linger) -> Option<Vec<PendingWrite>> {
+        if block_on_until(self.receiver.wait_for(1), self.maintenance.due()) {
+            block_on_until(self.receiver.wait_for(linger.target), linger.until);
         }
-        self.inbox.take()
+        self.receiver.take()
     }
 
-    fn write(&self, requests: Vec<Request>) {
-        if self.gate.refusal().is_some() {
+    fn write(&self, requests: Vec<PendingWrite>) {
+        if self.write_state.refusal().is_some() {
             return self.refuse(requests);
         }
         match self.commit(&requests) {
             Ok(answers) => {
-                self.gate.wrote();
+                self.write_state.wrote();
                 answer(requests, answers);
             }
             // The others have nothing to do with it.
-            Err(Fault { error, step: Step::Write }) if is_one_writes(&error) && self.roll_back() => {
+            Err(BatchError { error, step: Step::Write })
+                if is_error_of_one_write(&error) && self.roll_back() =>
+            {
                 if requests.len() == 1 {
                     answer(requests, vec![Err(refused(error))]);
                 } else {
@@ -113,30 +115,30 @@ impl Writer {
     }
 
     /// Makes one transaction of all requests. Without a fault, everything is durable.
-    fn commit(&self, requests: &[Request]) -> Result<Vec<Answer>, Fault> {
-        let mut transaction = SqlTransaction::begin(&self.connection).map_err(at(Step::Other))?;
+    fn commit(&self, requests: &[PendingWrite]) -> Result<Vec<WriteAnswer>, BatchError> {
+        let mut transaction = SqlTransaction::begin(&self.connection).map_err(failed_at(Step::Other))?;
         let before = transaction.revision;
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
-            answers.push(one(&mut transaction, request).map_err(at(Step::Write))?);
+            answers.push(apply_one(&mut transaction, request).map_err(failed_at(Step::Write))?);
         }
         if transaction.revision != before {
-            transaction.save_revision().map_err(at(Step::Other))?;
+            transaction.save_revision().map_err(failed_at(Step::Other))?;
         }
         self.cache.begin(&transaction.changed);
         let revision = transaction.revision;
         let committed = transaction.run("COMMIT");
         self.cache.end(if committed.is_ok() { transaction.changed } else { Vec::new() });
-        committed.map_err(at(Step::Commit))?;
+        committed.map_err(failed_at(Step::Commit))?;
         self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
         Ok(answers)
     }
 
     /// Answers requests whose transaction failed.
-    fn fail(&self, fault: &Fault, requests: Vec<Request>) {
+    fn fail(&self, fault: &BatchError, requests: Vec<PendingWrite>) {
         self.roll_back();
-        self.close_gate(&fault.error);
-        if fault.step == Step::Commit && self.gate.writes() == Writes::Broken {
+        self.note_write_failure(&fault.error);
+        if fault.step == Step::Commit && self.write_state.get() == WriteState::Failed {
             answer(requests, iter::repeat_with(|| Err(Error::OutcomeUnknown)));
         } else {
             self.refuse(requests);
@@ -150,30 +152,31 @@ impl Writer {
     }
 
     /// Answers requests that nothing was done for.
-    fn refuse(&self, requests: Vec<Request>) {
-        let refusal = || self.gate.refusal().unwrap_or(Error::Unavailable("another program holds the file"));
+    fn refuse(&self, requests: Vec<PendingWrite>) {
+        let refusal =
+            || self.write_state.refusal().unwrap_or(Error::Unavailable("another program holds the file"));
         answer(requests, iter::repeat_with(|| Err(refusal())));
     }
 
     /// Turns writes away where an error says that they will not work.
-    fn close_gate(&self, error: &rusqlite::Error) {
+    fn note_write_failure(&self, error: &rusqlite::Error) {
         match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => self.gate.set(Writes::Full),
+            Some(ErrorCode::DiskFull) => self.write_state.set(WriteState::DiskFull),
             // It may be full as well, which only a write can tell.
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                if self.gate.writes() == Writes::On {
-                    self.gate.set(Writes::Held);
+                if self.write_state.get() == WriteState::Writable {
+                    self.write_state.set(WriteState::Locked);
                 }
             }
             _ => {
                 tracing::error!(code = error.sqlite_extended_error_code(), "the store's writer failed");
-                self.gate.set(Writes::Broken);
+                self.write_state.set(WriteState::Failed);
             }
         }
     }
 
     fn close(self) {
-        let broken = self.gate.writes() == Writes::Broken;
+        let broken = self.write_state.get() == WriteState::Failed;
         let in_log = if broken {
             // The log is the only copy that can be trusted: leave it to the next start.
             let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
@@ -195,26 +198,26 @@ impl Writer {
     }
 }
 
-fn at(step: Step) -> impl FnOnce(rusqlite::Error) -> Fault {
-    move |error| Fault { error, step }
+fn failed_at(step: Step) -> impl FnOnce(rusqlite::Error) -> BatchError {
+    move |error| BatchError { error, step }
 }
 
 /// One write of a batch. After an error, parts of it may be in the transaction.
-fn one(transaction: &mut SqlTransaction, request: &Request) -> rusqlite::Result<Answer> {
+fn apply_one(transaction: &mut SqlTransaction, request: &PendingWrite) -> rusqlite::Result<WriteAnswer> {
     // Nobody waits for this one any more, so it is not begun.
-    if request.is_over() {
+    if request.is_abandoned() {
         return Ok(Err(Error::DeadlineExceeded));
     }
     match apply(transaction, &request.write, Timestamp::now()) {
         Ok(written) => Ok(Ok(written)),
-        Err(Failure::Refused(error)) => Ok(Err(error)),
-        Err(Failure::Sql(error)) => Err(error),
+        Err(ApplyError::Refused(error)) => Ok(Err(error)),
+        Err(ApplyError::Sql(error)) => Err(error),
     }
 }
 
 /// Whether an error is one write's and not the store's: a rule that the file adds to
 /// ours, a trigger that fails, or a row that is not one of ours.
-fn is_one_writes(error: &rusqlite::Error) -> bool {
+fn is_error_of_one_write(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::SqliteFailure(failure, _) => matches!(
             failure.code,
@@ -246,8 +249,8 @@ fn refused(error: rusqlite::Error) -> Error {
 }
 
 /// Waits on this thread for a future, until some time; whether it came.
-fn wait(future: impl Future<Output = ()>, until: Instant) -> bool {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+fn block_on_until(future: impl Future<Output = ()>, until: Instant) -> bool {
+    let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
     let mut future = pin!(future);
     loop {
         if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
@@ -262,9 +265,9 @@ fn wait(future: impl Future<Output = ()>, until: Instant) -> bool {
 }
 
 /// Wakes a thread that waits.
-struct Unpark(Thread);
+struct ThreadWaker(Thread);
 
-impl Wake for Unpark {
+impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }

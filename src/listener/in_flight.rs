@@ -1,0 +1,342 @@
+//! Counting the calls in flight: on one connection, to know when it is idle, and
+//! on one thread, to know what a drain would cut. A call is in flight until the last of
+//! its answer has left for the socket.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::{
+    metrics::ConnectionPhase,
+    request_rest::{Discarding, RequestBody, Slot},
+};
+use crate::rpc::{
+    call::{Call, Inbound},
+    goaway::ConnectionHandle,
+};
+
+/// What one serving thread carries.
+#[derive(Debug, Default)]
+pub struct ThreadLoad {
+    thread: usize,
+    pub connections: AtomicUsize,
+    pub calls: AtomicUsize,
+    /// Complete answers that connections which are about to go have not delivered.
+    pub undelivered: Arc<AtomicUsize>,
+}
+
+impl ThreadLoad {
+    /// Of the thread of this number.
+    pub fn of(thread: usize) -> Self {
+        Self { thread, ..Self::default() }
+    }
+}
+
+/// The calls of one connection.
+#[derive(Debug)]
+pub struct ConnectionState {
+    load: Arc<ThreadLoad>,
+    pub opened_at: Instant,
+    /// A [`ConnectionPhase`].
+    state: AtomicU8,
+    calls: AtomicUsize,
+    /// How many of these have a complete answer, counted once the connection is about to go.
+    unsent: AtomicUsize,
+    /// Tells calls that the connection is to go away.
+    pub handle: ConnectionHandle,
+    /// When the last call ended, in milliseconds since `born`.
+    idle_since_ms: AtomicU64,
+}
+
+impl ConnectionState {
+    pub fn new(load: Arc<ThreadLoad>, opened_at: Instant) -> Self {
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+        let undelivered = Arc::clone(&load.undelivered);
+        Self {
+            load,
+            opened_at,
+            state: AtomicU8::new(ConnectionPhase::Handshake as u8),
+            calls: AtomicUsize::new(0),
+            unsent: AtomicUsize::new(0),
+            handle: ConnectionHandle::new(CONNECTIONS.fetch_add(1, Relaxed), undelivered),
+            idle_since_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// The number of the connection, which no other one of this process has.
+    pub fn number(&self) -> u64 {
+        self.handle.id
+    }
+
+    pub fn thread(&self) -> usize {
+        self.load.thread
+    }
+
+    pub fn state(&self) -> ConnectionPhase {
+        ConnectionPhase::ALL[usize::from(self.state.load(Relaxed)) % ConnectionPhase::ALL.len()]
+    }
+
+    pub fn enter(&self, state: ConnectionPhase) {
+        self.state.store(state as u8, Relaxed);
+    }
+
+    pub fn calls(&self) -> usize {
+        self.calls.load(Relaxed)
+    }
+
+    /// How many calls have an answer that is complete and not sent.
+    pub fn unsent(&self) -> usize {
+        self.unsent.load(Relaxed)
+    }
+
+    /// Whether any call has ended here.
+    pub fn has_served(&self) -> bool {
+        self.idle_since_ms.load(Relaxed) > 0
+    }
+
+    /// When the connection last had a call; `None` while it has one.
+    pub fn idle_since(&self) -> Option<Instant> {
+        let since = Duration::from_millis(self.idle_since_ms.load(Relaxed));
+        (self.calls() == 0).then(|| self.opened_at + since)
+    }
+}
+
+/// One call: in flight until the last clone is dropped. h2 has one with every frame of
+/// DATA that waits for the client's window or for the socket.
+#[derive(Clone, Debug)]
+pub struct OpenCall(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    shared: Arc<ConnectionState>,
+    rest: Slot,
+    /// The answer is complete, and the connection answers for its delivery.
+    handed_over: AtomicBool,
+}
+
+impl OpenCall {
+    fn on(shared: &Arc<ConnectionState>) -> Self {
+        shared.calls.fetch_add(1, Relaxed);
+        shared.load.calls.fetch_add(1, Relaxed);
+        let shared = Arc::clone(shared);
+        Self(Arc::new(Open { shared, rest: Slot::default(), handed_over: AtomicBool::new(false) }))
+    }
+
+    pub fn rest(&self) -> &Slot {
+        &self.0.rest
+    }
+
+    /// The answer is complete. What is not sent of it counts as undelivered, where its
+    /// connection is about to go, and no longer as a call.
+    fn answered(&self) {
+        let shared = &self.0.shared;
+        if shared.handle.is_going_away() && !self.0.handed_over.swap(true, Relaxed) {
+            shared.load.calls.fetch_sub(1, Relaxed);
+            shared.unsent.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        if self.handed_over.load(Relaxed) {
+            shared.unsent.fetch_sub(1, Relaxed);
+        } else {
+            shared.load.calls.fetch_sub(1, Relaxed);
+        }
+        if shared.calls.fetch_sub(1, Relaxed) == 1 {
+            let since = u64::try_from(shared.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            shared.idle_since_ms.store(since.max(1), Relaxed);
+        }
+    }
+}
+
+/// A call whose answer is still to come or to end.
+#[derive(Debug)]
+struct Answering(OpenCall);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        // **Invariant:** h2 drops DATA while it holds a lock that a dropped request takes,
+        // so no clone of the call holds one once there is no answer to wait for it.
+        drop(self.0.rest().close());
+    }
+}
+
+/// A part of an answer, which keeps its call in flight until it has been sent.
+#[derive(Debug)]
+pub struct Sending {
+    bytes: Bytes,
+    _call: OpenCall,
+}
+
+impl Buf for Sending {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        self.bytes.copy_to_bytes(len)
+    }
+}
+
+/// Hands the calls of one connection to the service, and counts each until its answer
+/// has been sent.
+#[derive(Clone, Debug)]
+pub struct CountCalls<S> {
+    service: S,
+    shared: Arc<ConnectionState>,
+}
+
+impl<S> CountCalls<S> {
+    pub fn new(service: S, shared: Arc<ConnectionState>) -> Self {
+        Self { service, shared }
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for CountCalls<S>
+where
+    S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible> + Clone,
+    B: Body<Data = Bytes>,
+{
+    type Response = Response<CountedBody<B>>;
+    type Error = Infallible;
+    type Future = CountedFuture<S::Future, B>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let call = OpenCall::on(&self.shared);
+        let request = request.map(|body| RequestBody::new(body, call.clone()));
+        let request = Inbound::request(request, Call::on(self.shared.handle.clone()));
+        // Whoever is full answers that, so nobody need be asked whether it is ready.
+        let inner = Some(self.service.clone().call(request));
+        CountedFuture { inner, answering: Some(Answering(call)), waiting: None }
+    }
+}
+
+pin_project! {
+    /// The response's head to come.
+    pub struct CountedFuture<F, B> {
+        #[pin]
+        inner: Option<F>,
+        answering: Option<Answering>,
+        // An answer that is all in its head, and the rest of the request that it waits for.
+        waiting: Option<Box<(Response<B>, Discarding)>>,
+    }
+}
+
+impl<F, B> Future for CountedFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+    B: Body<Data = Bytes>,
+{
+    type Output = Result<Response<CountedBody<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let mut response = None;
+        if let Some(inner) = this.inner.as_mut().as_pin_mut() {
+            let Ok(answer) = ready!(inner.poll(cx));
+            this.inner.set(None);
+            response = Some(answer);
+        }
+        if let (Some(answer), Some(Answering(call))) = (&response, &*this.answering)
+            && answer.body().is_end_stream()
+        {
+            call.answered();
+            if let Some(rest) = call.rest().close() {
+                *this.waiting = response.take().map(|answer| Box::new((answer, Discarding::new(rest, None))));
+            }
+        }
+        if let Some((_, rest)) = this.waiting.as_deref_mut() {
+            ready!(rest.poll(cx));
+            response = this.waiting.take().map(|waited| waited.0);
+        }
+        let response = response.expect("a future is not polled after its end");
+        let answering = this.answering.take();
+        Poll::Ready(Ok(response.map(|inner| CountedBody { inner: Some(inner), answering, rest: None })))
+    }
+}
+
+pin_project! {
+    /// The response's body, with its call.
+    pub struct CountedBody<B> {
+        #[pin]
+        inner: Option<B>,
+        answering: Option<Answering>,
+        // What the end of the answer waits for.
+        rest: Option<Box<Discarding>>,
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for CountedBody<B> {
+    type Data = Sending;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Sending>, B::Error>>> {
+        let mut this = self.project();
+        let Some(Answering(call)) = this.answering.as_ref() else { return Poll::Ready(None) };
+        if let Some(inner) = this.inner.as_mut().as_pin_mut() {
+            let trailers = match ready!(inner.poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => {
+                        let data = Sending { bytes, _call: call.clone() };
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    Err(frame) => frame.into_trailers().ok(),
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => None,
+            };
+            // The service lets go of the request here, where it has not done so before.
+            this.inner.set(None);
+            call.answered();
+            let Some(rest) = call.rest().close() else {
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            };
+            *this.rest = Some(Box::new(Discarding::new(rest, trailers)));
+        }
+        let Some(rest) = this.rest else { return Poll::Ready(None) };
+        ready!(rest.poll(cx));
+        let trailers = this.rest.take().and_then(|rest| rest.trailers);
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let Some(Answering(call)) = &self.answering else { return true };
+        match &self.inner {
+            Some(inner) => inner.is_end_stream() && !call.rest().is_left(),
+            None => self.rest.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}

@@ -1,0 +1,122 @@
+//! What is counted about connections.
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use super::lingering_close::Closes;
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer closed it.
+    Client,
+    Age,
+    Idle,
+    Handshake,
+    /// It went in peace in a drain.
+    Drain,
+    /// It was cut at the end of a drain.
+    DrainCut,
+    /// A keepalive ping was not answered.
+    Keepalive,
+    /// The peer broke HTTP/2, or one of its limits.
+    Error,
+}
+
+impl CloseReason {
+    const ALL: [Self; 8] = [
+        Self::Client,
+        Self::Age,
+        Self::Idle,
+        Self::Handshake,
+        Self::Drain,
+        Self::DrainCut,
+        Self::Keepalive,
+        Self::Error,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Age => "age",
+            Self::Idle => "idle",
+            Self::Handshake => "handshake",
+            Self::Drain => "drain",
+            Self::DrainCut => "drain_cut",
+            Self::Keepalive => "keepalive",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What a connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionPhase {
+    Handshake,
+    Open,
+    /// Told to go, and still here.
+    Closing,
+}
+
+impl ConnectionPhase {
+    pub const ALL: [Self; 3] = [Self::Handshake, Self::Open, Self::Closing];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Open => "open",
+            Self::Closing => "closing",
+        }
+    }
+
+    pub fn of(handshake_done: bool, ending: Option<CloseReason>) -> Self {
+        match (handshake_done, ending) {
+            (false, _) => Self::Handshake,
+            (true, None) => Self::Open,
+            (true, Some(_)) => Self::Closing,
+        }
+    }
+}
+
+/// The handles of every metric of the listener.
+#[derive(Clone)]
+pub struct ListenerMetrics {
+    states: [Gauge; ConnectionPhase::ALL.len()],
+    closed: [Counter; CloseReason::ALL.len()],
+    pub accepted: Counter,
+    pub refused: Counter,
+    pub accept_errors: Counter,
+    pub calls_cut: Counter,
+    pub loop_lag: Histogram,
+    pub closes: Closes,
+}
+
+impl ListenerMetrics {
+    pub fn new(max_connections: usize) -> Self {
+        gauge!("grpc_server_connections_limit")
+            .set(f64::from(u32::try_from(max_connections).unwrap_or(u32::MAX)));
+        Self {
+            states: ConnectionPhase::ALL
+                .map(|state| gauge!("grpc_server_connections", "state" => state.name())),
+            closed: CloseReason::ALL
+                .map(|reason| counter!("grpc_server_connections_closed_total", "reason" => reason.name())),
+            accepted: counter!("grpc_server_connections_accepted_total"),
+            refused: counter!("grpc_server_connections_refused_total"),
+            accept_errors: counter!("grpc_server_accept_errors_total"),
+            calls_cut: counter!("grpc_server_calls_cut_total"),
+            loop_lag: histogram!("user_service_event_loop_lag_seconds"),
+            closes: Closes::of("grpc"),
+        }
+    }
+
+    pub fn entered(&self, state: ConnectionPhase) {
+        self.states[state as usize].increment(1);
+    }
+
+    pub fn left(&self, state: ConnectionPhase) {
+        self.states[state as usize].decrement(1);
+    }
+
+    pub fn closed(&self, reason: CloseReason) {
+        self.closed[reason as usize].increment(1);
+    }
+}

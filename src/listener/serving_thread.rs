@@ -1,0 +1,136 @@
+//! A serving thread: a runtime of its own, and the connections it was given.
+//!
+//! A connection never changes its thread, so nothing of a call crosses one unless
+//! the store makes it.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::TcpStream,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tokio::{
+    runtime, select,
+    sync::{OwnedSemaphorePermit, mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tower::Service;
+
+use super::{
+    ListenerPhase, Ticks, connection::ServeContext, in_flight::ThreadLoad, request_rest::RequestBody,
+};
+use crate::rpc::call::Inbound;
+
+/// How often a thread shows that it is alive, and how late it is for that.
+const TICK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A connection on its way to a thread, and what it holds while it lives.
+pub struct Accepted {
+    pub stream: TcpStream,
+    pub permit: ConnectionPermit,
+}
+
+/// A connection's share of the cap and of its thread's load.
+pub struct ConnectionPermit {
+    load: Arc<ThreadLoad>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl ConnectionPermit {
+    pub fn take(load: &Arc<ThreadLoad>, permit: OwnedSemaphorePermit) -> Self {
+        load.connections.fetch_add(1, Relaxed);
+        Self { load: Arc::clone(load), _permit: permit }
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.load.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The acceptor's end of a serving thread.
+pub struct SocketSender {
+    pub load: Arc<ThreadLoad>,
+    pub sockets: mpsc::UnboundedSender<Accepted>,
+}
+
+/// Starts the thread of this number. It ends, and all it serves with it, once the
+/// phase is [`ListenerPhase::Over`]; `alive` is dropped when it has.
+pub fn start<S, B>(
+    number: usize,
+    context: Arc<ServeContext<S>>,
+    ticks: Ticks,
+    alive: mpsc::Sender<Infallible>,
+) -> io::Result<SocketSender>
+where
+    S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    // Bounded by the cap on connections: whatever is in it holds a seat.
+    let (sockets, received) = mpsc::unbounded_channel();
+    let load = Arc::clone(&context.load);
+    thread::Builder::new().name(format!("serve-{number}")).spawn(move || {
+        let phase = context.phase.clone();
+        let lag = context.metrics.loop_lag.clone();
+        let tick = |due: Instant| {
+            lag.record(due.elapsed());
+            ticks(number);
+        };
+        runtime.block_on(run(received, phase, tick, |accepted| spawn(&context, accepted)));
+        // Not a plain drop, which would wait for whatever blocks.
+        runtime.shutdown_background();
+        drop(alive);
+    })?;
+    Ok(SocketSender { load, sockets })
+}
+
+async fn run(
+    mut received: mpsc::UnboundedReceiver<Accepted>,
+    mut phase: watch::Receiver<ListenerPhase>,
+    tick: impl Fn(Instant),
+    serve: impl Fn(Accepted),
+) {
+    let mut ticks = interval(TICK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut over =
+        std::pin::pin!(async move { phase.wait_for(|phase| *phase == ListenerPhase::Over).await.is_ok() });
+    loop {
+        select! {
+            Some(accepted) = received.recv() => serve(accepted),
+            due = ticks.tick() => tick(due),
+            _ = over.as_mut() => break,
+        }
+    }
+}
+
+fn spawn<S, B>(context: &Arc<ServeContext<S>>, accepted: Accepted)
+where
+    S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Accepted { stream, permit } = accepted;
+    match tokio::net::TcpStream::from_std(stream) {
+        Ok(stream) => drop(tokio::spawn(Arc::clone(context).serve(stream, permit))),
+        Err(error) => tracing::warn!(%error, "a connection could not be handed to its thread"),
+    }
+}

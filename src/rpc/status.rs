@@ -1,0 +1,230 @@
+//! Every status that this service puts on the wire, but for those made of domain errors.
+//!
+//! Every status carries `google.rpc.ErrorInfo`. Texts are constants or made of
+//! constants: no caller's value and no internal reaches the wire, but for a user
+//! id that the caller itself sent.
+
+use std::{collections::HashMap, time::Duration};
+
+use http::HeaderMap;
+use tonic::{
+    Code, Status,
+    metadata::{MetadataMap, MetadataValue},
+};
+use tonic_types::{ErrorDetails, StatusExt};
+
+mod size;
+
+pub use size::{HEADER_OVERHEAD_BYTES, MAX_BYTES, has_room, header_bytes, new};
+
+/// What names this service in every `ErrorInfo`.
+pub const DOMAIN: &str = "user-service";
+
+/// When a caller that was turned away may come back: long enough for a full
+/// queue to have drained, short enough not to be noticed.
+pub const OVERLOAD_RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// When a caller may come back to a store that opens, or may have room again:
+/// how often the store itself is asked.
+pub const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// The server has as many calls as it may have.
+pub fn overloaded() -> Status {
+    retry(Code::Unavailable, "OVERLOADED", "the server is overloaded", OVERLOAD_RETRY_DELAY)
+}
+
+/// The server is going away; another one may be asked at once.
+pub fn draining() -> Status {
+    retry(Code::Unavailable, "DRAINING", "the server is shutting down", Duration::ZERO)
+}
+
+/// The connection of a stream has reached its age; another one may be opened at
+/// once.
+pub fn connection_aged() -> Status {
+    retry(
+        Code::Unavailable,
+        "CONNECTION_AGED",
+        "the connection is too old: go on over another one",
+        Duration::ZERO,
+    )
+}
+
+/// Nobody was sent to be imported for a while, and others may want the place.
+pub fn import_idle() -> Status {
+    retry(
+        Code::Unavailable,
+        "IMPORT_IDLE",
+        "no user was sent for a while: call again with what is left",
+        Duration::ZERO,
+    )
+}
+
+/// A watch has fallen further behind than anybody waits.
+pub fn watcher_too_slow() -> Status {
+    retry(
+        Code::Unavailable,
+        "WATCHER_TOO_SLOW",
+        "users change faster than this stream is read: resume it, and read faster",
+        Duration::ZERO,
+    )
+}
+
+/// The same end, and where to go on behind it.
+pub fn with_resume_token(status: &Status, token: String) -> Status {
+    let mut details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
+    details.set_error_info(reason, DOMAIN, HashMap::from([("resume_token".to_owned(), token)]));
+    new(status.code(), status.message(), details, status.metadata().clone())
+}
+
+/// The store is not open yet.
+pub fn starting() -> Status {
+    retry(Code::Unavailable, "STARTING", "the server is starting", STORE_RETRY_DELAY)
+}
+
+/// Time ran out.
+pub fn deadline_exceeded() -> Status {
+    plain(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline passed before the call was done")
+}
+
+/// The request of a call was not whole in time.
+pub fn request_incomplete() -> Status {
+    plain(Code::DeadlineExceeded, "REQUEST_INCOMPLETE", "the request did not arrive in time")
+}
+
+/// A message is longer than it may be. There is nothing to retry.
+pub fn message_too_large(limit_bytes: usize) -> Status {
+    plain(
+        Code::ResourceExhausted,
+        "MESSAGE_TOO_LARGE",
+        &format!("a message may have at most {limit_bytes} bytes"),
+    )
+}
+
+/// A message cannot be read: INTERNAL, as the gRPC specification asks for.
+pub fn malformed(message: &str) -> Status {
+    plain(Code::Internal, "MALFORMED_MESSAGE", message)
+}
+
+/// More than one message where there is one: UNIMPLEMENTED, as the gRPC
+/// specification asks for.
+pub fn several_messages() -> Status {
+    plain(Code::Unimplemented, "SEVERAL_MESSAGES", "the method takes exactly one message")
+}
+
+/// A message is compressed in a way that is not known here.
+pub fn unknown_encoding() -> Status {
+    let details = info("UNKNOWN_ENCODING", []);
+    let mut metadata = MetadataMap::new();
+    metadata.insert("grpc-accept-encoding", MetadataValue::from_static("identity,gzip"));
+    new(Code::Unimplemented, "the message may be compressed with gzip or not at all", details, metadata)
+}
+
+/// `grpc-timeout` cannot be read.
+pub fn bad_timeout() -> Status {
+    bad_request(
+        "INVALID_TIMEOUT",
+        "grpc-timeout cannot be read",
+        "grpc-timeout",
+        "must be 1 to 8 digits and one of H, M, S, m, u and n",
+    )
+}
+
+/// The content type is not gRPC's.
+pub fn bad_content_type() -> Status {
+    bad_request(
+        "INVALID_CONTENT_TYPE",
+        "this is a gRPC server",
+        "content-type",
+        "must be application/grpc or application/grpc+proto",
+    )
+}
+
+/// Something is broken, and the log says what.
+pub fn internal() -> Status {
+    plain(Code::Internal, "INTERNAL", "internal error")
+}
+
+/// Nothing is served under this path.
+pub fn unimplemented() -> Status {
+    plain(Code::Unimplemented, "UNKNOWN_METHOD", "no such method")
+}
+
+/// Nothing is known under this health name.
+pub fn unknown_health_name() -> Status {
+    let mut details = info("UNKNOWN_HEALTH_NAME", []);
+    details.set_resource_info("grpc.health.v1.Health", "service", "", "List names every health name");
+    new(Code::NotFound, "no such health name", details, MetadataMap::new())
+}
+
+/// Gives an error that tonic itself answered the details that every error has.
+///
+/// `max_message_bytes` is what the limit was where a message was over it.
+pub fn add_error_details(headers: &mut HeaderMap, max_message_bytes: usize) {
+    let Some(bare) = without_details(headers) else { return };
+    let status = match bare.code() {
+        // What tonic says of a message that is too long, as sent and as unpacked.
+        Code::OutOfRange | Code::ResourceExhausted => message_too_large(max_message_bytes),
+        // What the specification asks for where a message cannot be read.
+        Code::Internal => malformed(bare.message()),
+        Code::Unimplemented => plain(Code::Unimplemented, "UNSUPPORTED", bare.message()),
+        Code::NotFound => plain(Code::NotFound, "NOT_FOUND", bare.message()),
+        Code::InvalidArgument => plain(Code::InvalidArgument, "INVALID_REQUEST", bare.message()),
+        Code::Cancelled => plain(Code::Cancelled, "CANCELLED", bare.message()),
+        code => plain(code, "UNEXPECTED", bare.message()),
+    };
+    // It can only fail where a text is no header value, and these are encoded.
+    let _ = status.add_header(headers);
+}
+
+/// The same for a status that is at hand.
+pub fn with_error_details(status: &Status, max_message_bytes: usize) -> Status {
+    let mut headers = HeaderMap::new();
+    let _ = status.add_header(&mut headers);
+    add_error_details(&mut headers, max_message_bytes);
+    Status::from_header_map(&headers).unwrap_or_else(internal)
+}
+
+/// A status to be sent within a message.
+pub fn to_proto(status: &Status) -> tonic_types::Status {
+    // Its details are the same status, encoded, as gRPC has it.
+    prost::Message::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
+        code: status.code().into(),
+        message: status.message().into(),
+        details: Vec::new(),
+    })
+}
+
+/// The error in these headers, if there is one and it has no details.
+pub fn without_details(headers: &HeaderMap) -> Option<Status> {
+    let code = headers.get(Status::GRPC_STATUS)?;
+    if code == "0" || headers.contains_key(Status::GRPC_STATUS_DETAILS) {
+        return None;
+    }
+    Status::from_header_map(headers)
+}
+
+pub fn bad_request(reason: &str, message: &str, field: &str, description: &str) -> Status {
+    let mut details = info(reason, []);
+    details.add_bad_request_violation(field, description);
+    new(Code::InvalidArgument, message, details, MetadataMap::new())
+}
+
+pub fn retry(code: Code, reason: &str, message: &str, delay: Duration) -> Status {
+    let mut details = info(reason, []);
+    details.set_retry_info(Some(delay));
+    let mut metadata = MetadataMap::new();
+    let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    metadata.insert("grpc-retry-pushback-ms", millis.into());
+    new(code, message, details, metadata)
+}
+
+pub fn plain(code: Code, reason: &str, message: &str) -> Status {
+    new(code, message, info(reason, []), MetadataMap::new())
+}
+
+pub fn info<const N: usize>(reason: &str, metadata: [(&str, &str); N]) -> ErrorDetails {
+    let metadata: HashMap<String, String> =
+        metadata.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    ErrorDetails::with_error_info(reason, DOMAIN, metadata)
+}

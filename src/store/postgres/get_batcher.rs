@@ -1,0 +1,155 @@
+//! Reads of one user, which share statements.
+//!
+//! A statement costs the database more than finding a row. So few are under way at a
+//! time, and reads that come meanwhile wait for one of them to end and share the
+//! next: with little to do each read has a statement of its own at once, and the more
+//! come the more share one. It is sent after they came, so they see what was written
+//! before.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use super::{CLOSED, readers::Readers, rows, session::Param, sql::Sql};
+use crate::{
+    domain::{Deadline, Error, User, UserKey},
+    store::metrics::GaugeGuard,
+};
+
+/// The most reads in one statement.
+const MAX_GETS_PER_STATEMENT: usize = 256;
+
+/// How many statements of this kind are under way at most.
+const MAX_STATEMENTS: usize = 2;
+
+type GetAnswer = Result<Option<Arc<User>>, Error>;
+
+/// A read that waits for its turn, and who waits for it.
+struct PendingGet {
+    key: UserKey,
+    answer: oneshot::Sender<GetAnswer>,
+    /// In the metrics: that it waits, and then that it was asked.
+    counted: GaugeGuard,
+}
+
+pub(super) struct GetBatcher {
+    readers: Arc<Readers>,
+    waiting: Mutex<PendingGets>,
+}
+
+#[derive(Default)]
+struct PendingGets {
+    reads: Vec<PendingGet>,
+    /// Who takes them.
+    workers: usize,
+}
+
+impl GetBatcher {
+    pub fn new(readers: Arc<Readers>) -> Arc<Self> {
+        Arc::new(Self { readers, waiting: Mutex::default() })
+    }
+
+    pub async fn get(self: &Arc<Self>, key: &UserKey, deadline: Deadline) -> GetAnswer {
+        let reading = async {
+            let (answer, answered) = oneshot::channel();
+            let counted = self.readers.metrics.queued();
+            if self.enqueue(PendingGet { key: key.clone(), answer, counted }) {
+                // On the caller's thread, where most of the answers are waited for.
+                tokio::spawn(Worker { batcher: Arc::clone(self), counted: true }.work());
+            }
+            answered.await.unwrap_or(Err(CLOSED))
+        };
+        self.readers.in_time(deadline, reading).await
+    }
+
+    /// Whether there is to be one more taker, who is counted from now on.
+    fn enqueue(&self, gets: PendingGet) -> bool {
+        let mut waiting = self.waiting();
+        waiting.reads.push(gets);
+        let more = waiting.workers < MAX_STATEMENTS;
+        waiting.workers += usize::from(more);
+        more
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, PendingGets> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One that takes what waits, until nothing does.
+struct Worker {
+    batcher: Arc<GetBatcher>,
+    counted: bool,
+}
+
+impl Worker {
+    async fn work(mut self) {
+        while let Some(gets) = self.take() {
+            read(&self.batcher.readers, gets).await;
+        }
+    }
+
+    /// Nobody may come between the look and the count: their read would be left alone.
+    fn take(&mut self) -> Option<Vec<PendingGet>> {
+        let mut waiting = self.batcher.waiting();
+        if waiting.reads.is_empty() {
+            waiting.workers -= 1;
+            self.counted = false;
+            return None;
+        }
+        let most = waiting.reads.len().min(MAX_GETS_PER_STATEMENT);
+        Some(waiting.reads.drain(..most).collect())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Ended in the midst of it, with its runtime.
+        if self.counted {
+            self.batcher.waiting().workers -= 1;
+        }
+    }
+}
+
+/// Reads for all who still wait.
+async fn read(readers: &Readers, mut gets: Vec<PendingGet>) {
+    gets.retain(|gets| !gets.answer.is_closed());
+    let (mut ids, mut emails) = (Vec::new(), Vec::new());
+    for PendingGet { key, counted, .. } in &mut gets {
+        *counted = readers.metrics.in_flight();
+        match key {
+            UserKey::Id(id) => ids.push(id.as_str()),
+            UserKey::Email(email) => emails.push(email.as_str()),
+        }
+    }
+    let params: [Param; 2] = [&ids, &emails];
+    let found = readers.in_time(Deadline::NONE, readers.ask(Sql::Users, &params)).await;
+    let found = found.and_then(|rows| rows::users(&rows));
+    let found = found.map(|users| users.into_iter().map(Arc::new).collect::<Vec<_>>());
+    let users = || found.iter().flatten();
+    let by_id: HashMap<_, _> = users().map(|user| (&user.id, user)).collect();
+    let by_email: HashMap<_, _> = users().map(|user| (&user.email, user)).collect();
+    for PendingGet { key, answer, .. } in gets {
+        let user = match &key {
+            UserKey::Id(id) => by_id.get(id),
+            UserKey::Email(email) => by_email.get(email),
+        };
+        // Whoever asked may be gone by now.
+        let _ = answer.send(match &found {
+            Ok(_) => Ok(user.map(|user| Arc::clone(user))),
+            Err(error) => Err(clone_error(error)),
+        });
+    }
+}
+
+/// An error once more, for the next of those who share it.
+fn clone_error(error: &Error) -> Error {
+    match error {
+        Error::Unavailable(why) => Error::Unavailable(why),
+        Error::Internal(source) => Error::Internal(source.to_string().into()),
+        other => Error::Internal(other.to_string().into()),
+    }
+}

@@ -1,0 +1,90 @@
+//! The way to the database: certificates and passwords.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::{
+    database::{Database, give},
+    fixtures::{create, get, stored},
+};
+use tokio::task::{block_in_place, spawn_blocking};
+use user_service::{
+    config::{Config, PostgresUrl, StoreUrl},
+    store::{self, OpenError},
+};
+
+/// Makes an authority called `name`, and with it the certificate of `localhost`.
+fn certify(dir: &Path, name: &str) {
+    fs::write(dir.join("extensions"), "subjectAltName=DNS:localhost\n").unwrap();
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    for command in [
+        format!("req -x509 {key} -keyout {name}.key -out {name}.pem -subj /CN={name} -days 2"),
+        format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"),
+        format!(
+            "x509 -req -in server.csr -CA {name}.pem -CAkey {name}.key -CAcreateserial -days 2 \
+             -extfile extensions -out server.pem"
+        ),
+    ] {
+        let made =
+            Command::new("openssl").args(command.split_whitespace()).current_dir(dir).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+}
+
+/// A server that takes TLS alone, and a password from all but its owner.
+fn guarded() -> Database {
+    let settings = ["ssl=on", "ssl_cert_file=../server.pem", "ssl_key_file=../server.key"];
+    Database::start_with(&settings, |dir| {
+        certify(dir, "stranger");
+        certify(dir, "authority");
+        give(&dir.join("server.key"));
+        let rules = "host all tests 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+        fs::write(dir.join("data/pg_hba.conf"), rules).unwrap();
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_checked_as_far_as_sslmode_says() {
+    let server = block_in_place(guarded);
+    let owner = server.fresh().await;
+    let name = crate::database::name(&owner);
+    let admin = server.client(&name).await;
+    admin.batch_execute("CREATE ROLE guest LOGIN SUPERUSER PASSWORD 'open sesame'").await.unwrap();
+    let password = server.dir().join("password");
+    fs::write(&password, "open sesame\n").unwrap();
+    let open = |host: &str, mode: &str, authority: Option<&str>| {
+        let url = format!("postgres://guest@{host}:{}/{name}?sslmode={mode}", server.port);
+        let config = Config {
+            store_url: StoreUrl::Postgres(Box::new(PostgresUrl::parse(&url).unwrap())),
+            store_ca_file: authority.map(|name| server.dir().join(name).into()).unwrap_or_default(),
+            store_password_file: password.clone().into(),
+            ..Config::default()
+        };
+        spawn_blocking(move || store::open(&config))
+    };
+    let (ours, other) = (Some("authority.pem"), Some("stranger.pem"));
+    for (host, mode, authority) in [
+        ("localhost", "verify-full", ours),
+        ("127.0.0.1", "verify-ca", ours),
+        ("127.0.0.1", "require", None),
+        ("127.0.0.1", "prefer", None),
+    ] {
+        let store = open(host, mode, authority).await.unwrap().unwrap();
+        let user = stored(&store, create(&format!("{}-{mode}", host.replace('.', "-")))).await;
+        assert_eq!(get(&store, user.id.as_str()).await, Some(user));
+        store.close().await;
+    }
+    for (host, mode, authority) in [
+        ("127.0.0.1", "verify-full", ours),
+        ("localhost", "verify-full", other),
+        ("localhost", "verify-ca", other),
+        ("localhost", "require", other),
+        ("localhost", "disable", None),
+    ] {
+        let refused = open(host, mode, authority).await.unwrap().err();
+        assert!(matches!(refused, Some(OpenError::Postgres { .. })), "{host} {mode}: {refused:?}");
+    }
+    fs::write(&password, "wrong").unwrap();
+    let refused = open("localhost", "verify-full", ours).await.unwrap().err().unwrap();
+    assert!(refused.to_string().contains("password authentication failed"), "{refused}");
+    assert!(!refused.to_string().contains("wrong"), "{refused}");
+}

@@ -1,0 +1,166 @@
+//! What is in the file, and who may open it.
+
+use std::{fs, path::Path};
+
+use crate::fixtures::{at, create, delete, email, get, get_by_email, id, repeatable, stored, write};
+use rusqlite::Connection;
+use user_service::{
+    domain::{Change, Deadline, Patch},
+    store::{self, OpenError},
+};
+
+fn refusal(path: &Path) -> OpenError {
+    store::open(&at(path)).err().expect("the store must not open")
+}
+
+#[tokio::test]
+async fn users_and_recorded_writes_outlive_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.db");
+    let repeated = repeatable(create("ada"), 1, "ada");
+    let first = store::open(&at(&path)).unwrap();
+    let written = first.write(repeated.clone(), Deadline::NONE).await.unwrap();
+    first.close().await;
+    let second = store::open(&at(&path)).unwrap();
+    assert_eq!(get(&second, "ada").await, written.user);
+    assert_eq!(second.write(repeated, Deadline::NONE).await.unwrap(), written);
+    assert_eq!(stored(&second, create("bob")).await.revision, 2);
+    second.close().await;
+    assert!(!path.with_extension("db-wal").exists(), "an orderly end leaves no log");
+}
+
+#[tokio::test]
+async fn the_change_log_tells_every_write_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users.db");
+    let store = store::open(&at(&file)).unwrap();
+    stored(&store, create("ada")).await;
+    let patch = Patch { email: Some(email("countess")), ..Patch::default() };
+    stored(&store, Change::Update { id: id("ada"), patch, etag: None }).await;
+    write(&store, create("ada")).await.unwrap_err();
+    write(&store, delete("ada")).await.unwrap();
+    store.close().await;
+    let file = Connection::open(&file).unwrap();
+    let mut log = file.prepare("SELECT revision, kind, id, email FROM changes ORDER BY revision").unwrap();
+    let rows: Vec<(i64, i64, String, Option<String>)> = log
+        .query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let row = |revision, kind, email: Option<&str>| (revision, kind, "ada".into(), email.map(Into::into));
+    let expected =
+        [row(1, 1, Some("ada@example.com")), row(2, 2, Some("countess@example.com")), row(3, 3, None)];
+    assert_eq!(rows, expected);
+}
+
+#[tokio::test]
+async fn old_rows_are_cleared_away_and_new_ones_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.db");
+    let old = repeatable(create("ada"), 1, "ada");
+    let store = store::open(&at(&path)).unwrap();
+    store.write(old.clone(), Deadline::NONE).await.unwrap();
+    stored(&store, create("cleo")).await;
+    store.close().await;
+    let day = 24 * 3_600 * 1_000_000i64;
+    let file = Connection::open(&path).unwrap();
+    file.execute("UPDATE idempotency SET time = time - ?1", (day,)).unwrap();
+    file.execute("UPDATE changes SET time = time - ?1", (8 * day,)).unwrap();
+    drop(file);
+
+    let store = store::open(&at(&path)).unwrap();
+    // Whether or not its row is there still, the write is not known again.
+    store.write(old, Deadline::NONE).await.unwrap_err();
+    store.write(repeatable(create("bob"), 2, "bob"), Deadline::NONE).await.unwrap();
+    store.close().await;
+    let file = Connection::open(&path).unwrap();
+    let rows = |table: &str| -> String {
+        file.query_row(&format!("SELECT group_concat(revision) FROM {table}"), (), |row| row.get(0)).unwrap()
+    };
+    // The last change that there was stays until there is another: watches stand there.
+    let kept = (rows("idempotency"), rows("changes"), rows("users"));
+    assert_eq!(kept, ("3".into(), "2,3".into(), "1,3,2".into()), "users are ordered by id");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_does_not_grow_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users.db");
+    let store = store::open(&at(&file)).unwrap();
+    let mut longest = 0;
+    for round in 0..300 {
+        let writes = (0..10).map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { stored(&store, create(&format!("user-{round}-{n}"))).await })
+        });
+        for write in writes.collect::<Vec<_>>() {
+            write.await.unwrap();
+        }
+        // Whoever reads keeps the state that it read from going away.
+        get_by_email(&store, &format!("user-{round}-0")).await;
+        longest = longest.max(fs::metadata(file.with_extension("db-wal")).unwrap().len());
+    }
+    // A checkpoint is due at 4 MiB, and comes after the commit that passed them.
+    assert!(longest < 8 << 20, "{longest} bytes");
+    store.close().await;
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.db");
+    store::migrate(&at(&path)).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let before = fs::read(&path).unwrap();
+    let error = refusal(&path);
+    assert!(matches!(error, OpenError::Newer { found: 99, known: 1, .. }), "{error}");
+    assert!(error.to_string().contains("users.db"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_foreign_file_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("notes.txt");
+    fs::write(&text, "something else altogether, and longer than the header of a database ".repeat(20))
+        .unwrap();
+    let other = dir.path().join("other.db");
+    Connection::open(&other).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    for path in [text, other] {
+        let before = fs::read(&path).unwrap();
+        let error = refusal(&path);
+        assert!(matches!(error, OpenError::Foreign(_)), "{error}");
+        assert!(error.to_string().contains("move the file away"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = refusal(&dir.path().join("missing/users.db"));
+    assert!(matches!(error, OpenError::File { .. }), "{error}");
+    assert!(error.to_string().contains("missing/users.db"), "{error}");
+}
+
+#[test]
+fn migrating_twice_is_harmless() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = at(&dir.path().join("users.db"));
+    store::migrate(&config).unwrap();
+    store::migrate(&config).unwrap();
+    store::open(&config).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn nobody_else_may_read_the_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.db");
+    let _store = store::open(&at(&path)).unwrap();
+    for name in ["users.db", "users.db-wal", "users.db.lock"] {
+        let mode = fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name} has mode {mode:o}");
+    }
+}
