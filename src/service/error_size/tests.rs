@@ -71,6 +71,7 @@ fn every() -> Vec<Status> {
         status::import_idle(),
         error_status::from_error(Error::Invalid { listed: vec![violation(); MAX_LISTED], total: 65_536 }),
         error_status::from_error(Error::RequestIdReused),
+        error_status::from_error(Error::RefusedByStore("rule".into())),
         error_status::for_user(Error::NotFound(UniqueKey::Id), &id),
         error_status::for_user(Error::AlreadyExists(UniqueKey::Id), &id),
         error_status::for_user(Error::AlreadyExists(UniqueKey::Email), &id),
