@@ -94,8 +94,8 @@ async fn every_sampled_call_is_in_the_trace_store_and_so_is_one_of_the_drain() {
         );
     }
     let held = caller.open(GET_USER, &[("traceparent", &traceparent(0))]);
-    let begun = "grpc_server_admission_in_flight{kind=\"unary\"} 1";
-    until(|| ask(server.admin_addr, "GET /metrics").body.contains(begun).then_some(())).await;
+    let begun = "user.v1.UserService/GetUser";
+    until(|| ask(server.admin_addr, "GET /calls").body.contains(begun).then_some(())).await;
     server.signal("TERM");
     server.wait_for_line("\"draining\"");
     assert_eq!(held.finish().await.code(), Code::NotFound);

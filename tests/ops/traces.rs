@@ -113,8 +113,8 @@ async fn a_call_that_ends_in_the_drain_has_its_span_sent() {
     let mut server = start(&collector, &[], &[("OTEL_BSP_SCHEDULE_DELAY", "600000")]);
     let caller = HeldCalls::connect(server.grpc_addr).await;
     let open = caller.open(GET_USER, &[("traceparent", &traceparent(true))]);
-    let begun = "grpc_server_admission_in_flight{kind=\"unary\"} 1";
-    until(|| ask(server.admin_addr, "GET /metrics").body.contains(begun).then_some(())).await;
+    let begun = "user.v1.UserService/GetUser";
+    until(|| ask(server.admin_addr, "GET /calls").body.contains(begun).then_some(())).await;
     server.signal("TERM");
     server.wait_for_line("\"draining\"");
     assert_eq!(open.finish().await.code(), Code::NotFound);
