@@ -47,6 +47,22 @@ fn imports_follow_the_dependency_order() {
 }
 
 #[test]
+fn the_table_of_the_architecture_page_is_what_is_checked() {
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md")).unwrap();
+    let mut table = Vec::new();
+    for row in page.lines().filter(|row| row.starts_with("| `src/")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [module, _, imports] = cells[..] else { panic!("not three cells: {row}") };
+        let module = module.trim_matches('`').trim_start_matches("src/");
+        let module = module.trim_end_matches('/').trim_end_matches(".rs");
+        table.push((module, imports.split(", ").filter(|name| *name != "none").collect::<Vec<_>>()));
+    }
+    let checked: Vec<_> = MAY_IMPORT.iter().map(|(module, imports)| (*module, imports.to_vec())).collect();
+    assert_eq!(table, checked, "docs/ARCHITECTURE.md and MAY_IMPORT, in the same order");
+}
+
+#[test]
 fn a_forbidden_import_is_found_however_it_is_spelt() {
     let caught = |path: &str, text: &str| forbidden(Path::new(path), text).into_iter().collect::<Vec<_>>();
     assert_eq!(caught("domain/user.rs", "use crate::store::Memory;"), ["store"]);
