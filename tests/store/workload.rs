@@ -116,12 +116,18 @@ async fn a_sequence_in_place_of_the_counter_is_caught() {
     spawn_blocking(move || store::migrate(&config).unwrap()).await.unwrap();
     server.client(&name).await.batch_execute(SEQUENCE).await.unwrap();
     let replicas = Replicas::start(&url(server.port, &name), REPLICAS);
-    let workload = Workload::start(&replicas);
-    workload.work(Duration::from_secs(3)).await;
-    let events = workload.stop().await;
-    let wrong = judge(&server, &name, &events, None).await;
     let late = |wrong: &&String| wrong.starts_with("order") || wrong.starts_with("read");
-    assert!(wrong.iter().any(|wrong| late(&wrong)), "nobody saw the past: {wrong:#?}");
+    let mut wrong = Vec::new();
+    // It takes a read between two commits, which a busy machine may not come to.
+    for _ in 0..5 {
+        let workload = Workload::start(&replicas);
+        workload.work(Duration::from_secs(3)).await;
+        wrong = judge(&server, &name, &workload.stop().await, None).await;
+        if wrong.iter().any(|wrong| late(&wrong)) {
+            return;
+        }
+    }
+    panic!("nobody saw the past: {wrong:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
