@@ -1,6 +1,8 @@
 //! Why a call failed, in the domain's words. What callers get to see is made of
 //! it in one place, in `service`.
 
+use std::time::Duration;
+
 /// A field that holds what it may not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -39,9 +41,10 @@ pub enum Error {
     /// Nothing was begun in time, so nothing was applied.
     #[error("the deadline passed before the work began")]
     DeadlineExceeded,
-    /// The store has more to do than it may queue; nothing was applied.
+    /// The write could not be durable in time, or the queue is full; nothing was applied.
+    /// After the delay there should be room for it.
     #[error("the store is overloaded")]
-    Overloaded,
+    Overloaded { retry_delay: Duration },
     /// The store cannot do this now; nothing was applied. The text is for the log.
     #[error("the store is unavailable: {0}")]
     Unavailable(&'static str),

@@ -20,8 +20,8 @@ pub use size::{HEADER_OVERHEAD_BYTES, MAX_BYTES, has_room, header_bytes, new};
 /// What names this service in every `ErrorInfo`.
 pub const DOMAIN: &str = "user-service";
 
-/// When a caller that was turned away may come back: long enough for a full
-/// queue to have drained, short enough not to be noticed.
+/// When a caller that was turned away may come back: long enough for calls in flight to
+/// have ended, short enough not to be noticed.
 pub const OVERLOAD_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// When a caller may come back to a store that opens, or may have room again:
@@ -30,7 +30,13 @@ pub const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The server has as many calls as it may have.
 pub fn overloaded() -> Status {
-    retry(Code::Unavailable, "OVERLOADED", "the server is overloaded", OVERLOAD_RETRY_DELAY)
+    overloaded_for(OVERLOAD_RETRY_DELAY)
+}
+
+/// The server has more calls than it can answer in time, and should have room again
+/// after this delay.
+pub fn overloaded_for(retry_delay: Duration) -> Status {
+    retry(Code::Unavailable, "OVERLOADED", "the server is overloaded", retry_delay)
 }
 
 /// The server is going away; another one may be asked at once.

@@ -9,8 +9,8 @@ use super::error_log;
 use crate::{
     domain::{Error, UniqueKey, Violation},
     rpc::status::{
-        STORE_RETRY_DELAY, bad_request, deadline_exceeded, has_room, info, internal, new, overloaded, plain,
-        retry,
+        STORE_RETRY_DELAY, bad_request, deadline_exceeded, has_room, info, internal, new, overloaded_for,
+        plain, retry,
     },
 };
 
@@ -54,7 +54,7 @@ pub fn for_user(error: Error, id: &str) -> Status {
             "the change log does not hold what follows this token: begin anew, with initial_state",
         ),
         Error::DeadlineExceeded => deadline_exceeded(),
-        Error::Overloaded => overloaded(),
+        Error::Overloaded { retry_delay } => overloaded_for(retry_delay),
         Error::Unavailable(_) => retry(
             Code::Unavailable,
             "STORE_UNAVAILABLE",

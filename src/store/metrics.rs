@@ -36,12 +36,37 @@ impl Durations {
 pub(super) struct WriterMetrics {
     pub queue_depth: Gauge,
     pub batch_size: Histogram,
+    /// What a commit took lately, in seconds.
+    pub commit_time: Gauge,
+    /// Writes that found the queue full.
+    pub refused_full: Counter,
+    /// Writes that would have waited for more than one commit.
+    pub refused_wait: Counter,
+    /// Writes whose deadline was before the end of their commit.
+    pub refused_deadline: Counter,
+    /// Queued writes that a slower commit than expected made late.
+    pub refused_expired: Counter,
 }
 
 impl WriterMetrics {
     pub fn new(queue_limit: usize) -> Self {
         gauge!(QUEUE_LIMIT).set(f64::from(u32::try_from(queue_limit).unwrap_or(u32::MAX)));
-        Self { queue_depth: gauge!(QUEUE_DEPTH), batch_size: histogram!(BATCH_SIZE) }
+        let refused = |reason: &'static str| {
+            let counter = counter!("user_service_store_writes_refused_total", "reason" => reason);
+            counter.increment(0);
+            counter
+        };
+        let commit_time = gauge!("user_service_store_commit_seconds");
+        commit_time.set(0.0);
+        Self {
+            queue_depth: gauge!(QUEUE_DEPTH),
+            batch_size: histogram!(BATCH_SIZE),
+            commit_time,
+            refused_full: refused("full"),
+            refused_wait: refused("wait"),
+            refused_deadline: refused("deadline"),
+            refused_expired: refused("expired"),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod apply;
 mod error;
+mod forecast;
 mod heartbeat;
 mod linger;
 mod memory;

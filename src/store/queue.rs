@@ -1,9 +1,11 @@
 //! Writes that wait for the one writer of a store.
 //!
-//! A writer takes what is waiting as one batch, and what wakes somebody on another
-//! thread is a system call. So the writer is woken once for a batch, when as many are
-//! there as it waits for, and the callers of a batch once for each thread that they
-//! are on.
+//! A writer takes waiting writes as one batch, and to wake another thread is a system
+//! call. So the writer is woken once for a batch, when as many writes wait as it waits
+//! for, and the callers of a batch once for each thread that they are on.
+//!
+//! **Invariant:** a write is queued only if, by the [`Forecast`], it will be durable
+//! before its deadline. A write whose deadline the next commit would miss is not begun.
 
 use std::{
     collections::VecDeque,
@@ -11,15 +13,20 @@ use std::{
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use tokio::{runtime::Handle, sync::oneshot};
 
-use super::{CLOSED, metrics::WriterMetrics};
-use crate::domain::{Deadline, Error, Write, WriteResult};
+use super::{
+    CLOSED,
+    forecast::{Forecast, Refusal},
+    metrics::WriterMetrics,
+};
+use crate::domain::{Change, Deadline, Error, Write, WriteResult};
 
-/// The most writes in one commit: bounds how long the first of them waits.
-pub(super) const MAX_BATCH_WRITES: usize = 256;
+/// The part of a batch that imports get at least, while imports wait: one in so many.
+const IMPORT_SHARE: usize = 8;
 
 pub(super) type WriteAnswer = Result<WriteResult, Error>;
 
@@ -48,11 +55,28 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<PendingWrite>,
-    /// How many must be there for the writer to be woken.
+    /// Writes of callers who wait for one answer.
+    calls: VecDeque<PendingWrite>,
+    /// Writes of imports, which wait longer.
+    imports: VecDeque<PendingWrite>,
+    /// Callers who were refused and told to come again, and have not been given time for.
+    refused: usize,
+    forecast: Forecast,
+    /// How many must wait for the writer to be woken.
     wanted: usize,
     writer: Option<Waker>,
     closed: bool,
+}
+
+impl State {
+    fn len(&self) -> usize {
+        self.calls.len() + self.imports.len()
+    }
+
+    /// How many writes are committed before, or with, a call that comes now.
+    fn ahead(&self) -> usize {
+        self.calls.len() + self.imports.len().min(self.forecast.batch_limit() / IMPORT_SHARE)
+    }
 }
 
 /// Where the writer takes them. What is still waiting when this is dropped is dropped
@@ -68,25 +92,46 @@ pub(super) fn queue(limit: usize) -> (Arc<Queue>, WriteReceiver) {
 impl Queue {
     /// Puts a write in, on the runtime that waits for its answer. Without an answer its
     /// outcome is unknown.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] where the write could not be durable in time.
     pub fn push(&self, write: Write, deadline: Deadline) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
         let (answer, answered) = oneshot::channel();
+        let is_import = matches!(write.change, Change::Import { .. });
         let request = PendingWrite { write, deadline, answer, runtime: Handle::current() };
         let mut state = self.state();
         if state.closed {
             return Err(CLOSED);
         }
-        if state.waiting.len() >= self.limit {
-            return Err(Error::Overloaded);
+        if let Err(refused) = self.admit(&state, is_import, deadline) {
+            refused.increment(1);
+            return Err(state.refuse(Instant::now()));
         }
-        state.waiting.push_back(request);
+        if is_import { &mut state.imports } else { &mut state.calls }.push_back(request);
         self.metrics.queue_depth.increment(1.0);
-        if state.waiting.len() >= state.wanted
+        if state.len() >= state.wanted
             && let Some(writer) = state.writer.take()
         {
             drop(state);
             writer.wake();
         }
         Ok(answered)
+    }
+
+    /// Whether there is room and time for a write; if not, the counter of the reason.
+    fn admit(&self, state: &State, is_import: bool, deadline: Deadline) -> Result<(), &metrics::Counter> {
+        if state.len() >= self.limit {
+            return Err(&self.metrics.refused_full);
+        }
+        // An import has no caller who waits for the single write: its window bounds it.
+        if is_import {
+            return Ok(());
+        }
+        match state.forecast.admit(state.ahead(), deadline.remaining(), Instant::now()) {
+            Ok(()) => Ok(()),
+            Err(Refusal::Wait) => Err(&self.metrics.refused_wait),
+            Err(Refusal::Deadline) => Err(&self.metrics.refused_deadline),
+        }
     }
 
     /// Lets nothing in any more. What is waiting can still be taken.
@@ -105,6 +150,43 @@ impl Queue {
     }
 }
 
+impl State {
+    /// What a caller is told whose write is not queued.
+    fn refuse(&mut self, now: Instant) -> Error {
+        self.refused += 1;
+        Error::Overloaded { retry_delay: self.forecast.retry_delay(self.ahead(), self.refused, now) }
+    }
+
+    /// Takes the next batch: calls, with room left for imports, and then imports.
+    fn take(&mut self) -> Vec<PendingWrite> {
+        let limit = self.forecast.batch_limit();
+        let for_imports = self.imports.len().min(limit / IMPORT_SHARE);
+        let calls = self.calls.len().min(limit - for_imports);
+        let imports = self.imports.len().min(limit - calls);
+        self.refused = self.refused.saturating_sub(limit);
+        self.calls.drain(..calls).chain(self.imports.drain(..imports)).collect()
+    }
+
+    /// Takes those out of the calls whose deadline is before the end of the next commit,
+    /// unless that are all: then the forecast may be wrong, and a commit will tell.
+    fn expired(&mut self, now: Instant) -> Vec<PendingWrite> {
+        let in_time = |request: &PendingWrite, forecast: &Forecast| {
+            !request.is_abandoned() && forecast.ends_within(request.deadline.remaining(), now)
+        };
+        if self.calls.iter().all(|request| in_time(request, &self.forecast)) {
+            return Vec::new();
+        }
+        let (kept, expired): (VecDeque<_>, VecDeque<_>) =
+            mem::take(&mut self.calls).into_iter().partition(|request| in_time(request, &self.forecast));
+        if kept.is_empty() && self.imports.is_empty() {
+            self.calls = expired;
+            return Vec::new();
+        }
+        self.calls = kept;
+        expired.into()
+    }
+}
+
 impl WriteReceiver {
     /// Until so many are waiting, or no more will come.
     pub async fn wait_for(&self, wanted: usize) {
@@ -113,7 +195,7 @@ impl WriteReceiver {
 
     fn poll_wait_for(&self, wanted: usize, context: &Context<'_>) -> Poll<()> {
         let mut state = self.0.state();
-        if state.closed || state.waiting.len() >= wanted {
+        if state.closed || state.len() >= wanted {
             state.writer = None;
             return Poll::Ready(());
         }
@@ -123,35 +205,73 @@ impl WriteReceiver {
     }
 
     /// The next batch, an empty one where nothing waits; `None` where nothing will come
-    /// any more.
+    /// any more. Whoever takes one that is not empty says when it is [`Self::committed`].
     pub fn take(&self) -> Option<Vec<PendingWrite>> {
         let mut state = self.0.state();
-        let size = state.waiting.len().min(MAX_BATCH_WRITES);
-        if size == 0 {
+        if state.len() == 0 {
             return (!state.closed).then(Vec::new);
         }
-        let requests = state.waiting.drain(..size).collect();
+        let now = Instant::now();
+        let expired = state.expired(now);
+        let requests = state.take();
+        state.forecast.begin_commit(now);
+        let delay = state.forecast.retry_delay(state.ahead(), state.refused, now);
         drop(state);
-        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-        let size = size as f64;
-        self.0.metrics.queue_depth.decrement(size);
-        self.0.metrics.batch_size.record(size);
+        let Queue { metrics, .. } = &*self.0;
+        metrics.queue_depth.decrement(count(requests.len() + expired.len()));
+        metrics.batch_size.record(count(requests.len()));
+        metrics.refused_expired.increment(expired.len() as u64);
+        let late = |request: &PendingWrite| {
+            let over = request.deadline.is_over();
+            Err(if over { Error::DeadlineExceeded } else { Error::Overloaded { retry_delay: delay } })
+        };
+        let answers: Vec<_> = expired.iter().map(late).collect();
+        answer(expired, answers);
         Some(requests)
+    }
+
+    /// A batch was committed, or has failed.
+    pub fn committed(&self) {
+        let mut state = self.0.state();
+        state.forecast.end_commit(Instant::now());
+        let commit = state.forecast.commit();
+        drop(state);
+        self.0.metrics.commit_time.set(commit.as_secs_f64());
+    }
+
+    /// Does work other than a commit that should take as long as `expected`, and says so
+    /// to those who ask how long a write would wait.
+    pub fn busy<T>(&self, expected: Duration, work: impl FnOnce() -> T) -> T {
+        self.0.state().forecast.begin_other(expected, Instant::now());
+        let done = work();
+        self.0.state().forecast.end_other();
+        done
     }
 
     /// How many are waiting.
     pub fn len(&self) -> usize {
-        self.0.state().waiting.len()
+        self.0.state().len()
+    }
+
+    /// How many a batch holds at most.
+    pub fn batch_limit(&self) -> usize {
+        self.0.state().forecast.batch_limit()
     }
 }
 
 impl Drop for WriteReceiver {
     fn drop(&mut self) {
         self.0.close();
-        let left = mem::take(&mut self.0.state().waiting);
-        #[expect(clippy::cast_precision_loss, reason = "a queue is small")]
-        self.0.metrics.queue_depth.decrement(left.len() as f64);
+        let mut state = self.0.state();
+        let left = (mem::take(&mut state.calls), mem::take(&mut state.imports));
+        drop(state);
+        self.0.metrics.queue_depth.decrement(count(left.0.len() + left.1.len()));
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a queue is small")]
+fn count(writes: usize) -> f64 {
+    writes as f64
 }
 
 /// Answers requests, each with its own.
@@ -175,87 +295,4 @@ pub(super) fn answer(requests: Vec<PendingWrite>, answers: impl IntoIterator<Ite
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-    use crate::{
-        domain::{Change, UserId},
-        store::BATCH_SIZE,
-        telemetry::testing::recorded,
-    };
-
-    fn push(queue: &Queue) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
-        let change = Change::Delete { id: UserId::generate(), etag: None, allow_missing: true };
-        queue.push(Write { change, idempotency: None, validate_only: false }, Deadline::NONE)
-    }
-
-    const DONE: WriteAnswer = Ok(WriteResult { user: None, revision: 1 });
-
-    #[tokio::test]
-    async fn the_writer_is_woken_when_as_many_wait_as_it_waits_for() {
-        let (queue, receiver) = queue(8);
-        let woken = tokio::spawn(async move {
-            receiver.wait_for(2).await;
-            (receiver.len(), receiver)
-        });
-        tokio::task::yield_now().await;
-        let _first = push(&queue).unwrap();
-        tokio::task::yield_now().await;
-        assert!(!woken.is_finished());
-        let _second = push(&queue).unwrap();
-        let (waiting, receiver) = woken.await.unwrap();
-        assert_eq!(waiting, 2);
-        assert_eq!(receiver.take().unwrap().len(), 2);
-        assert!(receiver.take().unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn only_batches_that_hold_something_are_counted() {
-        let lines = recorded(|| {
-            let (queue, receiver) = queue(8);
-            let _waiting = push(&queue).unwrap();
-            assert_eq!(receiver.take().unwrap().len(), 1);
-            assert!(receiver.take().unwrap().is_empty());
-        });
-        assert!(lines.contains(&format!("{BATCH_SIZE}_count 1")), "{lines:?}");
-    }
-
-    #[tokio::test]
-    async fn each_is_answered_with_its_own() {
-        let (queue, receiver) = queue(8);
-        let (first, second) = (push(&queue).unwrap(), push(&queue).unwrap());
-        answer(receiver.take().unwrap(), [DONE, Err(Error::OutcomeUnknown)]);
-        assert_eq!(first.await.unwrap().unwrap().revision, 1);
-        assert!(matches!(second.await.unwrap(), Err(Error::OutcomeUnknown)));
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_takes_no_more() {
-        let (queue, receiver) = queue(1);
-        let _first = push(&queue).unwrap();
-        assert!(matches!(push(&queue), Err(Error::Overloaded)));
-        receiver.take();
-        assert!(push(&queue).is_ok());
-    }
-
-    #[tokio::test]
-    async fn what_was_let_in_before_the_end_can_be_taken() {
-        let (queue, receiver) = queue(8);
-        let _first = push(&queue).unwrap();
-        queue.close();
-        assert!(matches!(push(&queue), Err(Error::Unavailable(_))));
-        assert!(receiver.wait_for(MAX_BATCH_WRITES).now_or_never().is_some(), "no more will come");
-        assert_eq!(receiver.take().unwrap().len(), 1);
-        assert!(receiver.take().is_none());
-    }
-
-    #[tokio::test]
-    async fn nobody_waits_for_a_writer_that_is_gone() {
-        let (queue, receiver) = queue(8);
-        let waiting = push(&queue).unwrap();
-        drop(receiver);
-        assert!(waiting.await.is_err());
-        assert!(push(&queue).is_err());
-    }
-}
+mod tests;

@@ -93,7 +93,7 @@ impl Traced {
 fn fault(error: &Error) -> Option<&'static str> {
     match error {
         Error::DeadlineExceeded => Some("deadline_exceeded"),
-        Error::Overloaded => Some("overloaded"),
+        Error::Overloaded { .. } => Some("overloaded"),
         Error::Unavailable(_) => Some("unavailable"),
         Error::OutcomeUnknown => Some("outcome_unknown"),
         Error::Internal(_) => Some("internal"),

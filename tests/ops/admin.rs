@@ -12,28 +12,7 @@ use crate::{
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 use user_service::proto::health::HealthListRequest;
 
-/// What a plain HTTP client gets: the status, the head and the body.
-pub struct Page {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
-}
-
-/// Sends `METHOD PATH` and reads the answer to its end.
-pub fn ask(addr: SocketAddr, request: &str) -> Page {
-    answer(addr, &format!("{request} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n"))
-}
-
-fn answer(addr: SocketAddr, request: &str) -> Page {
-    let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Page { status, head: head.to_lowercase(), body: body.into() }
-}
+pub use crate::support::http::{Page, answer, ask};
 
 #[test]
 fn probes_get_one_word() {

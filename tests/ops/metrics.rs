@@ -6,7 +6,7 @@ use crate::{
     admin::ask,
     collector::Collector,
     held_calls::{GET_USER, HeldCalls, hold, nobody, until},
-    support::{Server, documented},
+    support::{Server, documented, http::sum},
 };
 use tonic::Code;
 use user_service::proto::user::v1::{CreateUserRequest, User};
@@ -21,10 +21,7 @@ impl Scrape {
 
     /// The sum of the series of this name that have all of these labels.
     fn sum(&self, name: &str, labels: &[&str]) -> f64 {
-        let lines = self.0.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
-        let of_name = lines.filter(|(rest, _)| rest.is_empty() || rest.starts_with('{'));
-        let chosen = of_name.filter(|(rest, _)| labels.iter().all(|label| rest.contains(label)));
-        chosen.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+        sum(&self.0, name, labels)
     }
 
     fn is(&self, name: &str, labels: &[&str], value: u32) -> bool {

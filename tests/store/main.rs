@@ -28,6 +28,7 @@ mod queue;
 mod readiness;
 mod replicas;
 mod rules;
+mod slow_commits;
 mod sqlite_file;
 mod standby;
 mod strace;

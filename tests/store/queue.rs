@@ -41,7 +41,7 @@ async fn a_full_queue_turns_writes_away_and_keeps_the_others() {
         // The writer may hold a batch of what was waiting before.
         assert!(waiting.len() <= 5, "the queue has no end");
     };
-    assert!(matches!(refused, Err(Error::Overloaded)), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Overloaded { .. })), "{refused:?}");
     hold.execute_batch("COMMIT").unwrap();
     let count = waiting.len();
     for write in waiting {

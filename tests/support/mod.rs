@@ -5,6 +5,7 @@
 
 pub mod database;
 pub mod documented;
+pub mod http;
 
 use std::{
     io::{BufRead, BufReader},

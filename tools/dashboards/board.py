@@ -142,6 +142,10 @@ def saturation():
                 (quantile(0.99, lag), "p99"), (f"{rate(lag + '_sum')} / {rate(lag + '_count')}", "mean"))
     yield lines("Writes that wait", "Writes in the queue of the store's writer.", "short",
                 (f"user_service_store_queue_depth{{{ON}}}", by_instance))
+    yield lines("Time of a commit", "What a commit took lately; the queue takes a write only if its commit can end in time.", "s",
+                (f"user_service_store_commit_seconds{{{ON}}}", by_instance))
+    yield lines("Writes refused", "Not begun, because they could not be durable in time.", "reqps",
+                (rate("user_service_store_writes_refused_total", "reason"), "{{reason}}"), rare=True)
     yield lines("CPU", "CPUs kept busy.", "short", (rate("process_cpu_seconds_total", "instance"), by_instance))
     yield lines("Memory", "Memory that is resident.", "bytes", (f"process_resident_memory_bytes{{{ON}}}", by_instance))
     yield lines("Files", "File descriptors that are open.", "short", (f"process_open_fds{{{ON}}}", by_instance))

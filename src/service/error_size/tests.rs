@@ -1,4 +1,7 @@
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
@@ -87,7 +90,7 @@ fn every() -> Vec<Status> {
         status::internal(),
         error_status::from_error(Error::ResumeTokenExpired),
         error_status::from_error(Error::DeadlineExceeded),
-        error_status::from_error(Error::Overloaded),
+        error_status::from_error(Error::Overloaded { retry_delay: Duration::from_secs(10) }),
         error_status::from_error(Error::Unavailable("no room")),
         error_status::from_error(Error::Internal("broken".into())),
     ];
@@ -220,7 +223,7 @@ async fn trailers(response: Response<ResponseBody>) -> HeaderMap {
     let mut body = response.into_body();
     let mut last = HeaderMap::new();
     while !body.is_end_stream() {
-        let frame = tokio::time::timeout(std::time::Duration::from_millis(100), body.frame()).await;
+        let frame = tokio::time::timeout(Duration::from_millis(100), body.frame()).await;
         let Ok(Some(Ok(frame))) = frame else { break };
         let frame: http_body::Frame<Bytes> = frame;
         if let Ok(trailers) = frame.into_trailers() {

@@ -5,7 +5,7 @@ use tonic_types::StatusExt;
 use super::*;
 use crate::{
     rpc::status::{
-        add_error_details, bad_content_type, bad_timeout, draining, message_too_large, starting,
+        add_error_details, bad_content_type, bad_timeout, draining, message_too_large, overloaded, starting,
         unimplemented,
     },
     service::testing::{bad_fields, details},
@@ -25,7 +25,8 @@ fn whoever_is_turned_away_is_told_when_to_come_back() {
         let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap();
         assert_eq!(pushback.to_str().unwrap(), millis.to_string());
     }
-    assert!(from_error(Error::Overloaded).metadata().contains_key("grpc-retry-pushback-ms"));
+    let refused = from_error(Error::Overloaded { retry_delay: Duration::from_millis(20) });
+    assert_eq!(refused.metadata().get("grpc-retry-pushback-ms").unwrap(), "20");
 }
 
 #[test]

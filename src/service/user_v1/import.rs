@@ -36,9 +36,6 @@ const MAX_USERS_IN_FLIGHT: usize = 512;
 /// How long a stream may have nothing to do and keep its place.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// When a store is asked again that has all the writes waiting that it may have.
-const QUEUE_RETRY_INTERVAL: Duration = Duration::from_millis(10);
-
 /// One import.
 pub struct ImportStream {
     pub store: Arc<dyn Store>,
@@ -137,7 +134,7 @@ async fn import(
     let written = loop {
         match store.write(write.clone(), deadline).await {
             // Its turn comes: so few are asked for at a time.
-            Err(Error::Overloaded) => time::sleep(QUEUE_RETRY_INTERVAL).await,
+            Err(Error::Overloaded { retry_delay }) => time::sleep(retry_delay).await,
             Err(error @ (Error::AlreadyExists(_) | Error::RefusedByStore(_))) => return refused(error),
             done => break done.map_err(error_status::from_error)?,
         }

@@ -335,7 +335,7 @@ async fn validate_only_says_what_would_be_and_writes_nothing() {
 async fn what_the_store_says_is_told_apart() {
     let (mut client, store) = client();
     for (error, code, reason) in [
-        (Error::Overloaded, Code::Unavailable, "OVERLOADED"),
+        (Error::Overloaded { retry_delay: Duration::from_millis(20) }, Code::Unavailable, "OVERLOADED"),
         (Error::Unavailable("disk full at /secret/path"), Code::Unavailable, "STORE_UNAVAILABLE"),
         (Error::DeadlineExceeded, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         (Error::OutcomeUnknown, Code::Unknown, "OUTCOME_UNKNOWN"),

@@ -71,8 +71,11 @@ impl Writer {
                     let _ = time::timeout_at(linger.until.into(), self.receiver.wait_for(linger.target)).await;
                     let Some(requests) = self.receiver.take() else { break };
                     let (began, size) = (Instant::now().into_std(), requests.len());
-                    self.batch(requests).await;
-                    linger = Linger::after(size, self.receiver.len(), began);
+                    if size > 0 {
+                        self.batch(requests).await;
+                        self.receiver.committed();
+                    }
+                    linger = Linger::after(size, self.receiver.len(), began, self.receiver.batch_limit());
                 }
                 () = time::sleep_until(prune_at.min(try_at)) => {}
             }

@@ -16,11 +16,19 @@ use super::{
 use crate::{
     config::Config,
     domain::{Idempotency, Timestamp},
-    store::heartbeat::TRY_INTERVAL,
+    store::{heartbeat::TRY_INTERVAL, queue::WriteReceiver},
 };
 
 /// Pages in the log from which on it is moved into the file (4 MiB).
 const CHECKPOINT_PAGES: i64 = 1_000;
+
+/// Writes wait while a checkpoint syncs the log and the file. One that takes longer than
+/// this is made less often: it may take one part in so many of the time.
+const QUICK_CHECKPOINT: Duration = Duration::from_millis(50);
+const CHECKPOINT_SHARE: u32 = 20;
+
+/// Pages in the log from which on it is moved however long that takes (64 MiB).
+const MAX_LOG_PAGES: i64 = 16_000;
 
 /// Rows that are cleared away in one transaction: more than a batch adds, so that
 /// clearing keeps up, and few enough that nobody notices the wait.
@@ -51,6 +59,9 @@ pub(super) struct Maintenance {
     prune_at: Instant,
     truncate_at: Instant,
     try_at: Instant,
+    /// What the last checkpoint took, and when a slow disk may have the next one.
+    checkpoint_took: Duration,
+    checkpoint_at: Instant,
     readers: Arc<Readers>,
 }
 
@@ -64,6 +75,8 @@ impl Maintenance {
             prune_at: now,
             truncate_at: now + TRUNCATE_INTERVAL,
             try_at: now + TRY_INTERVAL,
+            checkpoint_took: Duration::ZERO,
+            checkpoint_at: now,
             readers,
         }
     }
@@ -73,7 +86,12 @@ impl Maintenance {
         self.prune_at.min(self.truncate_at).min(self.try_at)
     }
 
-    pub fn run(&mut self, connection: &Connection, write_state: &SharedWriteState) -> rusqlite::Result<()> {
+    pub fn run(
+        &mut self,
+        connection: &Connection,
+        write_state: &SharedWriteState,
+        receiver: &WriteReceiver,
+    ) -> rusqlite::Result<()> {
         let now = Instant::now();
         if now >= self.try_at {
             self.try_at = now + TRY_INTERVAL;
@@ -91,19 +109,31 @@ impl Maintenance {
             }
         }
         let log = schema::checkpoint(connection, "NOOP")?;
-        if now >= self.truncate_at {
+        let unmoved = log.pages - log.moved;
+        let may_take_time = now >= self.checkpoint_at || receiver.len() == 0;
+        if now >= self.truncate_at && may_take_time {
             self.truncate_at = now + TRUNCATE_INTERVAL;
             if log.pages > 0 {
-                self.checkpoint(|| schema::empty_log(connection))?;
+                self.checkpoint(receiver, || schema::empty_log(connection))?;
             }
-        } else if log.pages - log.moved >= CHECKPOINT_PAGES {
-            self.checkpoint(|| schema::checkpoint(connection, "PASSIVE"))?;
+        } else if unmoved >= CHECKPOINT_PAGES && may_take_time || unmoved >= MAX_LOG_PAGES {
+            self.checkpoint(receiver, || schema::checkpoint(connection, "PASSIVE"))?;
         }
         Ok(())
     }
 
-    fn checkpoint(&self, work: impl FnOnce() -> rusqlite::Result<Log>) -> rusqlite::Result<()> {
-        match self.readers.with_snapshots_closed(work) {
+    fn checkpoint(
+        &mut self,
+        receiver: &WriteReceiver,
+        work: impl FnOnce() -> rusqlite::Result<Log>,
+    ) -> rusqlite::Result<()> {
+        let began = Instant::now();
+        let done = receiver.busy(self.checkpoint_took, || self.readers.with_snapshots_closed(work));
+        self.checkpoint_took = began.elapsed();
+        if self.checkpoint_took > QUICK_CHECKPOINT {
+            self.checkpoint_at = Instant::now() + self.checkpoint_took * CHECKPOINT_SHARE;
+        }
+        match done {
             // Then the log goes on growing. Where that fails too, a commit finds out.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
             done => done.map(drop),

@@ -71,9 +71,10 @@ impl Writer {
             let (began, size) = (Instant::now(), requests.len());
             if size > 0 {
                 self.write(requests);
-                linger = Linger::after(size, self.receiver.len(), began);
+                self.receiver.committed();
+                linger = Linger::after(size, self.receiver.len(), began, self.receiver.batch_limit());
             }
-            if let Err(error) = self.maintenance.run(&self.connection, &self.write_state) {
+            if let Err(error) = self.maintenance.run(&self.connection, &self.write_state, &self.receiver) {
                 self.note_write_failure(&error);
             }
         }

@@ -1,0 +1,233 @@
+//! When a queued write would be durable, from what commits took lately.
+//!
+//! A queue that is bounded by number alone grows longer than its callers' deadlines as
+//! soon as the disk is slow: then every write in it is committed too late, for as long
+//! as the load lasts. So a write is queued only if its commit can end in time.
+
+use std::time::{Duration, Instant};
+
+/// The most writes in one commit on a quick disk.
+pub(super) const MIN_BATCH_LIMIT: usize = 256;
+
+/// The most writes in one commit on any disk. Applying them takes some 0.1 s of CPU.
+const MAX_BATCH_LIMIT: usize = 2_048;
+
+/// The commit time up to which [`MIN_BATCH_LIMIT`] writes are enough.
+const QUICK_COMMIT: Duration = Duration::from_millis(100);
+
+/// How long a write may wait for its commit to begin, in addition to one commit.
+const QUEUE_SLACK: Duration = Duration::from_millis(50);
+
+/// What an answer takes from its commit to its caller.
+const ANSWER_SLACK: Duration = Duration::from_millis(5);
+
+/// The bounds of what a refused caller is asked to wait.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(10);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
+
+/// What commits took lately, and what the writer does now.
+#[derive(Debug, Default)]
+pub(super) struct Forecast {
+    /// A moving average over commits, as TCP keeps one of round trips (RFC 6298).
+    commit: Duration,
+    /// The moving average of its deviation.
+    deviation: Duration,
+    /// What the writer does now: since when, and how long it should take.
+    work: Option<(Instant, Duration)>,
+}
+
+/// Why a write is not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It would wait for more than one commit.
+    Wait,
+    /// Its deadline is before the end of its commit.
+    Deadline,
+}
+
+impl Forecast {
+    pub fn begin_commit(&mut self, now: Instant) {
+        self.begin_other(self.commit, now);
+    }
+
+    /// The writer is busy with something else, for about as long as `expected`.
+    pub fn begin_other(&mut self, expected: Duration, now: Instant) {
+        self.work = Some((now, expected));
+    }
+
+    pub fn end_commit(&mut self, now: Instant) {
+        if let Some((began, _)) = self.work.take() {
+            let took = now.saturating_duration_since(began);
+            self.deviation = (self.deviation * 3 + took.abs_diff(self.commit)) / 4;
+            self.commit = (self.commit + took) / 2;
+        }
+    }
+
+    pub fn end_other(&mut self) {
+        self.work = None;
+    }
+
+    /// How long a commit takes.
+    pub fn commit(&self) -> Duration {
+        self.commit
+    }
+
+    /// How many writes one commit takes at most. A slow disk makes few commits, so each
+    /// holds more.
+    pub fn batch_limit(&self) -> usize {
+        let limit = MIN_BATCH_LIMIT as u128 * self.commit.as_micros() / QUICK_COMMIT.as_micros();
+        usize::try_from(limit).unwrap_or(MAX_BATCH_LIMIT).clamp(MIN_BATCH_LIMIT, MAX_BATCH_LIMIT)
+    }
+
+    /// Whether a write behind `ahead` others can be durable within `left`. An idle writer
+    /// takes every write: only commits can show that the disk has become quick again.
+    pub fn admit(&self, ahead: usize, left: Option<Duration>, now: Instant) -> Result<(), Refusal> {
+        if ahead == 0 && self.work.is_none() {
+            return Ok(());
+        }
+        let wait = self.busy(now) + self.commits(ahead, now);
+        if left.is_some_and(|left| left < wait + self.bound(now)) {
+            return Err(Refusal::Deadline);
+        }
+        if wait > self.commit + QUEUE_SLACK { Err(Refusal::Wait) } else { Ok(()) }
+    }
+
+    /// Whether a commit that begins now ends within `left`.
+    pub fn ends_within(&self, left: Option<Duration>, now: Instant) -> bool {
+        left.is_none_or(|left| left > self.bound(now))
+    }
+
+    /// When the last of `refused` callers can come again, behind `ahead` queued writes:
+    /// each commit makes room for one batch of them.
+    pub fn retry_delay(&self, ahead: usize, refused: usize, now: Instant) -> Duration {
+        let delay = self.busy(now) + self.commits((ahead + refused).saturating_sub(self.batch_limit()), now);
+        delay.clamp(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
+    }
+
+    /// How much of the writer's work is left.
+    fn busy(&self, now: Instant) -> Duration {
+        self.work
+            .map_or(Duration::ZERO, |(began, expected)| (began + expected).saturating_duration_since(now))
+    }
+
+    /// The time of the whole batches in so many writes.
+    fn commits(&self, writes: usize, now: Instant) -> Duration {
+        self.next_commit(now) * u32::try_from(writes / self.batch_limit()).unwrap_or(u32::MAX)
+    }
+
+    /// How long the next commit takes: at least as long as one that has not ended yet.
+    fn next_commit(&self, now: Instant) -> Duration {
+        let so_far = self.work.map_or(Duration::ZERO, |(began, _)| now.saturating_duration_since(began));
+        self.commit.max(so_far)
+    }
+
+    /// How long a commit takes, but for one in many, and its answers' way back.
+    fn bound(&self, now: Instant) -> Duration {
+        self.next_commit(now) + self.deviation * 2 + ANSWER_SLACK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// After many commits of `commit` each, and in the midst of one that began `so_far` ago.
+    fn forecast(commit: Duration, so_far: Duration) -> (Forecast, Instant) {
+        let mut forecast = Forecast::default();
+        let mut now = Instant::now();
+        for _ in 0..40 {
+            forecast.begin_commit(now);
+            now += commit;
+            forecast.end_commit(now);
+        }
+        forecast.begin_commit(now);
+        (forecast, now + so_far)
+    }
+
+    #[test]
+    fn a_write_is_queued_if_its_commit_ends_before_its_deadline() {
+        let (forecast, now) = forecast(500 * MS, 100 * MS);
+        // 400 ms of this commit and 500 ms of the next one are to come.
+        assert_eq!(forecast.admit(10, Some(910 * MS), now), Ok(()));
+        assert_eq!(forecast.admit(10, Some(890 * MS), now), Err(Refusal::Deadline));
+        assert_eq!(forecast.admit(10, None, now), Ok(()));
+    }
+
+    #[test]
+    fn no_write_waits_for_more_than_one_commit() {
+        let (forecast, now) = forecast(500 * MS, 100 * MS);
+        let batch = forecast.batch_limit();
+        assert_eq!(forecast.admit(batch - 1, None, now), Ok(()));
+        assert_eq!(forecast.admit(batch, None, now), Err(Refusal::Wait));
+        // Quick commits leave time for many batches.
+        let (quick, now) = self::forecast(MS, Duration::ZERO);
+        assert_eq!(quick.admit(40 * MIN_BATCH_LIMIT, None, now), Ok(()));
+        assert_eq!(quick.admit(60 * MIN_BATCH_LIMIT, None, now), Err(Refusal::Wait));
+    }
+
+    #[test]
+    fn commits_grow_where_the_disk_is_slow() {
+        let limit = |commit| forecast(commit, Duration::ZERO).0.batch_limit();
+        assert_eq!(limit(MS), MIN_BATCH_LIMIT);
+        assert_eq!(limit(100 * MS), MIN_BATCH_LIMIT);
+        assert!((5 * MIN_BATCH_LIMIT - 8..=5 * MIN_BATCH_LIMIT).contains(&limit(500 * MS)));
+        assert_eq!(limit(10_000 * MS), MAX_BATCH_LIMIT);
+    }
+
+    #[test]
+    fn an_idle_writer_takes_every_write_and_so_notices_a_quick_disk() {
+        let (mut forecast, mut now) = forecast(8_000 * MS, Duration::ZERO);
+        now += 8_000 * MS;
+        forecast.end_commit(now);
+        assert_eq!(forecast.admit(0, Some(MS), now), Ok(()));
+        let mut commits = 0;
+        while !forecast.ends_within(Some(200 * MS), now) {
+            forecast.begin_commit(now);
+            now += MS;
+            forecast.end_commit(now);
+            commits += 1;
+        }
+        assert!(commits < 40, "{commits} commits of a millisecond each");
+    }
+
+    #[test]
+    fn a_commit_that_does_not_end_is_expected_again() {
+        let (forecast, now) = forecast(MS, 2_000 * MS);
+        assert_eq!(forecast.admit(0, Some(1_000 * MS), now), Err(Refusal::Deadline));
+        assert!(forecast.retry_delay(0, 1, now) >= MIN_RETRY_DELAY);
+    }
+
+    /// The arithmetic of a single server with batches: what arrives while one commit runs
+    /// is in the next one, as far as that has room.
+    #[test]
+    fn at_any_load_nearly_as_many_are_committed_as_the_disk_takes() {
+        for (commit, times) in [(20, 3), (100, 1), (100, 3), (500, 2), (500, 10)] {
+            let commit = commit * MS;
+            let (mut forecast, mut now) = forecast(commit, Duration::ZERO);
+            let capacity = forecast.batch_limit();
+            let offered = capacity * times;
+            let (mut queued, mut answered) = (Vec::new(), 0);
+            for _ in 0..20 {
+                // The load is even, and each caller gives its write a second.
+                for n in 0..offered {
+                    let at = now + commit * u32::try_from(n).unwrap() / u32::try_from(offered).unwrap();
+                    let left = Duration::from_secs(1);
+                    if forecast.admit(queued.len(), Some(left), at).is_ok() {
+                        queued.push(at + left);
+                    }
+                }
+                now += commit;
+                forecast.end_commit(now);
+                let batch: Vec<_> = queued.drain(..queued.len().min(capacity)).collect();
+                let in_time = batch.iter().filter(|deadline| **deadline >= now + commit).count();
+                assert_eq!(in_time, batch.len(), "nothing is stored for a caller who has gone");
+                answered += in_time;
+                forecast.begin_commit(now);
+            }
+            let could_be = 20 * capacity;
+            assert!(answered * 10 >= could_be * 9, "{commit:?}, {times}x: {answered} of {could_be}");
+        }
+    }
+}

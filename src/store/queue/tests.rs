@@ -1,0 +1,150 @@
+use futures_util::FutureExt;
+
+use super::*;
+use crate::{
+    domain::{Age, Change, Email, Fields, Name, UserId},
+    store::BATCH_SIZE,
+    telemetry::testing::recorded,
+};
+
+fn push(queue: &Queue) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
+    push_until(queue, Deadline::NONE)
+}
+
+fn push_until(queue: &Queue, deadline: Deadline) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
+    let change = Change::Delete { id: UserId::generate(), etag: None, allow_missing: true };
+    queue.push(Write { change, idempotency: None, validate_only: false }, deadline)
+}
+
+fn push_import(queue: &Queue) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
+    let fields = Fields {
+        name: Name::parse("Ada").unwrap(),
+        email: Email::parse("ada@example.com").unwrap(),
+        age: Age::parse(36).unwrap(),
+    };
+    let change = Change::Import { id: None, new_id: UserId::generate(), fields, create_time: None };
+    queue.push(Write { change, idempotency: None, validate_only: false }, Deadline::NONE)
+}
+
+/// A deadline so far away that it is never reached in a test.
+fn in_an_hour() -> Deadline {
+    Deadline::at(Instant::now() + Duration::from_hours(1))
+}
+
+/// Has the queue expect that a commit takes days, and begin one.
+fn with_slow_commits(queue: &Queue) {
+    let mut state = queue.state();
+    let now = Instant::now();
+    state.forecast.begin_commit(now);
+    state.forecast.end_commit(now + Duration::from_hours(100));
+}
+
+const DONE: WriteAnswer = Ok(WriteResult { user: None, revision: 1 });
+
+#[tokio::test]
+async fn the_writer_is_woken_when_as_many_wait_as_it_waits_for() {
+    let (queue, receiver) = queue(8);
+    let woken = tokio::spawn(async move {
+        receiver.wait_for(2).await;
+        (receiver.len(), receiver)
+    });
+    tokio::task::yield_now().await;
+    let _first = push(&queue).unwrap();
+    tokio::task::yield_now().await;
+    assert!(!woken.is_finished());
+    let _second = push(&queue).unwrap();
+    let (waiting, receiver) = woken.await.unwrap();
+    assert_eq!(waiting, 2);
+    assert_eq!(receiver.take().unwrap().len(), 2);
+    assert!(receiver.take().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn only_batches_that_hold_something_are_counted() {
+    let lines = recorded(|| {
+        let (queue, receiver) = queue(8);
+        let _waiting = push(&queue).unwrap();
+        assert_eq!(receiver.take().unwrap().len(), 1);
+        assert!(receiver.take().unwrap().is_empty());
+    });
+    assert!(lines.contains(&format!("{BATCH_SIZE}_count 1")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn each_is_answered_with_its_own() {
+    let (queue, receiver) = queue(8);
+    let (first, second) = (push(&queue).unwrap(), push(&queue).unwrap());
+    answer(receiver.take().unwrap(), [DONE, Err(Error::OutcomeUnknown)]);
+    assert_eq!(first.await.unwrap().unwrap().revision, 1);
+    assert!(matches!(second.await.unwrap(), Err(Error::OutcomeUnknown)));
+}
+
+#[tokio::test]
+async fn a_full_queue_takes_no_more() {
+    let (queue, receiver) = queue(1);
+    let _first = push(&queue).unwrap();
+    assert!(matches!(push(&queue), Err(Error::Overloaded { .. })));
+    receiver.take();
+    assert!(push(&queue).is_ok());
+}
+
+#[tokio::test]
+async fn what_was_let_in_before_the_end_can_be_taken() {
+    let (queue, receiver) = queue(8);
+    let _first = push(&queue).unwrap();
+    queue.close();
+    assert!(matches!(push(&queue), Err(Error::Unavailable(_))));
+    assert!(receiver.wait_for(usize::MAX).now_or_never().is_some(), "no more will come");
+    assert_eq!(receiver.take().unwrap().len(), 1);
+    assert!(receiver.take().is_none());
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_writer_that_is_gone() {
+    let (queue, receiver) = queue(8);
+    let waiting = push(&queue).unwrap();
+    drop(receiver);
+    assert!(waiting.await.is_err());
+    assert!(push(&queue).is_err());
+}
+
+#[tokio::test]
+async fn a_write_that_would_be_late_is_refused_while_the_writer_is_busy() {
+    let lines = recorded(|| {
+        let (queue, receiver) = queue(8);
+        with_slow_commits(&queue);
+        let _idle = push_until(&queue, in_an_hour()).unwrap();
+        assert_eq!(receiver.take().unwrap().len(), 1, "an idle writer tries");
+        let refused = push_until(&queue, in_an_hour());
+        assert!(matches!(refused, Err(Error::Overloaded { retry_delay }) if !retry_delay.is_zero()));
+        assert!(push(&queue).is_ok(), "it has no deadline");
+    });
+    let refused = "user_service_store_writes_refused_total{reason=\"deadline\"} 1";
+    assert!(lines.iter().any(|line| line == refused), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_write_that_has_become_late_takes_no_place_in_a_batch() {
+    let (queue, receiver) = queue(8);
+    let late = push_until(&queue, in_an_hour()).unwrap();
+    let in_time = push(&queue).unwrap();
+    with_slow_commits(&queue);
+    let batch = receiver.take().unwrap();
+    assert_eq!(batch.len(), 1);
+    assert!(matches!(late.await.unwrap(), Err(Error::Overloaded { .. })));
+    answer(batch, [DONE]);
+    assert!(in_time.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn imports_leave_most_of_a_batch_to_calls_and_keep_a_part_of_it() {
+    let (queue, receiver) = queue(usize::MAX);
+    let limit = receiver.batch_limit();
+    let imports: Vec<_> = (0..2 * limit).map(|_| push_import(&queue).unwrap()).collect();
+    let calls: Vec<_> = (0..2 * limit).filter_map(|_| push(&queue).ok()).collect();
+    let batch = receiver.take().unwrap();
+    let imported =
+        batch.iter().filter(|request| matches!(request.write.change, Change::Import { .. })).count();
+    assert_eq!((batch.len(), imported), (limit, limit / IMPORT_SHARE));
+    drop((imports, calls));
+}
