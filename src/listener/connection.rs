@@ -23,7 +23,7 @@ use super::{
     ListenerPhase,
     handshake::PrefaceIo,
     in_flight::{ConnectionState, CountCalls, ThreadLoad},
-    lifetime::{Action, Lifetime, Timeouts},
+    lifetime::{Action, Lifetime, Stall, Timeouts},
     lingering_close::{Closing, Fin, Outcome, Socket, lend},
     metrics::{CloseReason, ConnectionPhase, ListenerMetrics},
     registry::ConnectionRegistry,
@@ -101,6 +101,7 @@ where
             let mut connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
             let mut phase = self.phase.clone();
             let mut timer = pin!(sleep_until(opened_at));
+            let mut stall = Stall::default();
             loop {
                 let progress = poll_fn(|cx| {
                     let progress = connection.as_mut().poll(cx);
@@ -123,7 +124,14 @@ where
                 let now = Instant::now();
                 // What the kernel does not take is an answer, as far as is known.
                 let idle_since = shared.idle_since().filter(|_| !owner.blocked());
-                match lifetime.next_action(now, handshake_done.load(Relaxed), idle_since) {
+                let unread = shared.handle.unread();
+                let judged = lifetime.next_action(now, handshake_done.load(Relaxed), idle_since);
+                let verdict = match (judged, stall.next_action(now, unread.taken(), unread.is_pressing())) {
+                    (Action::Wait(until), Some(Action::Wait(look))) => Action::Wait(until.min(look)),
+                    (Action::Wait(_), Some(cut)) => cut,
+                    (judged, _) => judged,
+                };
+                match verdict {
                     Action::Wait(until) => timer.as_mut().reset(until),
                     Action::GoAway(reason) => {
                         connection.as_mut().graceful_shutdown();

@@ -28,6 +28,7 @@ use super::{
 use crate::rpc::{
     call::{Call, Inbound},
     goaway::ConnectionHandle,
+    unread::{COUNTED_BYTES, Unread},
 };
 
 /// What one serving thread carries.
@@ -38,12 +39,14 @@ pub struct ThreadLoad {
     pub calls: AtomicUsize,
     /// Complete answers that connections which are about to go have not delivered.
     pub undelivered: Arc<AtomicUsize>,
+    /// Bytes of answers that wait to be read, of all threads.
+    unread: Arc<AtomicUsize>,
 }
 
 impl ThreadLoad {
-    /// Of the thread of this number.
-    pub fn of(thread: usize) -> Self {
-        Self { thread, ..Self::default() }
+    /// Of the thread of this number. All threads share what counts unread bytes.
+    pub fn of(thread: usize, unread: Arc<AtomicUsize>) -> Self {
+        Self { thread, unread, ..Self::default() }
     }
 }
 
@@ -67,13 +70,14 @@ impl ConnectionState {
     pub fn new(load: Arc<ThreadLoad>, opened_at: Instant) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         let undelivered = Arc::clone(&load.undelivered);
+        let unread = Unread::of(Arc::clone(&load.unread));
         Self {
             load,
             opened_at,
             state: AtomicU8::new(ConnectionPhase::Handshake as u8),
             calls: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
-            handle: ConnectionHandle::new(CONNECTIONS.fetch_add(1, Relaxed), undelivered),
+            handle: ConnectionHandle::new(CONNECTIONS.fetch_add(1, Relaxed), undelivered, unread),
             idle_since_ms: AtomicU64::new(0),
         }
     }
@@ -141,6 +145,10 @@ impl OpenCall {
         &self.0.rest
     }
 
+    fn unread(&self) -> &Unread {
+        self.0.shared.handle.unread()
+    }
+
     /// The answer is complete. What is not sent of it counts as undelivered, where its
     /// connection is about to go, and no longer as a call.
     fn answered(&self) {
@@ -183,7 +191,27 @@ impl Drop for Answering {
 #[derive(Debug)]
 pub struct Sending {
     bytes: Bytes,
-    _call: OpenCall,
+    /// How much of it is counted as unread.
+    counted: usize,
+    call: OpenCall,
+}
+
+impl Sending {
+    fn new(bytes: Bytes, call: OpenCall) -> Self {
+        let counted = if bytes.len() < COUNTED_BYTES { 0 } else { bytes.len() };
+        if counted > 0 {
+            call.unread().add(counted);
+        }
+        Self { bytes, counted, call }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if self.counted > 0 {
+            self.call.unread().remove(self.counted);
+        }
+    }
 }
 
 impl Buf for Sending {
@@ -196,6 +224,9 @@ impl Buf for Sending {
     }
 
     fn advance(&mut self, count: usize) {
+        if self.counted > 0 {
+            self.call.unread().take();
+        }
         self.bytes.advance(count);
     }
 
@@ -306,7 +337,7 @@ impl<B: Body<Data = Bytes>> Body for CountedBody<B> {
             let trailers = match ready!(inner.poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => {
-                        let data = Sending { bytes, _call: call.clone() };
+                        let data = Sending::new(bytes, call.clone());
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                     Err(frame) => frame.into_trailers().ok(),

@@ -10,6 +10,12 @@ use tokio::time::Instant;
 use super::metrics::CloseReason;
 use crate::config::Config;
 
+/// How long a connection may take nothing of what waits for it.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// How often such a connection is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Longer than any process runs, and safe to add to any instant.
 const FOREVER: Duration = Duration::from_hours(24 * 365 * 30);
 
@@ -138,6 +144,28 @@ impl Lifetime {
     }
 }
 
+/// Whether a connection takes what waits for it.
+#[derive(Debug, Default)]
+pub struct Stall(Option<(u64, Instant)>);
+
+impl Stall {
+    /// When to look again, where much waits. `pressing` is whether the process cannot
+    /// wait for it any longer.
+    pub fn next_action(&mut self, now: Instant, taken: Option<u64>, pressing: bool) -> Option<Action> {
+        let Some(taken) = taken else {
+            self.0 = None;
+            return None;
+        };
+        let since = match self.0 {
+            Some((last, since)) if last == taken => since,
+            _ => now,
+        };
+        self.0 = Some((taken, since));
+        let stalled = pressing && since + STALLED <= now;
+        Some(if stalled { Action::Cut(CloseReason::Unread) } else { Action::Wait(now + LOOK) })
+    }
+}
+
 /// From 0 to 1. The keys of the standard hash maps are random, which is all that
 /// spreading ages asks for.
 fn random() -> f64 {
@@ -195,6 +223,24 @@ mod tests {
         );
         assert_eq!(lifetime.next_action(later, true, Some(later - MINUTE)), Action::Wait(later + 9 * MINUTE));
         assert_eq!(lifetime.next_action(later, true, None), Action::Wait(later + 10 * MINUTE));
+    }
+
+    #[test]
+    fn a_connection_that_takes_nothing_is_cut_where_others_need_the_room() {
+        let now = Instant::now();
+        let mut stall = Stall::default();
+        let after = |span| now + span;
+        assert_eq!(stall.next_action(now, None, true), None, "little waits");
+        assert_eq!(stall.next_action(now, Some(1), true), Some(Action::Wait(now + LOOK)));
+        let later = after(STALLED);
+        assert_eq!(
+            stall.next_action(later, Some(2), true),
+            Some(Action::Wait(later + LOOK)),
+            "it has taken some"
+        );
+        let late = after(2 * STALLED);
+        assert_eq!(stall.next_action(late, Some(2), false), Some(Action::Wait(late + LOOK)), "there is room");
+        assert_eq!(stall.next_action(late, Some(2), true), Some(Action::Cut(CloseReason::Unread)));
     }
 
     #[test]

@@ -20,10 +20,12 @@ pub enum CloseReason {
     Keepalive,
     /// The peer broke HTTP/2, or one of its limits.
     Error,
+    /// The peer did not read its answers, and the process had many that waited.
+    Unread,
 }
 
 impl CloseReason {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Client,
         Self::Age,
         Self::Idle,
@@ -32,6 +34,7 @@ impl CloseReason {
         Self::DrainCut,
         Self::Keepalive,
         Self::Error,
+        Self::Unread,
     ];
 
     pub fn name(self) -> &'static str {
@@ -44,6 +47,7 @@ impl CloseReason {
             Self::DrainCut => "drain_cut",
             Self::Keepalive => "keepalive",
             Self::Error => "error",
+            Self::Unread => "unread",
         }
     }
 }

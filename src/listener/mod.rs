@@ -119,6 +119,7 @@ impl Listener {
         let metrics = Arc::new(ListenerMetrics::new(self.max_connections));
         let (alive, ended) = mpsc::channel(1);
         let (mut senders, mut threads) = (Vec::new(), Vec::new());
+        let unread = Arc::default();
         for number in 0..self.threads() {
             let (phase, watch) = watch::channel(ListenerPhase::Serving);
             let context = Arc::new(ServeContext {
@@ -126,7 +127,7 @@ impl Listener {
                 http2: connection::http2(&self.config),
                 timeouts: Timeouts::new(&self.config),
                 metrics: Arc::clone(&metrics),
-                load: Arc::new(ThreadLoad::of(number)),
+                load: Arc::new(ThreadLoad::of(number, Arc::clone(&unread))),
                 phase: watch,
                 registry: self.registry.clone(),
             });

@@ -12,6 +12,8 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::unread::Unread;
+
 /// Why a connection is to go away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GoAwayReason {
@@ -44,6 +46,7 @@ struct Shared {
     answers: Mutex<Answers>,
     /// The answers of all connections together that are waited for.
     undelivered: Arc<AtomicUsize>,
+    unread: Unread,
 }
 
 #[derive(Default)]
@@ -62,8 +65,13 @@ impl fmt::Debug for Answers {
 impl ConnectionHandle {
     /// Of the connection of this number. `undelivered` counts its answers while their
     /// delivery is waited for.
-    pub fn new(id: u64, undelivered: Arc<AtomicUsize>) -> Self {
-        Self { id, shared: Arc::new(Shared { undelivered, ..Shared::default() }) }
+    pub fn new(id: u64, undelivered: Arc<AtomicUsize>, unread: Unread) -> Self {
+        Self { id, shared: Arc::new(Shared { undelivered, unread, ..Shared::default() }) }
+    }
+
+    /// What waits on the connection to be read.
+    pub fn unread(&self) -> &Unread {
+        &self.shared.unread
     }
 
     pub fn notify(&self, reason: GoAwayReason) {

@@ -93,6 +93,15 @@ pub fn deadline_exceeded() -> Status {
     plain(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline passed before the call was done")
 }
 
+/// The connection has as many bytes of answers waiting as it may have.
+pub fn answers_unread() -> Status {
+    plain(
+        Code::ResourceExhausted,
+        "ANSWERS_UNREAD",
+        "answers on this connection wait to be read: read them, or ask for smaller pages",
+    )
+}
+
 /// The request of a call was not whole in time.
 pub fn request_incomplete() -> Status {
     plain(Code::DeadlineExceeded, "REQUEST_INCOMPLETE", "the request did not arrive in time")

@@ -57,11 +57,13 @@ where
                 place => place,
             },
         };
+        let connection = call.connection.clone();
         let served = match decode(message, &headers, limit) {
             Ok(message) => serve(call, message).await,
             Err(status) => Err(status),
         };
-        match served {
+        // Before the bytes are made. No write has an answer that could be refused here.
+        match served.and_then(|message| connection.unread().admit(message.encoded_len()).map(|()| message)) {
             Ok(message) => encode(&message, place),
             Err(status) => status.into_http(),
         }

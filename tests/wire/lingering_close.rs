@@ -31,7 +31,7 @@ fn lingering(outcome: &str) -> String {
 }
 
 /// Stores this many users of some 300 bytes.
-fn fill(server: &Server, users: usize) {
+pub fn fill(server: &Server, users: usize) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("users.jsonl");
     let line = |n| {

@@ -14,6 +14,7 @@ mod listener_only;
 mod malformed;
 mod raw_http2;
 mod rollout;
+mod unread_answers;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -87,6 +87,7 @@ fn every() -> Vec<Status> {
         status::watcher_too_slow(),
         status::deadline_exceeded(),
         status::request_incomplete(),
+        status::answers_unread(),
         status::internal(),
         error_status::from_error(Error::ResumeTokenExpired),
         error_status::from_error(Error::DeadlineExceeded),
