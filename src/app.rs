@@ -138,8 +138,8 @@ impl App {
     }
 }
 
-/// The order of an end without a failed call: say so to whoever asks for health,
-/// go on serving for as long as routes may still lead here, then stop accepting,
+/// The order of a shutdown without a failed call: report it in health, go on
+/// serving while routes may still lead here, then stop accepting,
 /// send everyone away and wait for their calls.
 async fn drain(config: &Config, health: &Health, running: RunningListener) -> Ended {
     tracing::info!(delay = ?config.shutdown_delay, timeout = ?config.drain_timeout, "draining");

@@ -46,9 +46,8 @@ impl Signals {
         }
     }
 
-    /// Exits at once with the next one: whoever asks twice does not want to wait.
-    /// For a task beside the drain.
-    /// `last` is all that is still done before that.
+    /// Exits immediately with the next one. For a task next to the drain.
+    /// Only `last` is done before the exit.
     pub async fn exit_on_next(mut self, last: impl Future<Output = ()>) {
         let signal = self.next().await;
         tracing::warn!(?signal, "a second signal: exiting without waiting for calls");

@@ -1,5 +1,5 @@
-//! What only those on the machine itself may ask and change: a look at what is
-//! under way, and the log's filter. `kubectl port-forward` comes from there.
+//! Pages for loopback peers only: calls and connections in flight, and the log's
+//! filter. `kubectl port-forward` is a loopback peer.
 //!
 //! Pages are tables of text, a header and then the oldest first, and end after
 //! [`MAX_ROWS`] rows. Nothing on them is of a user's or a caller's making.

@@ -1,10 +1,9 @@
-//! The port of those who run the service: metrics, health for probes, and for those
-//! on the machine itself a look at what is under way.
+//! The admin port: metrics, health for probes, and debug pages for loopback peers.
 //!
 //! It is served on the control runtime, so that it answers when the serving
 //! threads do not, and until the very end of a drain. HTTP/1 and HTTP/2 come in
-//! on one port, in clear text. Whoever connects is held to bounds: there are few
-//! places, and each is given back soon.
+//! on one port, in clear text. Connections are bounded: there are few permits,
+//! and each is released soon.
 
 mod connection;
 mod debug;
@@ -28,7 +27,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// The most connections at once; more wait to be accepted.
+/// The most open connections; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 128;
 
 /// How long to leave a failing accept alone: as a rule there are no descriptors.
@@ -37,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long answers may take to be sent once the port is told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// An open admin port that nobody accepts from yet.
+/// A bound admin port before its accept loop runs.
 #[derive(Debug)]
 pub struct Admin {
     socket: std::net::TcpListener,

@@ -37,7 +37,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// How long an answer may take to begin; what is slow is a client that sends.
+/// How long an answer may take to begin; only a client that sends slowly takes long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 const LOG_FILTER: &str = "/log_filter";
@@ -94,7 +94,7 @@ impl Routes {
             } else {
                 routes.plain(&request)
             };
-            // Such a body is there at once: a client that does not read it is not in use of anything.
+            // Such a body is complete already, so a client that does not read it holds no resource.
             Ok(response
                 .map(|text| AnswerBody { inner: Body::new(Full::new(Bytes::from(text))), in_use: None }))
         }

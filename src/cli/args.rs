@@ -33,7 +33,7 @@ impl ParseError {
     pub fn report(self) -> ExitCode {
         match self {
             Self::Usage(error, code) => {
-                // Nobody is left to be told when this fails.
+                // A failure cannot be reported anywhere.
                 let _ = error.print();
                 let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
                 if asked_for { ExitCode::SUCCESS } else { ExitCode::from(code) }
@@ -102,7 +102,7 @@ fn program() -> clap::Command {
         )
         .subcommand(
             clap::Command::new("smoke")
-                .about("Try a deployment with a user of its own; leaves nothing behind")
+                .about("Try a deployment with a temporary user; leaves nothing behind")
                 .arg(addr())
                 .arg(millis("timeout-ms", "10000", "How long each step may take")),
         )

@@ -20,7 +20,7 @@ use super::http2_probe::AwaitSettings;
 /// How often a server is asked whether it is there while a call is open.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Runs a command on a runtime of its own: one thread is plenty for a client.
+/// Runs a command on a new runtime; one thread is enough for a client.
 pub fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(command),
@@ -63,7 +63,7 @@ async fn greeted(addr: &str) -> Result<Channel, String> {
     }
 }
 
-/// Prints a line. Nobody reading it is no reason to stop: `println!` would panic,
+/// Prints a line. A closed stdout must not stop the command: `println!` would panic,
 /// and smoke would leave its user behind.
 pub fn say(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");

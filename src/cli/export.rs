@@ -1,7 +1,7 @@
 //! `export`: every user of a server as JSON Lines.
 //!
-//! Page by page, so it takes no snapshot: whoever is there all the time is in it
-//! once, and whoever comes or changes meanwhile may be in it as before or after.
+//! It reads pages, so it takes no snapshot. A user that exists during the whole export
+//! is in it once; a user that changes during the export is in it as before or as after.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -1,8 +1,7 @@
 //! A connection that tells when its server has sent an HTTP/2 greeting.
 //!
 //! A connection that TCP has made proves nothing: a process that hangs has it, too.
-//! What proves that somebody speaks HTTP/2 there is the SETTINGS frame that a
-//! server sends first.
+//! A peer speaks HTTP/2 if it sends the SETTINGS frame that a server sends first.
 
 use std::{
     io,

@@ -36,7 +36,7 @@ pub fn write(user: User) -> serde_json::Result<String> {
 /// Reads a line; the server checks what the fields hold.
 ///
 /// # Errors
-/// A text that says what is wrong, and nothing of what the line holds.
+/// The reason, without any value of the line.
 pub fn read(line: &[u8]) -> Result<ImportUsersRequest, String> {
     let line: UserLine = serde_json::from_slice(line).map_err(|error| {
         let what = match error.classify() {

@@ -19,7 +19,7 @@ pub enum CallError {
     Fatal(String),
 }
 
-/// What a status means to whoever may repeat the call.
+/// Classifies a status: may the call be repeated?
 impl From<Status> for CallError {
     fn from(status: Status) -> Self {
         let why = describe(&status);

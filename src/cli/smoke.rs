@@ -1,5 +1,5 @@
-//! `smoke`: tries a deployment, whatever it holds, with a user of its own, and
-//! takes that user away again, also when a step fails or somebody interrupts it.
+//! `smoke`: tries a deployment with a temporary user, and deletes that user again,
+//! also when a step fails or a signal interrupts it.
 
 mod steps;
 
@@ -103,7 +103,7 @@ impl Smoke {
 async fn interrupted() {
     let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
-        // Then a signal ends the process at once, which is what happens without a handler.
+        // Then a signal ends the process immediately, as without a handler.
         return std::future::pending().await;
     };
     tokio::select! {

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{ConfigErrors, Loaded, StoreUrl};
 
-/// Checks what is between settings, but for those that are `bad` in themselves.
+/// Checks settings against each other, except those that are `bad` in themselves.
 pub fn run(loaded: &Loaded, bad: &[String], errors: &mut ConfigErrors) {
     let config = &loaded.config;
     let good = |keys: &[&str]| !bad.iter().any(|bad| keys.contains(&bad.as_str()));

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: everything at once.
+//! The errors of a configuration, collected before any is reported.
 
 use std::{borrow::Cow, error::Error, fmt};
 
@@ -9,12 +9,12 @@ use super::Source;
 pub struct ConfigErrors(Vec<String>);
 
 impl ConfigErrors {
-    /// Notes what is wrong with what a source says.
+    /// Adds an error of one source.
     pub fn add(&mut self, source: &Source, what: impl fmt::Display) {
         self.0.push(format!("{source}: {what}"));
     }
 
-    /// Notes what is wrong between two settings.
+    /// Adds an error between two settings.
     pub fn add_between(&mut self, what: String) {
         self.0.push(what);
     }
@@ -40,7 +40,7 @@ impl fmt::Display for ConfigErrors {
 
 impl Error for ConfigErrors {}
 
-/// The name nearest to one that nobody knows, if any is near.
+/// The known name nearest to an unknown one, if any is similar.
 pub fn nearest(unknown: &str, known: impl Iterator<Item = String>) -> Option<String> {
     const MIN_SIMILARITY: f64 = 0.6;
     known

@@ -16,8 +16,8 @@ use super::{ConfigErrors, Setting, Source, load::Entry, value::SettingKind};
 /// More than this is not a configuration.
 const MAX_FILE_BYTES: u64 = 1_024 * 1_024;
 
-/// What the file at `path` sets; what is wrong with the file as a whole goes to
-/// `problems`.
+/// The settings of the file at `path`. An error of the file as a whole is added to
+/// `errors`.
 pub fn read(path: &Path, errors: &mut ConfigErrors) -> Vec<Entry> {
     let whole = Source::File { path: path.into(), line: None };
     let text = match contents(path) {

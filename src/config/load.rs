@@ -74,7 +74,7 @@ impl Inputs {
     /// Reads all sources and checks everything.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// Every error of the configuration, not only the first.
     pub fn load(self) -> Result<Loaded, ConfigErrors> {
         let mut errors = ConfigErrors::default();
         let (env_file, environment) = environment(self.env, &mut errors);
@@ -156,7 +156,7 @@ fn environment(
             Err(_) => errors.add(&source, "the value is not valid UTF-8"),
         }
     }
-    // The environment has no order of its own; messages should have one.
+    // The environment is unordered; messages should be ordered.
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     (path, entries)
 }

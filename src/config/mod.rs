@@ -36,15 +36,15 @@ table::settings! {
     "Addresses" {
         /// Where gRPC is served. Port 0 takes a free one.
         grpc_addr: SocketAddr = SocketAddr::from(([0u16; 8], 50_051));
-        /// Where `/metrics`, `/livez`, `/readyz` and health are served to those who run the service. Port 0 takes a free one.
+        /// Where `/metrics`, `/livez`, `/readyz` and health are served to operators. Port 0 takes a free one.
         admin_addr: SocketAddr = SocketAddr::from(([0u16; 8], 9_464));
-        /// Whether the article's own contract is served beside `user.v1`.
+        /// Whether the article's own contract is served next to `user.v1`.
         article_api: bool = true;
         /// How many threads serve connections. 0: one for each CPU that may be used.
         serving_threads: usize = 0, 0..=1_024;
     }
     "Connections" {
-        /// How many connections may be open at once. 0: 80% of the limit on open files.
+        /// The limit on open connections. 0: 80% of the limit on open files.
         max_connections: usize = 0, 0..=1_048_576;
         /// How many calls one connection may have in flight.
         max_concurrent_streams: u32 = 100, 1..=65_536;
@@ -80,7 +80,7 @@ table::settings! {
     "Watches" {
         /// How long a watch may be quiet before it is sent a heartbeat.
         watch_heartbeat: Duration = Duration::from_secs(30), 100..=DAY_MS;
-        /// How much memory the latest changes may take up that watches are served from, in bytes. A watch that falls behind them is ended, and can be resumed.
+        /// The size in bytes of the in-memory change buffer, which serves watches. A watch that falls behind the buffer is ended, and can be resumed.
         watch_buffer_bytes: usize = 8 * 1_024 * 1_024, 64 * 1_024..=1_024 * MIB;
     }
     "Shutdown" {
@@ -98,11 +98,11 @@ table::settings! {
         store_queue: usize = 1_024, 1..=1_048_576;
         /// How much memory a store on disk may use to keep users at hand, in bytes. 0: none.
         store_cache_bytes: usize = 8 * 1_024 * 1_024, 0..=1_024 * 1_024 * MIB;
-        /// The file that holds the password of a PostgreSQL store; read anew for each connection.
+        /// The file that holds the password of a PostgreSQL store; read for each connection.
         store_password_file: OptionalPath = OptionalPath::NONE;
         /// The file of authorities (PEM) that a PostgreSQL store's certificate is checked with, for `sslmode=verify-ca` and `verify-full`.
         store_ca_file: OptionalPath = OptionalPath::NONE;
-        /// How many connections to PostgreSQL reads share; writes have one of their own.
+        /// How many connections to PostgreSQL reads share; writes have one more.
         store_connections: usize = 4, 1..=256;
         /// How long connecting to PostgreSQL, or one of its answers, may take.
         store_timeout: Duration = Duration::from_secs(5), 100..=DAY_MS;

@@ -37,7 +37,7 @@ impl PostgresUrl {
     /// Reads a URL.
     ///
     /// # Errors
-    /// What is wrong with it, and what to do; repeats nothing that may be a password.
+    /// The error and its remedy, without anything that may be a password.
     pub fn parse(url: &str) -> Result<Self, String> {
         let known = ["postgres", "postgresql"];
         let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| known.contains(scheme)) else {

@@ -108,8 +108,8 @@ pub(super) struct Options {
 /// Reads what comes behind the `?` of a URL.
 ///
 /// # Errors
-/// What is wrong with an option, and what to do. Names it where it is known, and never
-/// repeats its value.
+/// The error of an option and its remedy. Names a known option, and never repeats its
+/// value.
 pub(super) fn read(query: &str) -> Result<Options, String> {
     let mut options = Options { tls: TlsMode::Prefer, driver: Vec::new() };
     let mut seen = Vec::new();

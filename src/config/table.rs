@@ -1,4 +1,4 @@
-//! What is known of each setting, and the macro that makes it from the table.
+//! The type of a setting, and the macro that builds all of them from the table.
 
 use std::ops::RangeInclusive;
 

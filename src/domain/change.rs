@@ -70,7 +70,7 @@ impl Change {
     }
 
     /// The e-mail address that the user would have, where the change sets one:
-    /// whoever has it must be known to [`super::decide()`].
+    /// [`super::decide()`] needs its current owner.
     pub fn email(&self) -> Option<&Email> {
         match self {
             Self::Create { fields, .. } | Self::Upsert { fields, .. } | Self::Import { fields, .. } => {

@@ -43,7 +43,7 @@ impl LogPosition {
     pub const BEGINNING: Self = Self { revision: 0, time: Timestamp::from_micros(0) };
 }
 
-/// What is random about a store, made with its schema.
+/// A random id, made with the store's schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreId(pub [u8; 16]);
 

@@ -18,7 +18,7 @@ pub enum Effect {
 /// Says what `change` does, or why it may not be done.
 ///
 /// - `current`: the user that [`Change::target`] names, if there is one
-/// - `email_owner`: whoever has the address that [`Change::email`] names
+/// - `email_owner`: the user that has the address of [`Change::email`]
 /// - `revision`: what this write is numbered if it has an effect
 ///
 /// # Errors

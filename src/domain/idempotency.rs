@@ -10,7 +10,7 @@ use uuid::Uuid;
 pub struct Caller(Option<Arc<str>>);
 
 impl Caller {
-    /// Whoever did not say.
+    /// A caller without a name.
     pub const ANONYMOUS: Self = Self(None);
 
     fn name(&self) -> &str {

@@ -39,7 +39,7 @@ impl PageSize {
 }
 
 /// Where the next page begins: after this id. Opaque to callers, and good for as
-/// long as ids keep their order, whatever is inserted or deleted meanwhile.
+/// long as ids keep their order, whatever is inserted or deleted between pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageToken(UserId);
 

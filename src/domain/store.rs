@@ -40,13 +40,13 @@ pub struct StoreHealth {
 /// ([`Error::DeadlineExceeded`]).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// The user with this id, where that is known without looking: as [`Self::get`]
-    /// would answer, and no older. `None` says nothing of whether there is one.
+    /// Returns the user if it is cached, and never a version older than [`Self::get`]
+    /// would return. `None` means "not cached", not "does not exist".
     fn get_cached(&self, _id: &UserId) -> Option<Arc<User>> {
         None
     }
 
-    /// The user with this key; shared, as the store may keep it at hand.
+    /// The user with this key; shared, because the store may cache it.
     async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error>;
 
     /// The users with these ids, position by position, all from one snapshot.
@@ -71,11 +71,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The first entries of the change log after a revision, in their order, at
     /// most `limit` of them. Revisions have no gaps, and the log is cleared from its
-    /// beginning: where the first entry is not the next one, what is between was
-    /// cleared away.
+    /// beginning: where the first entry is not the next one, the entries between were
+    /// pruned.
     async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error>;
 
-    /// Resolves when there may be an entry after a revision: at once where the
+    /// Resolves when there may be an entry after a revision: immediately where the
     /// store knows of one, and where others write to it as well, a little later
     /// in any case.
     async fn changed(&self, after: Revision);

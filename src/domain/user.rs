@@ -22,7 +22,7 @@ pub struct User {
 }
 
 impl User {
-    /// The version that callers send back to make sure nobody wrote in between.
+    /// The version that callers send back to detect a write in between.
     pub fn etag(&self) -> Etag {
         Etag(self.revision)
     }

@@ -1,4 +1,4 @@
-//! The latest entries of the change log, and who has got how far in them.
+//! The latest entries of the change log, and the position of each subscription.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -7,8 +7,8 @@ use slab::Slab;
 use super::metrics::FeedMetrics;
 use crate::domain::{Entry, Event, Revision};
 
-/// The most entries that are handed out at once: they stay alive until they are
-/// sent, whether or not the ring still has them.
+/// The most entries of one fetch. They stay alive until they are sent, even if the
+/// buffer has dropped them.
 const MAX_ENTRIES_PER_FETCH: usize = 32;
 
 pub(super) struct ChangeBuffer {
@@ -28,7 +28,7 @@ pub(super) struct ChangeBuffer {
 /// What there is for the reader to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Nobody watches.
+    /// There are no watches.
     Rest,
     Begin,
     Follow(Revision),
@@ -60,14 +60,14 @@ impl ChangeBuffer {
         }
     }
 
-    /// Takes up what comes after this revision, unless everybody has left meanwhile.
+    /// Starts the buffer after this revision, unless the last watch has left.
     pub fn begin(&mut self, newest: Revision) {
         if !self.subscriptions.is_empty() {
             self.newest = Some(newest);
         }
     }
 
-    /// Takes up what was read after a revision, if that is still wanted.
+    /// Adds the entries that were read after a revision, if the buffer still ends there.
     pub fn push(&mut self, after: Revision, entries: Vec<Entry>) {
         if self.newest != Some(after) {
             return;
@@ -89,7 +89,7 @@ impl ChangeBuffer {
         self.clear();
     }
 
-    /// A seat, and the epoch that it belongs to.
+    /// A new subscription's number, and the epoch that it belongs to.
     pub fn join(&mut self) -> (usize, u64) {
         (self.subscriptions.insert(None), self.epoch)
     }
@@ -101,7 +101,7 @@ impl ChangeBuffer {
         }
     }
 
-    /// What comes after a revision for the watch on a seat.
+    /// The entries after a revision for one subscription.
     pub fn fetch(&mut self, subscription: usize, epoch: u64, after: Revision) -> Fetch {
         if epoch != self.epoch {
             return Fetch::Closed;
@@ -134,8 +134,8 @@ impl ChangeBuffer {
     }
 }
 
-/// What an entry takes up, in bytes: itself, its texts, and what the allocator
-/// needs for each part.
+/// The size of an entry in bytes: itself, its texts, and the allocator's overhead for
+/// each part.
 fn weight(entry: &Entry) -> usize {
     const ALLOCATION_OVERHEAD_BYTES: usize = 16;
     let texts = match &entry.event {
@@ -147,7 +147,7 @@ fn weight(entry: &Entry) -> usize {
         }
         Event::Deleted(id) => id.as_str().len() + ALLOCATION_OVERHEAD_BYTES,
     };
-    // Two counters stand before what an `Arc` points to, which the ring points to.
+    // Two counters stand before what an `Arc` points to, which the buffer points to.
     size_of::<Entry>() + 3 * size_of::<usize>() + ALLOCATION_OVERHEAD_BYTES + texts
 }
 
@@ -167,7 +167,7 @@ mod tests {
         entries.iter().map(|entry| entry.position.revision).collect()
     }
 
-    /// A ring with room for ten entries that was begun at revision 5.
+    /// A buffer of ten entries that was begun at revision 5.
     fn begun() -> (ChangeBuffer, usize) {
         let mut buffer = ChangeBuffer::new(10 * weight(&entries(1..=1)[0]));
         let (subscription, _) = buffer.join();

@@ -1,7 +1,7 @@
-//! The change log, read once for everybody who watches.
+//! The change log, read once for all watches.
 //!
-//! One task reads it, and only while somebody watches; it keeps the latest
-//! entries in a buffer bounded in bytes ([`ring`]), which every watch is served
+//! One task reads it, and only while there are watches; it keeps the latest
+//! entries in a buffer bounded in bytes ([`buffer`]), which every watch is served
 //! from. What is older, a watch that is resumed reads from the store by itself
 //! ([`watch`]), until it has caught up. From then on it must keep up: the buffer
 //! waits for nobody.
@@ -54,7 +54,7 @@ struct Inner {
 }
 
 impl Feed {
-    /// A feed of this store, whose buffer may take up so many bytes. Nothing is
+    /// A feed of this store, whose buffer is limited to `buffer_bytes`. Nothing is
     /// read before [`Self::read`] runs.
     pub fn new(store: Arc<dyn Store>, buffer_bytes: usize) -> Self {
         Self(Arc::new(Inner {
@@ -66,7 +66,7 @@ impl Feed {
         }))
     }
 
-    /// Reads the log for as long as somebody watches, again and again; never ends.
+    /// Reads the log while there are watches; never ends.
     pub async fn read(self) {
         let mut failing_since = None;
         loop {
@@ -150,7 +150,7 @@ fn follows(entries: &[Entry], after: Revision) -> bool {
     entries.first().is_some_and(|first| first.position.revision == after + 1)
 }
 
-/// A place among those who watch, until it is dropped.
+/// A watch's registration, until it is dropped.
 struct Subscription {
     feed: Feed,
     number: usize,

@@ -1,4 +1,4 @@
-//! One watch: the initial state, what has changed meanwhile, and then the feed.
+//! One watch: the initial state, the changes since its beginning, and then the feed.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -7,8 +7,8 @@ use crate::domain::{
     Deadline, Entry, Error, LogPosition, PageSize, Progress, ResumeToken, Revision, StoreId, User, UserId,
 };
 
-/// Users, or entries, in one read: few enough for many watches at once, and for a
-/// read that nobody notices.
+/// Users, or entries, in one read: few enough for many concurrent watches, and for a
+/// read that delays no other.
 const SCAN_PAGE_SIZE: PageSize = PageSize::at_most(100);
 
 /// What a watch says next.
@@ -94,7 +94,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// What is to be said next. Nothing is lost when the future is dropped.
+    /// The next item. Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Result<Item, WatchError> {
         loop {
             if let Some(item) = self.ready.pop_front() {

@@ -7,8 +7,8 @@
 //! its answer has been sent to the end.
 //!
 //! A stream takes its place here. A unary call takes it where its request has arrived
-//! whole (`service/unary.rs`): requests that never do would keep everybody else out.
-//! What is refused here already is not read at all.
+//! whole (`service/unary.rs`): requests that never do would block all others.
+//! The body of a call that is refused here is not read.
 
 use std::{
     pin::Pin,

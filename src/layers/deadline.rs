@@ -1,4 +1,4 @@
-//! Ends a call when its time is up, before its answer or in the midst of it, and
+//! Ends a call at its deadline, before its answer or within it, and
 //! tells the service how much time there is.
 
 use std::{
@@ -112,10 +112,10 @@ enum DeadlineRefusal {
     Late,
 }
 
-/// Rings when the time is up.
+/// A timer that is armed only when it is polled.
 struct LazyTimer {
     at: Option<Instant>,
-    // Set only when there is something to wait for: most calls are answered at once, and a timer
+    // Set only when there is something to wait for: most calls are answered immediately, and a timer
     // costs more than the rest of this layer. In a box, so that calls without one do not move it.
     timer: Option<Pin<Box<Sleep>>>,
 }

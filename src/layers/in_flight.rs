@@ -1,7 +1,7 @@
-//! Which calls are in flight, for whoever asks the admin port.
+//! The calls in flight, for the admin port.
 //!
-//! A thread has a list of its own, so that calls do not wait for one another; its
-//! lock is taken by somebody else only while the list is read.
+//! Each thread has its own list, so calls do not contend for a lock. Another thread
+//! takes the lock only to read the list.
 
 use std::{
     sync::{

@@ -115,7 +115,7 @@ where
         let frame = match frame {
             None => return Poll::Ready(None),
             Some(Ok(frame)) => frame,
-            // The caller has reset the stream or is gone. Nobody is left to answer, and an answer would
+            // The caller has reset the stream or is gone. An answer reaches no peer, and would
             // be recorded as this side's fault: the connection drops the call, which is then cancelled.
             Some(Err(_)) => {
                 *this.lost = true;

@@ -1,5 +1,5 @@
-//! What is counted of calls: under the names that go-grpc-prometheus gave and
-//! under OpenTelemetry's, or one of the two, from one recording point.
+//! The metrics of calls: under go-grpc-prometheus' names, OpenTelemetry's, or both,
+//! from one recording point.
 //!
 //! Every handle is resolved once, so that a call costs no lookup. Methods that do
 //! not exist share one set of series: no caller can mint another.
@@ -162,7 +162,7 @@ impl MethodMetrics {
 #[derive(Debug)]
 struct MessageCounter {
     count: Counter,
-    /// Made with the first, so that a scrape is not full of methods that nobody calls.
+    /// Made with the first, so that a scrape holds no methods without calls.
     bytes: OnceLock<Histogram>,
 }
 

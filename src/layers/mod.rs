@@ -65,7 +65,7 @@ where
     let recorders = Arc::new(Recorders { metrics: metrics.clone(), log, sampler, in_flight });
     let limits = Arc::new(AdmissionLimits::new(config));
     ServiceBuilder::new()
-        // First, as every layer below goes by the method and none by the path.
+        // First, because every layer below uses the matched method and none the path.
         .layer(layer_fn(Route::new))
         // Around all that can answer, so that shed, late and panicked calls are seen as their callers
         // see them.

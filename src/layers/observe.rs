@@ -1,5 +1,5 @@
-//! Watches each call from its first byte to its last: what is counted, logged
-//! and traced of it is made here, once, when its status is known.
+//! Observes each call from its first byte to its last. It is counted, logged and
+//! traced here, once, when its status is known.
 
 use std::{
     pin::Pin,
@@ -142,7 +142,7 @@ impl Drop for CallRecord {
 pin_project! {
     /// The future of [`Observe`].
     pub struct ObserveFuture<F> {
-        // Before the call, so that what is within is dropped while the call has not ended.
+        // Before the call, so that the inner value is dropped before the call ends.
         #[pin]
         inner: F,
         call: Option<CallRecord>,

@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use crate::rpc::{call::Inbound, methods};
 
-/// Notes the method in what is known of the call.
+/// Sets the matched method in the call.
 #[derive(Clone, Debug)]
 pub struct Route<S> {
     inner: S,

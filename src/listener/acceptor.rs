@@ -60,7 +60,7 @@ impl Acceptor {
                     if throttle.due() {
                         tracing::warn!(%error, "connections cannot be accepted; trying again");
                     }
-                    // Whoever stops us need not wait for the pause.
+                    // A stop does not wait for the pause.
                     select! { _ = &mut stop => break, () = sleep(pause) => {} }
                 }
             }

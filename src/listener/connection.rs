@@ -50,7 +50,7 @@ pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_concurrent_streams)
-        // A client may give up on all it has asked for at once, but not go on and on.
+        // A client may reset all of its streams once, but not again and again.
         .max_pending_accept_reset_streams(config.max_concurrent_streams as usize)
         .max_local_error_reset_streams(config.max_stream_resets)
         .max_header_list_size(config.max_header_list_bytes)
@@ -86,8 +86,8 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Serves a connection to its end, and gives its seat back after that. One future
-    /// and no other around it, which would be as large once more.
+    /// Serves a connection to its end, and then releases its permit. One future, because
+    /// another one around it would double its size.
     pub async fn serve<T: Socket>(self: Arc<Self>, io: T, _permit: impl Sized) {
         let opened_at = Instant::now();
         let shared = Arc::new(ConnectionState::new(Arc::clone(&self.load), opened_at));

@@ -5,8 +5,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// What a connection count is when the system sets no limit on descriptors.
 const UNLIMITED_CONNECTIONS: usize = 1_000_000;
 
-/// The most connections to hold at once: what is configured, or 80% of the
-/// descriptors, which leaves the rest to the store, the admin port and telemetry.
+/// The most open connections: the configured number, or 80% of the descriptors.
+/// The rest is left to the store, the admin port and telemetry.
 pub fn max_connections(configured: usize) -> usize {
     let descriptors = raise_descriptor_limit();
     if configured > 0 { configured } else { share_of(descriptors) }
@@ -18,7 +18,7 @@ fn share_of(descriptors: Option<u64>) -> usize {
 }
 
 /// Raises the soft limit on descriptors to the hard one, and says what it is now.
-/// The soft one is low for the sake of programs that call `select`.
+/// The soft limit is low because some programs call `select`.
 fn raise_descriptor_limit() -> Option<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Refused where the hard limit is above the kernel's own: what we have stays.

@@ -262,7 +262,7 @@ where
         let call = OpenCall::on(&self.shared);
         let request = request.map(|body| RequestBody::new(body, call.clone()));
         let request = Inbound::request(request, Call::on(self.shared.handle.clone()));
-        // Whoever is full answers that, so nobody need be asked whether it is ready.
+        // `poll_ready` is skipped: the admission layer answers UNAVAILABLE when it is full.
         let inner = Some(self.service.clone().call(request));
         CountedFuture { inner, answering: Some(Answering(call)), waiting: None }
     }

@@ -1,4 +1,4 @@
-//! What is counted about connections.
+//! The metrics of connections.
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
@@ -12,7 +12,7 @@ pub enum CloseReason {
     Age,
     Idle,
     Handshake,
-    /// It went in peace in a drain.
+    /// The peer closed it during a drain.
     Drain,
     /// It was cut at the end of a drain.
     DrainCut,

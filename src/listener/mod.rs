@@ -65,7 +65,7 @@ enum ListenerPhase {
     Over,
 }
 
-/// An open port that nobody accepts from yet.
+/// A bound port before its accept loop runs.
 #[derive(Debug)]
 pub struct Listener {
     socket: std::net::TcpListener,
@@ -103,7 +103,7 @@ impl Listener {
         }
     }
 
-    /// Serves every connection with `service` on threads of its own. Belongs on the
+    /// Serves every connection with `service` on the serving threads. Belongs on the
     /// control runtime, where the acceptor stays.
     pub fn serve<S, B>(self, service: &S, ticks: &Ticks) -> io::Result<RunningListener>
     where
@@ -181,7 +181,7 @@ pub struct Drained {
 
 impl RunningListener {
     /// Closes the port, tells every peer to go, serves what they have begun for as
-    /// long as `drain_timeout`, and cuts what is left.
+    /// long as `drain_timeout`, and cuts the rest.
     pub async fn drain(self, drain_timeout: Duration) -> Drained {
         let Self { threads, permits, max_connections, metrics, stop, acceptor, mut ended } = self;
         let _ = stop.send(());

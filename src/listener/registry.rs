@@ -1,4 +1,4 @@
-//! Which connections are open, for whoever asks the admin port.
+//! The open connections, for the admin port.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,7 +28,7 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionRegistry {
-    /// Lists a connection until what is returned is dropped.
+    /// Registers a connection until the returned value is dropped.
     pub fn enter(&self, connection: Arc<ConnectionState>) -> impl Sized {
         let key = self.lock().insert(connection);
         Registration { registry: self.clone(), key }

@@ -1,4 +1,4 @@
-//! A serving thread: a runtime of its own, and the connections it was given.
+//! A serving thread: its runtime, and the connections that it was given.
 //!
 //! A connection never changes its thread, so nothing of a call crosses one unless
 //! the store makes it.
@@ -80,7 +80,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    // Bounded by the cap on connections: whatever is in it holds a seat.
+    // Bounded by the limit on connections, because each item holds a permit.
     let (sockets, received) = mpsc::unbounded_channel();
     let load = Arc::clone(&context.load);
     thread::Builder::new().name(format!("serve-{number}")).spawn(move || {

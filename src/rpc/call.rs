@@ -1,4 +1,4 @@
-//! What is known of a call on its way to the service that answers it.
+//! A call on its way to the service: its method, deadline, caller and connection.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::{goaway::ConnectionHandle, methods::Method, permits::Limiter};
 use crate::domain::{Caller, Deadline, Idempotency, RequestId};
 
-/// A request's body with what is known of its call. Not an extension of the request,
-/// as a table of those costs every call several allocations.
+/// A request's body with its call. It is no extension of the request, because
+/// extensions cost every call several allocations.
 #[derive(Debug)]
 pub struct Inbound<B> {
     pub call: Call,
@@ -17,19 +17,19 @@ pub struct Inbound<B> {
 }
 
 impl<B> Inbound<B> {
-    /// The request with this known of it.
+    /// The request, with this call.
     pub fn request(request: Request<B>, call: Call) -> Request<Self> {
         request.map(|body| Self { call, body })
     }
 
-    /// What is known, and the request as it was without.
+    /// The call, and the request without it.
     pub fn split(request: Request<Self>) -> (Call, Request<B>) {
         let (parts, Self { call, body }) = request.into_parts();
         (call, Request::from_parts(parts, body))
     }
 }
 
-/// Of one call: whoever finds something out on the way adds it here.
+/// One call. Each layer adds what it finds out.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// What its path matched; `None` for a path that nothing is served under.
@@ -37,7 +37,7 @@ pub struct Call {
     pub started: Instant,
     pub deadline: Deadline,
     pub caller: Caller,
-    /// What it knows of its connection.
+    /// Its connection's number and GOAWAY signal.
     pub connection: ConnectionHandle,
     /// Where a unary call takes its place once its request is whole.
     pub limiter: Option<Arc<Limiter>>,

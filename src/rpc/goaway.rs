@@ -1,5 +1,4 @@
-//! What calls know of their connection, so that streams end in good order when it is
-//! to go away.
+//! Signals a connection's GOAWAY to its calls, so that streams end with a status.
 
 use std::{
     collections::VecDeque,
@@ -34,7 +33,7 @@ const MAX_UNDELIVERED: usize = 1_024;
 /// were delivered after that.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionHandle {
-    /// Whose calls these are; 0 where nobody has numbered connections.
+    /// The connection's number; 0 without a listener.
     pub id: u64,
     shared: Arc<Shared>,
 }
@@ -85,7 +84,7 @@ impl ConnectionHandle {
         self.shared.going_away.load(Relaxed)
     }
 
-    /// What a call hears it with.
+    /// The receiving half, for one call.
     pub fn subscribe(&self) -> GoAwayReceiver {
         GoAwayReceiver(self.shared.goaway.subscribe())
     }
@@ -130,7 +129,7 @@ impl ConnectionHandle {
     }
 }
 
-/// A call's ear for its connection.
+/// The receiving half of a connection's GOAWAY signal.
 #[derive(Clone, Debug)]
 pub struct GoAwayReceiver(watch::Receiver<Option<GoAwayReason>>);
 

@@ -1,8 +1,7 @@
 //! Every method that is served, by its exact path.
 //!
-//! Calls are routed, authorised, limited and labelled by what is found here and
-//! never by the path itself, so no caller can mint a label or slip past a rule
-//! with another spelling of a path.
+//! **Invariant:** calls are routed, limited and labelled by the method found here, never
+//! by the path. So no other spelling of a path makes a label or evades a rule.
 
 /// What a method does on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +24,8 @@ pub enum Api {
 }
 
 impl Api {
-    /// Whether it serves those who run the service and not its callers: probes
-    /// and tools must get through when callers are turned away.
+    /// Whether it serves operators instead of callers. Probes and tools must get through
+    /// while calls are rejected.
     pub fn is_infrastructure(self) -> bool {
         matches!(self, Self::Health | Self::ReflectionV1 | Self::ReflectionV1Alpha)
     }

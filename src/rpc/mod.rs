@@ -1,7 +1,8 @@
-//! What listener, layers and service share of a call: what is known of it, the
-//! methods, headers and codes, the framing of messages, statuses, the permits of calls
-//! in flight, the bytes of answers that wait to be read, and the signal that a connection
-//! is to go away.
+//! The parts of a call that listener, layers and service share: the call itself,
+//! methods, headers, codes, the framing of messages, statuses, permits of calls in
+//! flight, the bytes of unread answers, and the GOAWAY signal.
+//!
+//! It deliberately knows no layer, no store and no method's message.
 
 pub mod call;
 pub mod codes;

@@ -1,4 +1,4 @@
-//! Places for calls: how many there are, and who has one.
+//! Limits on calls in flight, and the permits of calls.
 
 use std::sync::{
     Arc, LazyLock,
@@ -10,14 +10,14 @@ use metrics::{Counter, Gauge, counter, gauge};
 
 use crate::rpc::status;
 
-/// So many calls at once, for the whole process.
+/// A limit on calls in flight, for the whole process.
 #[derive(Debug)]
 pub struct Limiter {
     limit: usize,
     in_flight: AtomicUsize,
     in_flight_gauge: Gauge,
     shed: Counter,
-    /// The gate that whoever passes this one has to pass as well.
+    /// A second limiter, which each call must pass as well.
     next: Option<Arc<Limiter>>,
 }
 
@@ -49,7 +49,7 @@ impl Limiter {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// A place; `None` where there is none left.
+    /// A permit; `None` where none is left.
     pub fn enter(self: &Arc<Self>) -> Option<Permit> {
         self.admit().then(|| Permit(self.clone()))
     }
@@ -79,7 +79,7 @@ impl Limiter {
     }
 }
 
-/// A place among the calls in flight.
+/// The right of one call to be in flight.
 #[derive(Debug)]
 pub struct Permit(Arc<Limiter>);
 

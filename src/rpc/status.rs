@@ -39,13 +39,13 @@ pub fn overloaded_for(retry_delay: Duration) -> Status {
     retry(Code::Unavailable, "OVERLOADED", "the server is overloaded", retry_delay)
 }
 
-/// The server is going away; another one may be asked at once.
+/// The server is shutting down; the caller may retry on another one immediately.
 pub fn draining() -> Status {
     retry(Code::Unavailable, "DRAINING", "the server is shutting down", Duration::ZERO)
 }
 
-/// The connection of a stream has reached its age; another one may be opened at
-/// once.
+/// The connection of a stream has reached its maximum age; the caller may open another
+/// one immediately.
 pub fn connection_aged() -> Status {
     retry(
         Code::Unavailable,
@@ -55,7 +55,7 @@ pub fn connection_aged() -> Status {
     )
 }
 
-/// Nobody was sent to be imported for a while, and others may want the place.
+/// An import had no request for a minute, so its permit is released.
 pub fn import_idle() -> Status {
     retry(
         Code::Unavailable,
@@ -65,7 +65,7 @@ pub fn import_idle() -> Status {
     )
 }
 
-/// A watch has fallen further behind than anybody waits.
+/// A watch has fallen behind the change buffer.
 pub fn watcher_too_slow() -> Status {
     retry(
         Code::Unavailable,

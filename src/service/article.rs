@@ -9,7 +9,7 @@ use crate::{
     rpc::call::Call,
 };
 
-/// What the article's server says where it finds nobody.
+/// The article's text for a missing user.
 const NOT_FOUND_TEXT: &str = "User not found";
 
 /// The article's `UserService`.
@@ -40,7 +40,7 @@ impl Article {
     }
 }
 
-/// Who is looked for: nobody, where what is given can be nobody's.
+/// The key to look up; `None` where no user can have it.
 fn key(user: &pb::User) -> Option<UserKey> {
     if user.id.is_empty() {
         Email::parse(&user.email).ok().map(UserKey::Email)

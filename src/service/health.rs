@@ -6,8 +6,8 @@
 //! | `""` | started, not draining, and the store can be read |
 //! | an API's name | `""`, and the store can be written |
 //!
-//! One failed probe of the store turns nobody away: `store_probe_failures` in a row
-//! do, and one good probe brings the name back.
+//! A name goes down after `store_probe_failures` failed probes of the store in a row,
+//! and one good probe brings it back.
 
 use std::{
     sync::{

@@ -180,7 +180,7 @@ where
 /// How long the rest of a request is read that is refused.
 const REFUSED_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Answers those who do not speak gRPC; a browser or curl shows the body. The
+/// Answers clients that do not speak gRPC; a browser or curl shows the body. The
 /// request is read first: to answer earlier would cut it off, and hide from its
 /// sender that it breaks HTTP/2 where it does.
 async fn refuse<B: http_body::Body>(body: B) -> Response<ResponseBody> {
@@ -197,7 +197,7 @@ async fn refuse<B: http_body::Body>(body: B) -> Response<ResponseBody> {
 /// Whether the content type is gRPC's with protobuf messages.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return false };
-    // What nearly everybody sends.
+    // The usual value.
     if value.as_bytes() == b"application/grpc" {
         return true;
     }

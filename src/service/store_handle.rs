@@ -49,7 +49,7 @@ impl StoreHandle {
         self.0.feed()
     }
 
-    /// The user with this key: at once where the store has it at hand.
+    /// The user with this key, immediately if it is cached.
     pub async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Status> {
         let store = self.store()?;
         if let UserKey::Id(id) = key

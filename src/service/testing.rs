@@ -1,5 +1,5 @@
-//! What the tests of this room share: a router over a small store of its own,
-//! called through the generated clients.
+//! Helpers of this module's tests: a router over a small store, called through the
+//! generated clients.
 
 use std::{
     collections::{BTreeMap, HashMap},

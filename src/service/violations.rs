@@ -1,4 +1,4 @@
-//! Collects everything that is wrong with a request, to say it all at once.
+//! Collects every violation of a request before it is answered.
 
 use crate::domain::{Age, Email, Error, Fields, Name, Violation};
 
@@ -6,7 +6,7 @@ use crate::domain::{Age, Email, Error, Fields, Name, Violation};
 /// They travel in one header, which has a bounded size ([`super::status::MAX_BYTES`]).
 pub const MAX_LISTED: usize = 16;
 
-/// What is wrong with a request so far.
+/// The violations found so far.
 #[derive(Default)]
 pub struct Violations {
     listed: Vec<Violation>,

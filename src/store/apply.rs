@@ -24,8 +24,8 @@ pub(super) trait Transaction {
     fn user_at_revision(&mut self, revision: Revision) -> Result<Option<User>, Self::Error>;
     /// The revision of the next write.
     fn next_revision(&self) -> Revision;
-    /// The same as [`Self::put`] with a new user, unless somebody has its id or its
-    /// address; whether it was.
+    /// Stores a new user, unless its id or its address is taken. Returns whether it was
+    /// stored.
     fn insert_if_absent(&mut self, user: &User, now: Timestamp) -> Result<bool, Self::Error> {
         let new = self.user_by_id(&user.id)?.is_none() && self.email_owner(&user.email)?.is_none();
         if new {
@@ -47,7 +47,7 @@ pub(super) trait Transaction {
     ) -> Result<(), Self::Error>;
 }
 
-/// What is known of a write that was recorded.
+/// A recorded write.
 #[derive(Clone, Debug)]
 pub(super) struct RecordedWrite {
     pub payload: [u8; 32],
@@ -107,8 +107,8 @@ pub(super) fn apply<T: Transaction>(
     written(transaction, write, effect, current, revision, now)
 }
 
-/// Makes the users of changes that bring new ones, as nearly all of these are: what is
-/// in the way is looked for only where something is.
+/// Makes the users of changes that bring new ones. Nearly all of them are new, so a
+/// conflict is looked up only after the insert has found one.
 fn create<T: Transaction>(
     transaction: &mut T,
     write: &Write,

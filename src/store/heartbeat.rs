@@ -1,6 +1,6 @@
 //! When a store's writer last found that a write is possible.
 //!
-//! A writer that waits for a lock, a disk or a database cannot say so meanwhile. So it
+//! A writer that waits for a lock, a disk or a database cannot report that. So it
 //! records each success instead, and a store without a recent one takes no writes.
 
 use std::{
@@ -14,7 +14,7 @@ pub(super) const TRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How old the last success may be: three tries in a row failed, or one write hangs.
 const MAX_AGE: Duration = Duration::from_secs(3);
 
-/// The last success of a writer. Shared by the writer and by those who probe the store.
+/// The last success of a writer. Shared by the writer and the probes.
 pub(super) struct WriteHeartbeat {
     started_at: Instant,
     /// Milliseconds since `started_at`.

@@ -177,7 +177,7 @@ impl State {
         for _ in 0..PRUNE_BATCH_ROWS {
             let Some((_, entry)) = self.changes.first_key_value() else { break };
             let is_young = entry.position.time.as_micros() >= before(kept.age);
-            // The last one stays: it is where those who watch have got to.
+            // The last one stays: it is the position of the watches.
             if (is_young && self.changes.len() <= kept.rows) || self.changes.len() == 1 {
                 break;
             }

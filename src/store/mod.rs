@@ -69,8 +69,8 @@ pub fn migrate_further(url: &PostgresUrl, config: &Config, steps: &[&str]) -> Re
 }
 
 /// Erases what the change log says of users who were deleted since, and returns in
-/// how many changes. What is left of such a change is that the user is gone: revisions
-/// stay without a gap, and whoever watches from before gets to the same users.
+/// how many changes. Every change of a deleted user becomes a deletion: revisions stay
+/// without a gap, and a watch resumed from an older token reaches the same users.
 pub fn purge(config: &Config) -> Result<u64, OpenError> {
     match &config.store_url {
         StoreUrl::Memory => Ok(0),

@@ -60,7 +60,7 @@ impl Traced {
         size: Option<usize>,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        // Without one it would be the beginning of a trace that nobody wanted.
+        // Without one it would begin a trace that was not sampled.
         if Span::current().is_none() {
             return work.await;
         }

@@ -93,11 +93,11 @@ metrics! {
     "grpc_server_connections" Gauge ["state"] Always
         "Connections that are open, by state.";
     "grpc_server_connections_limit" Gauge [] Always
-        "The most connections that are held at once.";
+        "The limit on open connections.";
     "grpc_server_connections_accepted_total" Counter [] Always
         "Connections accepted.";
     "grpc_server_connections_refused_total" Counter [] Always
-        "Connections closed at once, over the limit.";
+        "Connections closed immediately, because the limit was reached.";
     "grpc_server_connections_closed_total" Counter ["reason"] Always
         "Connections ended, by reason.";
     "grpc_server_accept_errors_total" Counter [] Always
@@ -147,7 +147,7 @@ metrics! {
     "user_service_watches_cut_total" Counter ["reason"] Always
         "Watches that were ended for a reason of their own: `too_slow`, `expired` (what comes next was cleared away), or `store` (which is away).";
     "user_service_feed_delay_seconds" Histogram [] Always
-        "How old a change was when it was read for those who watch.";
+        "The age of a change when it was read for the watches.";
     "user_service_feed_lag_changes" Gauge [] Always
         "How many changes the slowest of the watches is behind that are served from the buffer.";
     "user_service_feed_buffer_bytes" Gauge [] Always
@@ -157,7 +157,7 @@ metrics! {
     "user_service_trace_spans_total" Counter ["outcome"] Traces
         "Spans: `sent` and taken by the collector, `failed` to be sent or refused by it, `dropped` because too many waited.";
     "user_service_log_lines_dropped_total" Counter [] Always
-        "Log lines dropped because nobody read them in time.";
+        "Log lines dropped because the log was not read in time.";
     "user_service_build_info" Gauge ["version"] Always
         "Always 1; says which version runs.";
     "process_cpu_seconds_total" Counter [] Always
@@ -187,7 +187,7 @@ pub fn describe() {
     }
 }
 
-/// What is known of the metric of this name.
+/// The metric of this name.
 pub fn find(name: &str) -> Option<&'static Metric> {
     METRICS.iter().find(|metric| metric.name == name)
 }

@@ -1,6 +1,6 @@
 //! Histograms whose samples are sorted into buckets as they come.
 //!
-//! The exporter keeps every sample, with the time, until somebody sorts them: a
+//! The exporter keeps every sample, with the time, until a scrape sorts them: a
 //! clock reading, 16 bytes and later work for each, four times a call, and memory
 //! that grows with the load. Here a sample is two additions. Counters and gauges
 //! stay the exporter's.
@@ -40,7 +40,7 @@ fn bounds(name: &str) -> &'static [f64] {
     }
 }
 
-/// One histogram, a bucket for each bound and one for what is above the last.
+/// One histogram: a bucket for each bound, and one above the last.
 #[derive(Debug)]
 struct Buckets {
     bounds: &'static [f64],

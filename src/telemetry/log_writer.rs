@@ -1,5 +1,5 @@
-//! Log lines on their way to stderr: through a bounded queue and a thread of their
-//! own, so that whoever stops reading the log holds up no call.
+//! Log lines on their way to stderr: through a bounded queue and a separate
+//! thread, so that a reader that stops reading the log delays no call.
 
 use std::{
     io,
@@ -36,7 +36,7 @@ impl LogWriter {
     /// of the process.
     pub async fn flush(&self) {
         let guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // It blocks, and for good where stdout is the same pipe that nobody reads.
+        // It blocks, and forever where stdout is the same pipe without a reader.
         let written = tokio::task::spawn_blocking(move || drop(guard));
         let _ = tokio::time::timeout(FLUSH_TIMEOUT, written).await;
     }

@@ -62,7 +62,7 @@ impl LogFilter {
     /// Puts another one in force, until the process ends.
     pub fn set(&self, text: &str) -> Result<(), InitError> {
         let filter = parse(text)?;
-        // Held until the filter is in force, so that what is shown is what is so.
+        // Held until the filter is in force, so that the shown filter is the current one.
         let mut current = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = &self.handle {
             handle.reload(filter).map_err(|error| InitError::Filter(error.to_string()))?;
@@ -90,7 +90,7 @@ where
         LogFormat::Auto if terminal => lines.boxed(),
         LogFormat::Text => lines.with_ansi(terminal).boxed(),
         LogFormat::Auto | LogFormat::Json => {
-            // No spans in lines: what a line needs to be found by is a field of its own.
+            // No spans in lines: every value that a line is searched by is a field.
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
     }

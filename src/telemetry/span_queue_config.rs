@@ -17,7 +17,7 @@ const HOUR_MS: u64 = 3_600_000;
 pub struct SpanQueueConfig {
     /// The most spans that wait or are being sent.
     pub queue: usize,
-    /// The most that are sent at once.
+    /// The most spans of one export.
     pub batch: usize,
     /// How long spans wait for others to be sent with.
     pub delay: Duration,

@@ -46,7 +46,7 @@ struct Waiting {
     request: ImportUsersRequest,
 }
 
-/// What is left to do.
+/// The state of an import over all of its connections.
 struct Work {
     items: Items,
     /// Whether there are no more items.
@@ -101,7 +101,7 @@ impl Import {
         }
     }
 
-    /// Sends what is waiting, and what there is to read, until all is answered.
+    /// Sends the waiting lines and reads further ones until every request is answered.
     async fn stream(&self, work: &mut Work) -> Result<(), CallError> {
         let channel = client::connect(&self.server, CONNECT_TIMEOUT).await.map_err(CallError::Retryable)?;
         let (sender, requests) = mpsc::channel(1);
@@ -140,7 +140,7 @@ impl Import {
 }
 
 impl Work {
-    /// Takes up the next line, if there is one.
+    /// Reads the next line, if there is one.
     async fn read(&mut self) -> Result<(), String> {
         match self.items.recv().await.transpose()? {
             None => self.exhausted = true,

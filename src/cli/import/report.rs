@@ -70,7 +70,7 @@ impl fmt::Display for ImportReport {
     }
 }
 
-/// How far it is in the files; in stdin, whose end nobody knows, how much was done.
+/// The progress in the files; for stdin, whose length is unknown, the bytes done.
 fn bar(files: &[PathBuf]) -> ProgressBar {
     let lengths =
         files.iter().map(|file| fs::metadata(file).ok().filter(fs::Metadata::is_file).map(|file| file.len()));

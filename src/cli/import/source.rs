@@ -28,18 +28,18 @@ pub struct Item {
     pub place: SourceLine,
     /// How long it is, with its end, in bytes.
     pub bytes: u64,
-    /// What to send, or what is wrong with the line.
+    /// The request, or the reason why the line is refused.
     pub request: Result<ImportUsersRequest, String>,
 }
 
 /// What there is to read: lines, and at last why reading failed, where it did.
 pub type Items = mpsc::Receiver<Result<Item, String>>;
 
-/// Reads on a thread of its own, no further ahead than it must.
+/// Reads on a separate thread, at most [`MAX_ITEMS_AHEAD`] items ahead.
 pub fn read(files: Vec<PathBuf>) -> Items {
     let (items, received) = mpsc::channel(MAX_ITEMS_AHEAD);
     thread::spawn(move || {
-        // Whoever does not receive any more wants to read no further.
+        // A dropped receiver ends the reading.
         if files.is_empty() {
             let _ = lines("stdin", io::stdin().lock(), &items);
         }
@@ -57,7 +57,7 @@ pub fn read(files: Vec<PathBuf>) -> Items {
     received
 }
 
-/// Nobody receives lines any more.
+/// The receiver was dropped.
 struct Closed;
 
 fn lines(

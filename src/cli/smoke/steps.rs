@@ -40,7 +40,7 @@ pub struct Steps {
 
 impl Steps {
     pub fn new(channel: Channel) -> Self {
-        // Nobody else's: no step can meet, and no clean-up can hit, a user who was there.
+        // A random id, so that neither a step nor the clean-up can meet an existing user.
         let id = format!("smoke-{}", Uuid::new_v4());
         let user = User {
             name: "Smoke Test".into(),

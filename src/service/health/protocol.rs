@@ -84,7 +84,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// The first status at once, then every one that differs from the one before.
+    /// The first status immediately, then every one that differs from the one before.
     async fn next(&mut self) -> Option<Result<HealthCheckResponse, Status>> {
         loop {
             if self.ended {

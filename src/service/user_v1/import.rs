@@ -115,10 +115,10 @@ impl ImportState {
     }
 }
 
-/// Stores one user, or says what is wrong with it.
+/// Stores one user, or returns why it is refused.
 ///
 /// # Errors
-/// What is wrong with the store, or with the whole stream.
+/// A failure of the store, or of the whole stream.
 async fn import(
     store: &dyn Store,
     request: &pb::ImportUsersRequest,

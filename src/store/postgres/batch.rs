@@ -31,7 +31,7 @@ impl<'a> Keys<'a> {
                 Target::Email(email) => keys.emails.push(email.as_str()),
             }
             keys.emails.extend(write.change.email().map(Email::as_str));
-            // What goes by address may create under this id.
+            // A change by address may create a user under this id.
             if let Change::Upsert { id: None, new_id, .. } | Change::Import { id: None, new_id, .. } =
                 &write.change
             {
@@ -91,14 +91,14 @@ pub(super) fn assign_revisions(answers: &mut [Result<WriteResult, Error>], base:
 }
 
 impl Batch {
-    /// Takes up a user as the store has it.
+    /// Loads a user as the store has it.
     pub fn load(&mut self, user: User) {
         self.found.insert(user.id.clone());
         self.ids_by_email.insert(user.email.clone(), user.id.clone());
         self.users.insert(user.id.clone(), user);
     }
 
-    /// Takes up a recorded write, the user as it left it, and as it is now.
+    /// Loads a recorded write, the user as it left it, and the user as it is now.
     pub fn load_recorded(
         &mut self,
         key: [u8; 32],

@@ -1,4 +1,4 @@
-//! One batch of writes, from what is stored to what is durable.
+//! One batch of writes, from its reads to its commit.
 //!
 //! What the writes are about is read without a lock, and they are decided on it.
 //! All the rest is one journey more: the counter's row is taken, the one lock that
@@ -117,9 +117,8 @@ pub(super) async fn commit(
     let limit = limits.statement;
     let keys = Keys::of(requests.iter().map(|request| &request.write));
     let read = async {
-        // Begun for certain before anything is written. What is read without the lock is
-        // read ahead of that: a transaction keeps what it read of a table from those who
-        // change the schema, and they hold the counter first.
+        // The read comes before BEGIN. A read inside the transaction would hold a table
+        // lock, and a migration that already holds the counter would deadlock with it.
         let (begun, taken, read) = if locked {
             let taken = session.rows(Sql::LockRevision, &[]);
             future::join3(session.begin(limit), taken, fetch(session, &keys)).await
@@ -183,7 +182,7 @@ pub(super) async fn commit(
 /// What the writes are about, as it was at one revision or a little later.
 struct Read {
     revision: Revision,
-    /// Moved on by whoever gives a batch up ([`super::in_doubt::resolve`]).
+    /// Incremented when a batch is in doubt ([`super::in_doubt::resolve`]).
     fence: i64,
     batch: Batch,
 }
@@ -253,7 +252,7 @@ fn since() -> i64 {
 
 fn decide(mut batch: Batch, requests: &[PendingWrite]) -> (Batch, Vec<WriteAnswer>) {
     let answers = requests.iter().map(|request| {
-        // Nobody waits for this one any more, so it is not begun.
+        // An abandoned write is not begun.
         if request.is_abandoned() {
             return Err(Error::DeadlineExceeded);
         }

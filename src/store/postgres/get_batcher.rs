@@ -1,10 +1,9 @@
-//! Reads of one user, which share statements.
+//! Coalesces reads of one user into statements.
 //!
-//! A statement costs the database more than finding a row. So few are under way at a
-//! time, and reads that come meanwhile wait for one of them to end and share the
-//! next: with little to do each read has a statement of its own at once, and the more
-//! come the more share one. It is sent after they came, so they see what was written
-//! before.
+//! A statement costs the database more than finding a row. So at most [`MAX_STATEMENTS`]
+//! run concurrently, and further reads queue and share the next one. Under light load
+//! each read is sent immediately. A statement is sent after its reads were queued, so
+//! they see every write that was acknowledged before.
 
 use std::{
     collections::HashMap,
@@ -92,7 +91,8 @@ impl Worker {
         }
     }
 
-    /// Nobody may come between the look and the count: their read would be left alone.
+    /// **Invariant:** the check and the count share one lock. A read queued between them
+    /// would have no worker.
     fn take(&mut self) -> Option<Vec<PendingGet>> {
         let mut waiting = self.batcher.waiting();
         if waiting.reads.is_empty() {
@@ -107,7 +107,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Ended in the midst of it, with its runtime.
+        // Its runtime ended it.
         if self.counted {
             self.batcher.waiting().workers -= 1;
         }
@@ -137,7 +137,7 @@ async fn read(readers: &Readers, mut gets: Vec<PendingGet>) {
             UserKey::Id(id) => by_id.get(id),
             UserKey::Email(email) => by_email.get(email),
         };
-        // Whoever asked may be gone by now.
+        // The caller may be gone.
         let _ = answer.send(match &found {
             Ok(_) => Ok(user.map(|user| Arc::clone(user))),
             Err(error) => Err(clone_error(error)),
@@ -145,7 +145,7 @@ async fn read(readers: &Readers, mut gets: Vec<PendingGet>) {
     }
 }
 
-/// An error once more, for the next of those who share it.
+/// The same error for another read of the statement.
 fn clone_error(error: &Error) -> Error {
     match error {
         Error::Unavailable(why) => Error::Unavailable(why),

@@ -22,9 +22,8 @@ pub(super) enum CommitOutcome {
     RolledBack,
 }
 
-/// Finds that out. Whoever holds the counter has the fence to themselves: a
-/// transaction that had it before has ended, and one that is still on its way will
-/// find the fence moved and fail.
+/// Increments the fence, and looks the batch up. The increment needs the counter's row
+/// lock, so every older transaction has ended; a delayed one fails its fence check.
 pub(super) async fn resolve(
     session: &Session,
     seen: Revision,

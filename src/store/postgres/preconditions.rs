@@ -1,4 +1,4 @@
-//! What a database and a login must be like, found out before anybody is served.
+//! What a database and a login must be like, checked before any call is served.
 
 use tokio_postgres::error::SqlState;
 

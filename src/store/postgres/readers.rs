@@ -49,7 +49,7 @@ impl Readers {
         }
     }
 
-    /// Runs one statement: one snapshot. Fails at once where there is no connection.
+    /// Runs one statement: one snapshot. Fails immediately without a connection.
     pub async fn rows(&self, sql: Sql, params: &[Param<'_>], deadline: Deadline) -> Result<Vec<Row>, Error> {
         let reading = async {
             let queued = self.metrics.queued();
@@ -77,7 +77,7 @@ impl Readers {
     }
 
     /// Waits for a read no longer than its caller, and the limit, allow. A connection
-    /// that is silent for so long is given up by whoever keeps it.
+    /// that is silent for so long is replaced by its keeper.
     pub async fn in_time<T>(
         &self,
         deadline: Deadline,

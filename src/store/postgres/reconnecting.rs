@@ -1,4 +1,4 @@
-//! Keeps one connection open, whether or not anybody uses it.
+//! Keeps one connection open, also while it is idle.
 
 use std::{
     fs, future,
@@ -69,7 +69,7 @@ impl Connector {
     ) -> Result<Option<T>, ConnectError> {
         let mut server = self.server.clone();
         if let Some(path) = &self.password_file {
-            // Each time anew: passwords change.
+            // Read for each connection, because passwords change.
             let password = fs::read_to_string(path)
                 .map_err(|source| ConnectError::Password { path: path.clone(), source })?;
             server.password(password.trim_end_matches(['\r', '\n']));
@@ -109,7 +109,7 @@ enum Either<A, B> {
     Plain(B),
 }
 
-/// Moves what is to be sent and what has come, until the connection ends.
+/// Drives a connection's I/O until it ends.
 async fn drive<S, T>(mut connection: Connection<S, T>, warned: &AtomicBool)
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -1,5 +1,5 @@
-//! The schema: brought up to date by whoever comes first, and only ever added
-//! to, so that the release before goes on working meanwhile.
+//! The schema: the first process migrates it, and steps only add to it, so the
+//! previous release keeps working.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::store::OpenError;
 /// from the release before what it uses.
 pub(super) const STEPS: [&str; 1] = [include_str!("migrations/0001_users.sql")];
 
-/// The advisory lock of whoever migrates.
+/// The advisory lock of a migration.
 const MIGRATION_LOCK: i64 = 0x7573_7276_0000_0001;
 
-/// How long a step waits for a table, and everybody who wants that table behind it.
+/// How long a step waits for a table, and every later user of that table behind it.
 /// Shorter than a deadlock takes to be noticed: the migration is what gives way.
 const LOCK_TIMEOUT: &str = "500ms";
 
@@ -55,7 +55,7 @@ pub(super) async fn bring_up_to_date(
     Err(OpenError::Busy(place.into()))
 }
 
-/// Whether all steps were made; if not, somebody else holds what they need.
+/// Whether all steps were made; if not, another session holds a lock that they need.
 async fn migrate(session: &Session, place: &str, steps: &[&str]) -> Result<bool, OpenError> {
     match steps_made(session, steps).await {
         Ok(found) => {

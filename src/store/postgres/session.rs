@@ -17,8 +17,8 @@ use tokio_postgres::{
 
 use super::{pooler, sql::Sql};
 
-/// How often a connection is asked whether it is still there: nobody else may ask,
-/// because a service without its store gets no calls.
+/// How often a connection is checked. No call would find a broken one, because a service
+/// without its store gets no calls.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Every statement goes by an index, whatever the tables' statistics say of tables
@@ -101,7 +101,7 @@ impl Session {
         Ok(self.rows(sql, params).await?.swap_remove(0))
     }
 
-    /// Begins a transaction that the server itself ends when nobody else does.
+    /// Begins a transaction with a time limit of the server.
     pub async fn begin(&self, limit: Duration) -> Result<(), Error> {
         // 0 would be no limit.
         let limit = limit.as_millis().max(1);
@@ -140,7 +140,7 @@ impl Session {
         false
     }
 
-    /// Until somebody asks for another connection, or this one is silent for `limit`.
+    /// Resolves when the connection is marked broken, or is silent for `limit`.
     pub async fn wait_until_broken(&self, limit: Duration) {
         let silent = async {
             loop {

@@ -1,5 +1,4 @@
-//! Every statement of the store but for the schema. What is not portable in
-//! them: `UNNEST` and `ANY` of arrays, `ON CONFLICT`, `RETURNING`, and advisory
+//! Every statement of the store except the schema. Not portable are `UNNEST` and `ANY` of arrays, `ON CONFLICT`, `RETURNING`, and advisory
 //! locks.
 
 use tokio_postgres::types::Type;
@@ -61,7 +60,7 @@ macro_rules! statements {
 }
 
 statements! {
-    /// Some by id, and some by address; whoever is asked for by both comes twice.
+    /// Some by id, and some by address; a user that matches both comes twice.
     Users(TEXT_ARRAY, TEXT_ARRAY) = concat!(
         "SELECT ", user_columns!("u"), " FROM user_service.users u WHERE id = ANY($1) UNION ALL SELECT ",
         user_columns!("u"), " FROM user_service.users u WHERE email = ANY($2)"
@@ -148,8 +147,8 @@ statements! {
         "DELETE FROM user_service.idempotency WHERE key IN
              (SELECT key FROM user_service.idempotency WHERE time < $1 ORDER BY time LIMIT $2)
          AND (SELECT pg_try_advisory_xact_lock($3)) RETURNING 1";
-    /// By revision: whoever reads the log must find its end, never a hole in it.
-    /// The last one stays: it is where those who watch have got to.
+    /// By revision, so that the log loses its oldest entries and has no holes.
+    /// The last one stays, because it is the position of the watches.
     PruneChanges(INT8, INT8, INT8, INT8) =
         "DELETE FROM user_service.changes WHERE revision < (SELECT revision FROM user_service.meta)
          AND revision <= (SELECT max(revision) FROM

@@ -92,7 +92,7 @@ impl ServerCertVerifier for Verifier {
         match &self.check {
             CertificateCheck::Nothing => Ok(ServerCertVerified::assertion()),
             CertificateCheck::Full(verifier) => verify(verifier),
-            // The name is what is looked at last.
+            // The name is checked last.
             CertificateCheck::Authority(verifier) => match verify(verifier) {
                 Err(rustls::Error::InvalidCertificate(
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

@@ -1,8 +1,8 @@
 //! The one task that writes.
 //!
-//! It takes what is waiting and makes one transaction of it ([`super::commit`]),
-//! and answers only when that is durable. It works on a connection of its own,
-//! under the server's time limit and nobody's deadline.
+//! It takes the queued writes, makes one transaction of them ([`super::commit`]), and
+//! answers only when that is durable. It has its own connection, and works under the
+//! server's time limit instead of a call's deadline.
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,7 +44,7 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const PRUNE_BATCH_ROWS: i64 = 2_000;
 
-/// The advisory lock of whoever clears.
+/// The advisory lock of pruning.
 const PRUNE_LOCK: i64 = 0x7573_7276_0000_0002;
 
 pub(super) struct Writer {

@@ -75,7 +75,7 @@ impl Cache {
                 return Ok(Some(user));
             }
             GuardResult::Guard(guard) => Some(guard),
-            // Somebody else is filling this place.
+            // Another read is filling this entry.
             GuardResult::Timeout => None,
         };
         self.misses.increment(1);
@@ -84,7 +84,7 @@ impl Cache {
         let quiet = self.commit_epoch.stable().is_some();
         let user = read()?.map(Arc::new);
         if let (Some(guard), Some(user), true) = (guard, &user, quiet) {
-            // Refused where the place was taken away meanwhile.
+            // Refused where the entry was removed during the read.
             let _ = guard.insert(user.clone());
         }
         Ok(user)

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 #[derive(Default)]
 pub(super) struct CommitEpoch(AtomicU64);
 
-/// The time between two commits. What is read in it stays the newest as long as it is
-/// not over.
+/// The time between two commits. A read within it stays current until the next commit
+/// begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StableEpoch(u64);
 

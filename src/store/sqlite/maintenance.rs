@@ -1,5 +1,5 @@
-//! What the writer does when nobody waits for it: checkpoints, clearing away
-//! what is too old, and finding out whether a full disk has room again.
+//! The writer's work between batches: checkpoints, pruning, and probing whether a full
+//! disk has room again.
 
 use std::{
     sync::Arc,
@@ -31,7 +31,7 @@ const CHECKPOINT_SHARE: u32 = 20;
 const MAX_LOG_PAGES: i64 = 16_000;
 
 /// Rows that are cleared away in one transaction: more than a batch adds, so that
-/// clearing keeps up, and few enough that nobody notices the wait.
+/// clearing keeps up, and few enough that the wait delays no write noticeably.
 const PRUNE_BATCH_ROWS: usize = 512;
 
 /// How often is looked for rows to clear away.
@@ -168,7 +168,7 @@ fn try_write(connection: &Connection, write_state: &SharedWriteState) -> rusqlit
         WriteState::Writable | WriteState::Locked if write_state.is_try_due() => {
             schema::try_write_lock(connection, TRY_TIMEOUT)?;
         }
-        // It has to change something: what is overwritten with the same never gets to the disk.
+        // It must change a value: a page overwritten with the same bytes never reaches the disk.
         WriteState::DiskFull => {
             connection.prepare_cached("UPDATE meta SET probes = probes + 1")?.execute(())?;
         }

@@ -1,7 +1,7 @@
 //! Users in one `SQLite` file: durable, and nothing to install.
 //!
-//! One thread writes ([`writer`]); reads run on connections of their own, beside
-//! it and each other. A read sees every write that was answered before it began.
+//! One thread writes ([`writer`]); reads run concurrently on their own
+//! connections. A read sees every write that was answered before it began.
 
 mod cache;
 mod change_log;
@@ -254,7 +254,7 @@ impl Inner {
     }
 }
 
-/// A store that was not closed is closed when nobody uses it any more, so that
+/// A store that was not closed is closed when its last handle is dropped, so that
 /// its file can be opened again.
 impl Drop for Inner {
     fn drop(&mut self) {

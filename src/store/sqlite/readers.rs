@@ -18,15 +18,15 @@ use super::{
 };
 use crate::{domain::Error, store::CLOSED};
 
-/// How many big reads run at once, so that they never take all threads.
+/// How many blocking reads run concurrently, so that they never take all threads.
 const MAX_BLOCKING_READS: usize = 8;
 
-/// How many connections are kept when nobody uses them.
+/// How many idle connections are kept.
 const MAX_IDLE_CONNECTIONS: usize = 16;
 
 pub(super) struct Readers {
     path: PathBuf,
-    /// Held by whoever reads.
+    /// Held for the time of each read.
     open: RwLock<bool>,
     idle: Mutex<Vec<Reader>>,
     commit_epoch: Arc<CommitEpoch>,
@@ -45,7 +45,7 @@ impl Readers {
         Self { path, open: RwLock::new(true), idle: Mutex::default(), commit_epoch, blocking_reads }
     }
 
-    /// Runs `read` on a connection of its own, where it sees one state, which holds every
+    /// Runs `read` on one connection, in one snapshot, which holds every
     /// write that was acknowledged before.
     pub fn with<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +95,7 @@ impl Readers {
 }
 
 impl Reader {
-    /// Makes sure that what is read now is the newest. `lull` was asked for before.
+    /// Begins a new snapshot unless the current one is the newest. `epoch` was read before.
     fn refresh_snapshot(&mut self, epoch: Option<StableEpoch>) -> rusqlite::Result<()> {
         if self.is_current(epoch) {
             return Ok(());

@@ -48,7 +48,7 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Opens or makes a file that nobody else may read: it holds personal data.
+/// Opens or makes a file with access for its owner only, because it holds personal data.
 fn private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
@@ -125,10 +125,10 @@ fn durable(connection: &Connection) -> rusqlite::Result<()> {
         return Err(rusqlite::Error::InvalidPath("the file system cannot hold a write-ahead log".into()));
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // The writer checkpoints when nobody waits for it, not in the middle of a commit.
+    // The writer checkpoints between batches, not within a commit.
     connection.query_row("PRAGMA wal_autocheckpoint = 0", (), |_| Ok(()))?;
     connection.query_row(&format!("PRAGMA journal_size_limit = {MAX_IDLE_LOG_BYTES}"), (), |_| Ok(()))?;
-    // What is deleted is gone from the file too.
+    // Deleted rows are overwritten in the file.
     connection.query_row("PRAGMA secure_delete = ON", (), |_| Ok(()))
 }
 

@@ -8,7 +8,7 @@ use crate::{
     store::apply::{ChangeKind, RecordedWrite, Transaction},
 };
 
-/// Inserts a user, or does what is said where the id or the address is taken.
+/// Inserts a user, with this clause for a taken id or address.
 macro_rules! insert_user {
     ($on_conflict:literal) => {
         concat!(

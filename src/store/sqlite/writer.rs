@@ -1,6 +1,6 @@
 //! The one thread that writes.
 //!
-//! It takes what is waiting, makes one transaction of it, commits, and answers only
+//! It takes the queued writes, makes one transaction of them, commits, and answers only
 //! then. So one sync of the log serves many writes, and revisions are in commit order.
 //! A write is checked before anything of it is made, so it needs no savepoint, which
 //! would cost as much again as its rows. What the file itself refuses undoes the batch,
@@ -205,7 +205,7 @@ fn failed_at(step: Step) -> impl FnOnce(rusqlite::Error) -> BatchError {
 
 /// One write of a batch. After an error, parts of it may be in the transaction.
 fn apply_one(transaction: &mut SqlTransaction, request: &PendingWrite) -> rusqlite::Result<WriteAnswer> {
-    // Nobody waits for this one any more, so it is not begun.
+    // An abandoned write is not begun.
     if request.is_abandoned() {
         return Ok(Err(Error::DeadlineExceeded));
     }
