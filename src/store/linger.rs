@@ -1,9 +1,8 @@
-//! Whom a batch of writes waits for.
+//! How long a writer lingers before a commit, and for how many writes.
 //!
-//! Callers ask again as soon as they are answered. A batch that begins at once holds
-//! only those who came while the last one was committed, and from then on the two
-//! halves take turns, each waiting for the other's commit. So it waits a moment for
-//! those who were just answered.
+//! Callers that were just answered usually send again immediately. Without a wait, the
+//! next batch holds only the callers that queued during the commit. The two groups then
+//! alternate, each waiting for the other's commit. A short wait joins them.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +13,10 @@ const DELAY_DIVISOR: u32 = 4;
 /// however slow the disk is.
 const MAX_WAIT: Duration = Duration::from_millis(10);
 
-/// Who was there when a batch was done: answered by it, or waiting.
+/// The target of the next batch: the writes that the last one answered, and those queued.
 #[derive(Clone, Copy)]
 pub(super) struct Linger {
-    /// How many the next batch waits for.
+    /// How many writes the next batch waits for.
     pub target: usize,
     /// And how long.
     pub until: Instant,

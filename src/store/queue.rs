@@ -40,7 +40,7 @@ pub(super) struct PendingWrite {
 }
 
 impl PendingWrite {
-    /// Whether nobody waits for it any more, so that it need not be begun.
+    /// Whether its caller is gone or its deadline has passed, so that it is not begun.
     pub fn is_abandoned(&self) -> bool {
         self.answer.is_closed() || self.deadline.is_over()
     }
@@ -79,8 +79,7 @@ impl State {
     }
 }
 
-/// Where the writer takes them. What is still waiting when this is dropped is dropped
-/// too, and nothing is let in any more.
+/// The writer's end. Dropping it drops the queued writes and closes the queue.
 pub(super) struct WriteReceiver(Arc<Queue>);
 
 /// A queue that so many writes may wait in.
@@ -134,7 +133,7 @@ impl Queue {
         }
     }
 
-    /// Lets nothing in any more. What is waiting can still be taken.
+    /// Closes the queue. Queued writes can still be taken.
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;
@@ -287,7 +286,7 @@ pub(super) fn answer(requests: Vec<PendingWrite>, answers: impl IntoIterator<Ite
     for (place, answers) in places {
         place.spawn(async {
             for (answer, said) in answers {
-                // Whoever asked may be gone by now.
+                // The caller may be gone.
                 let _ = answer.send(said);
             }
         });
