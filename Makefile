@@ -35,6 +35,7 @@ run: ## Serve on port 50051, on SQLite (user-service.db).
 test: export RUST_TEST_THREADS ?= $(shell echo $$((4 * $$(nproc))))
 test: MEANWHILE := $(BUILT)/meanwhile.log
 test: tools ## Everything but the cluster: format, lints, all tests.
+	python3 tools/words.py
 	cargo fmt --check
 	$(BUF) lint
 	$(BUF) format --diff --exit-code

@@ -62,7 +62,7 @@ impl Retry {
         };
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() + self.pause > self.timeout {
-            return Err(format!("no way on for {} ms: {why}", self.timeout.as_millis()));
+            return Err(format!("gave up after {} ms without progress: {why}", self.timeout.as_millis()));
         }
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(MAX_PAUSE);

@@ -123,7 +123,7 @@ impl Import {
                         answered += 1;
                         sent -= 1;
                     }
-                    Some(_) => return Err(CallError::Fatal("the server answers what was not asked".into())),
+                    Some(_) => return Err(CallError::Fatal("the server sent an answer without a request".into())),
                     None if work.exhausted && work.waiting.is_empty() => return Ok(()),
                     None => return Err(CallError::Retryable("the server ended the stream early".into())),
                 },

@@ -1,9 +1,9 @@
-//! What readers know of commits.
+//! The epoch of commits, by which readers know whether their snapshot is current.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-/// Counts the commits twice: when one begins, and when it has ended. It is public in
-/// the file somewhere between the two, and acknowledged after them. Checkpoints count too.
+/// A sequence counter: odd while a commit runs, even between commits. The new data becomes
+/// visible in the file at some moment while it is odd. Checkpoints count too.
 #[derive(Default)]
 pub(super) struct CommitEpoch(AtomicU64);
 
