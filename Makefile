@@ -112,7 +112,7 @@ CLUSTER := tests/cluster/cluster.sh -i $(BUILT)/image/amd64/image.tar $$(tools/c
 
 .PHONY: cluster
 cluster: export CMD ?= bash
-cluster: cluster-tools ## Run CMD (a shell) beside a real Kubernetes of one node that has the image.
+cluster: cluster-tools ## Run CMD (a shell) next to a real Kubernetes of one node that has the image.
 	$(CLUSTER) bash -c "$$CMD"
 
 .PHONY: e2e
@@ -152,7 +152,7 @@ $(BUILT)/release/user-service:
 PLOT = $(BUILT)/bench/plots/bin/python benches/plot.py $(RECORD)
 
 .PHONY: bench
-bench: bench-tools ## Measure the release binary beside its peers, and plot it (SERVERS, ROUNDS, SECONDS_A_RUN, RECORD; docs/PERFORMANCE.md).
+bench: bench-tools ## Measure the release binary next to its peers, and plot it (SERVERS, ROUNDS, SECONDS_A_RUN, RECORD; docs/PERFORMANCE.md).
 	python3 benches/measure.py $(SERVERS)
 	$(PLOT) peers
 

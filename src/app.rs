@@ -1,4 +1,4 @@
-//! The composition root: builds the rooms, connects them, and takes them down in
+//! The composition root: builds the modules, connects them, and takes them down in
 //! order. Tests of the whole boot the very same code.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -79,8 +79,8 @@ impl App {
     }
 
     /// Serves until a signal asks the process to end, and then takes everything
-    /// down, each step with a limit of its own. Belongs on the control runtime.
-    /// What telemetry still holds is for the caller to flush, after this.
+    /// down, each step with a deadline. Belongs on the control runtime.
+    /// The caller flushes telemetry after this.
     pub async fn run(self, telemetry: &Telemetry) -> Result<Ended, StartError> {
         let mut signals = Signals::catch()?;
         let (grpc_addr, admin_addr) = (self.grpc_addr(), self.admin_addr());

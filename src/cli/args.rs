@@ -49,7 +49,7 @@ impl ParseError {
 /// Reads the command line, and the configuration where the command needs it.
 ///
 /// # Errors
-/// What is wrong with either.
+/// The first error of the command line, or all of the configuration.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,

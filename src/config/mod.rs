@@ -26,7 +26,7 @@ pub use table::Setting;
 pub use value::{LogFormat, MetricNames, OptionalPath, StoreUrl};
 
 /// What the environment's names begin with. Not `USER_SERVICE_`: Kubernetes sets
-/// variables of that name in every pod beside a Service called `user-service`.
+/// variables of that name in every pod of a namespace with a Service called `user-service`.
 pub const ENV_PREFIX: &str = "USERSVC_";
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;

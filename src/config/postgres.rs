@@ -29,7 +29,7 @@ pub struct PostgresUrl {
     pub tls: TlsMode,
 }
 
-/// What is likely where a URL is cut in the wrong places.
+/// The likely cause where a URL is cut in the wrong places.
 const UNESCAPED: &str = "its user or its password seems to hold a character that ends it: write %40 for @, \
                          %2F for /, %3F for ? and %25 for %";
 

@@ -1,9 +1,8 @@
 //! Users and their rules.
 //!
-//! Knows neither the wire nor a database. What comes in is parsed into types
-//! that cannot hold a bad value ([`Name`], [`Email`], [`Age`], [`UserId`]); what
-//! is to be written is a [`Change`]; [`decide()`] says what a change does to what
-//! is stored, and every store asks it.
+//! **Invariant:** it knows neither gRPC nor a database. Input is parsed into types that
+//! cannot hold a bad value ([`Name`], [`Email`], [`Age`], [`UserId`]). A write is a
+//! [`Change`], and every store asks [`decide()`] for its effect.
 
 mod change;
 mod change_log;

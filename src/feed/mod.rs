@@ -1,10 +1,10 @@
 //! The change log, read once for all watches.
 //!
 //! One task reads it, and only while there are watches; it keeps the latest
-//! entries in a buffer bounded in bytes ([`buffer`]), which every watch is served
-//! from. What is older, a watch that is resumed reads from the store by itself
-//! ([`watch`]), until it has caught up. From then on it must keep up: the buffer
-//! waits for nobody.
+//! entries in a buffer bounded in bytes ([`buffer`]), which serves every watch. A resumed
+//! watch reads older entries from the store ([`watch`]) until it has caught up.
+//!
+//! **Invariant:** the buffer waits for no watch; a watch that falls behind it is ended.
 
 mod buffer;
 mod metrics;

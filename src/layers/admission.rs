@@ -1,12 +1,11 @@
 //! Turns calls away when more are in flight than the server can serve well.
 //!
-//! One limit for unary calls and one for streams, each for the whole process and
-//! not for a connection: overload does not ask where it came from. Those of the
-//! unary calls that write have a limit of their own besides: when the store takes no
-//! writes they pile up, and calls that read must find room. A call is in flight until
-//! its answer has been sent to the end.
+//! One limit for unary calls and one for streams, each for the whole process instead of
+//! a connection, because overload may come from many connections. Unary calls that write
+//! have a second limit. They pile up while the store takes no writes, and reads must still
+//! find a permit. A call is in flight until its answer has been sent to the end.
 //!
-//! A stream takes its place here. A unary call takes it where its request has arrived
+//! A stream takes its permit here. A unary call takes it when its request has arrived
 //! whole (`service/unary.rs`): requests that never do would block all others.
 //! The body of a call that is refused here is not read.
 

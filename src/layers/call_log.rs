@@ -89,7 +89,7 @@ impl Default for CallLog {
     }
 }
 
-/// So many in a second; what is over is counted.
+/// A budget of lines in each second; further ones are counted.
 #[derive(Debug, Default)]
 struct Allowance {
     second: AtomicU64,

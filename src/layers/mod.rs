@@ -1,4 +1,7 @@
-//! What every call passes on its way to the service, outermost first.
+//! The tower layers that every call passes on its way to the service, outermost first.
+//!
+//! **Invariant:** no layer reads a request's path after `route`; limits, labels and rules
+//! go by the matched method. The layers deliberately know no message and no store.
 
 mod admission;
 mod call_log;

@@ -171,7 +171,7 @@ pub fn lend<T: Socket>(socket: T, fin: Fin) -> (Lent<T>, Owner<T>) {
 }
 
 impl<T> Owner<T> {
-    /// Whether the kernel takes no more of what is to be written.
+    /// Whether the kernel takes no more bytes.
     pub fn blocked(&self) -> bool {
         self.0.blocked.load(Relaxed)
     }

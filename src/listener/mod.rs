@@ -1,8 +1,11 @@
-//! The way in: the port, the serving threads, and the connections on them.
+//! The port of the API, the serving threads, and the connections on them.
 //!
-//! One acceptor on the control runtime takes connections and hands each to the
-//! serving thread with the fewest. tonic's own server is not used: it leaves the
-//! handshake, the drain and failing accepts without a limit.
+//! One acceptor on the control runtime accepts connections and gives each to the serving
+//! thread with the fewest. tonic's own server is not used, because it has no deadline for
+//! the handshake and the drain, and no pause after a failed accept.
+//!
+//! **Invariant:** a connection stays on its serving thread until it ends.
+//! It deliberately knows no method and no store: it calls a tower service.
 
 use std::{
     convert::Infallible,

@@ -9,7 +9,7 @@ pub struct MessageScanner {
     prefix_read: u8,
     /// Of the message that is read, once its prefix is.
     len: u32,
-    /// While the prefix is read: its number so far. Then: what is left to come.
+    /// While the prefix is read: its number so far. Then: the bytes left to come.
     left: u32,
 }
 

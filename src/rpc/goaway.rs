@@ -22,7 +22,7 @@ pub enum GoAwayReason {
     Drain,
 }
 
-/// What is done about a call once it is known whether its answer was delivered.
+/// Called once with whether a call's answer was delivered.
 pub type Settle = Box<dyn FnOnce(bool) + Send>;
 
 /// The most answers of one connection whose delivery is waited for. A peer that goes on

@@ -1,4 +1,7 @@
-//! The gRPC surface.
+//! The gRPC surface: one file for each served service.
+//!
+//! **Invariant:** domain errors become statuses in `error_status` and nowhere else. The
+//! service deliberately knows no SQL and no connection.
 
 mod article;
 mod convert;

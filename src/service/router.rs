@@ -33,8 +33,8 @@ use crate::{
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Every service, as one tower service. Goes by the method that is known of the
-/// [`Inbound`] call, and never by the path.
+/// Every service, as one tower service. Uses the matched method of the
+/// [`Inbound`] call, never the path.
 #[derive(Clone)]
 pub struct Router(Arc<Services>);
 

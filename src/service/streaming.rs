@@ -21,8 +21,8 @@ where
         .max_decoding_message_size(limit)
 }
 
-/// The answer as it came from tonic. An error of its own is all in the head, and
-/// lacks what ours have.
+/// The answer as it came from tonic. An error made by tonic is all in the head, and
+/// lacks the details of ours.
 pub fn with_error_details(mut response: Response<Body>, limit: usize) -> Response<ResponseBody> {
     status::add_error_details(response.headers_mut(), limit);
     response.map(ResponseBody::from)

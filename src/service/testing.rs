@@ -53,7 +53,7 @@ fn matched(mut request: Request<Body>) -> Request<Inbound<Body>> {
     Inbound::request(request, Call { method, ..call })
 }
 
-/// A call as it comes from the layers, for what no client would send.
+/// A call as the layers pass it, for requests that no client would send.
 pub fn raw(path: &str, body: Vec<u8>) -> Request<Inbound<Body>> {
     let body = Body::new(http_body_util::Full::new(body.into()));
     let mut request = Request::post(path).body(body).unwrap();

@@ -27,8 +27,8 @@ impl Linger {
         Self { target: 0, until: Instant::now() }
     }
 
-    /// Those answered by a batch that is done now, and those who waited meanwhile, as far
-    /// as they fit into one batch.
+    /// After a batch that has just ended: its callers and the queued writes, as far as
+    /// they fit into one batch.
     pub fn after(answered: usize, waiting: usize, began: Instant, batch_limit: usize) -> Self {
         let now = Instant::now();
         let wait = (now.duration_since(began) / DELAY_DIVISOR).min(MAX_WAIT);

@@ -1,7 +1,10 @@
 //! Where users are kept: in memory, in one `SQLite` file, or in `PostgreSQL`.
 //!
-//! All stand behind [`crate::domain::Store`] and pass one suite of tests
-//! (`tests/store`). What a write does is written once, in [`apply`].
+//! All implement [`crate::domain::Store`] and pass one suite of tests (`tests/store`).
+//! The effect of a write is implemented once, in [`apply`].
+//!
+//! **Invariant:** a write is answered after its commit is durable. A store deliberately
+//! knows neither statuses nor calls.
 
 mod apply;
 mod error;

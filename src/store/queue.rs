@@ -204,7 +204,8 @@ impl WriteReceiver {
     }
 
     /// The next batch, an empty one where nothing waits; `None` where nothing will come
-    /// any more. Whoever takes one that is not empty says when it is [`Self::committed`].
+    /// any more. The writer reports the end of each batch that is not empty with
+    /// [`Self::committed`].
     pub fn take(&self) -> Option<Vec<PendingWrite>> {
         let mut state = self.0.state();
         if state.len() == 0 {
@@ -238,8 +239,8 @@ impl WriteReceiver {
         self.0.metrics.commit_time.set(commit.as_secs_f64());
     }
 
-    /// Does work other than a commit that should take as long as `expected`, and says so
-    /// to those who ask how long a write would wait.
+    /// Does work other than a commit that should take as long as `expected`, and counts it
+    /// into the forecast of a write's wait.
     pub fn busy<T>(&self, expected: Duration, work: impl FnOnce() -> T) -> T {
         self.0.state().forecast.begin_other(expected, Instant::now());
         let done = work();

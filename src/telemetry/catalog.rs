@@ -145,7 +145,7 @@ metrics! {
     "user_service_watches" Gauge [] Always
         "Watches that are open.";
     "user_service_watches_cut_total" Counter ["reason"] Always
-        "Watches that were ended for a reason of their own: `too_slow`, `expired` (what comes next was cleared away), or `store` (which is away).";
+        "Watches that the service ended: `too_slow`, `expired` (what comes next was cleared away), or `store` (which is away).";
     "user_service_feed_delay_seconds" Histogram [] Always
         "The age of a change when it was read for the watches.";
     "user_service_feed_lag_changes" Gauge [] Always

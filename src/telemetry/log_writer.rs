@@ -32,8 +32,8 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Writes them out, if somebody reads them, and ends the log: for the very end
-    /// of the process.
+    /// Flushes the queue, if stderr is read, and ends the log: for the end of the
+    /// process.
     pub async fn flush(&self) {
         let guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take();
         // It blocks, and forever where stdout is the same pipe without a reader.

@@ -1,4 +1,6 @@
-//! What the service says of itself: logs, metrics and spans.
+//! Logs, metrics and spans.
+//!
+//! **Invariant:** no log line, label or span holds a name, an address or a token.
 
 pub mod catalog;
 mod histograms;

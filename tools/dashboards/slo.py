@@ -11,10 +11,10 @@ PUBLISHED = ""
 
 OBJECTIVE = 0.999
 BUDGET = round(1 - OBJECTIVE, 6)
-# Fewer failures than this wake nobody, however few calls there were.
+# Fewer failures than this fire no alert, however few calls there were.
 FEWEST_FAULTS = 10
 
-# The API. Health and reflection serve those who run the service, not its callers.
+# The API. Health and reflection serve operators, not callers.
 API = 'grpc_service=~"user[.]v1[.]UserService|UserService"'
 # How long a stream lasts is its caller's choice and no latency.
 UNARY = f'{API}, grpc_type="unary"'

@@ -21,7 +21,7 @@ const HEAD_BYTES: usize = 400;
 /// The most bytes of `grpc-message`, after its percent-encoding.
 const MAX_MESSAGE_BYTES: usize = 512;
 
-/// What is left of them for the end of a list: `; and 1000 more`.
+/// The part of them for the end of a list: `; and 1000 more`.
 const END_OF_LIST_BYTES: usize = 32;
 
 /// Makes a status. Every error of this service is made here.

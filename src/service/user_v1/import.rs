@@ -28,9 +28,8 @@ use crate::{
 
 pub type ImportResponses = Pin<Box<dyn Stream<Item = Result<pb::ImportUsersResponse, Status>> + Send>>;
 
-/// How many users are being stored at most, by all imports together: twice what a store
-/// commits at once, and half of the writes that may wait for it as it comes. So imports,
-/// however many, keep nobody else's writes out. And how far each reads ahead.
+/// The most outstanding writes of all imports together: twice a batch, and half of the
+/// default queue. So imports never fill the queue. Also how far each stream reads ahead.
 const MAX_USERS_IN_FLIGHT: usize = 512;
 
 /// How long a stream may have nothing to do and keep its place.
@@ -133,7 +132,7 @@ async fn import(
     let write = Write { change, idempotency: None, validate_only: false };
     let written = loop {
         match store.write(write.clone(), deadline).await {
-            // Its turn comes: so few are asked for at a time.
+            // Retrying terminates: imports fill at most half of the queue.
             Err(Error::Overloaded { retry_delay }) => time::sleep(retry_delay).await,
             Err(error @ (Error::AlreadyExists(_) | Error::RefusedByStore(_))) => return refused(error),
             done => break done.map_err(error_status::from_error)?,

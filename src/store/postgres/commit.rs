@@ -1,12 +1,11 @@
 //! One batch of writes, from its reads to its commit.
 //!
-//! What the writes are about is read without a lock, and they are decided on it.
-//! All the rest is one journey more: the counter's row is taken, the one lock that
-//! writers wait for, the database looks whether any of what was read has changed
-//! since, and if not, the rows are written and committed. So no two writers ever
-//! wait for each other in a circle, and the lock is held for a few statements and
-//! the commit. A batch that lost to another takes the lock first the next time:
-//! then nobody can change what it reads.
+//! The users and requests of the writes are read without a lock, and the writes are
+//! decided. One more round trip does the rest. It locks the counter's row, the only lock
+//! that writers wait for, and checks that the reads are still current. Then it writes the
+//! rows and commits. So writers cannot deadlock, and the lock is held for a few statements
+//! and the commit. A batch that lost to another takes the lock before it reads the next
+//! time, so its reads stay current.
 
 use std::time::Duration;
 
@@ -70,8 +69,8 @@ fn check_failed(error: tokio_postgres::Error) -> CommitError {
     }
 }
 
-/// Why rows were not written, or not committed. `locked` tells that nobody else can have
-/// been in their way, but for those who write past the service.
+/// Why rows were not written, or not committed. With `locked`, only a writer
+/// that bypasses the service can have been in their way.
 fn rows_failed(error: tokio_postgres::Error, locked: bool) -> CommitError {
     match refusal::rule(&error) {
         Some(_) if !locked && refusal::may_pass(&error) => CommitError::Conflict,

@@ -1,9 +1,8 @@
 //! Users in `PostgreSQL`: any number of replicas share them.
 //!
-//! One task writes ([`writer`]), on a connection of its own; reads share some
-//! more. A task each keeps a connection open ([`link`]), so it comes back by
-//! itself and whoever needs one while there is none learns that at once. All of
-//! them live on the runtime that opens the store.
+//! One task writes ([`writer`]) on its own connection; reads share several others. One
+//! task for each connection keeps it open ([`reconnecting`]). A call without a connection
+//! fails immediately. All tasks run on the runtime that opens the store.
 
 mod batch;
 mod commit;
@@ -63,12 +62,11 @@ use crate::{
     },
 };
 
-/// How long the first connection is tried for: a database may come up beside us.
+/// How long the first connection is retried: the database may be starting as well.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often is looked for what other replicas have written, by those who want to
-/// know. A notification by the database would make commits wait for each other,
-/// and does not get through a pooler.
+/// How often watches poll for writes of other replicas. A notification by the database
+/// would serialise commits, and does not pass a pooler.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A read that takes longer than this counts as one that fails.

@@ -86,7 +86,7 @@ async fn steps_made(session: &Session, steps: &[&str]) -> Result<usize, tokio_po
     let from = version(session).await?;
     client.batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")).await?;
     if from > 0 {
-        // Writers hold this while they wait for tables: whoever came for them in
+        // Writers hold this while they wait for tables: a session that takes them in
         // another order would wait with them in a circle.
         client.batch_execute("SELECT FROM user_service.meta FOR UPDATE").await?;
     }

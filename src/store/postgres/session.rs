@@ -21,8 +21,8 @@ use super::{pooler, sql::Sql};
 /// without its store gets no calls.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Every statement goes by an index, whatever the tables' statistics say of tables
-/// that were small a minute ago, and is planned once.
+/// Every statement uses an index, also while the statistics still describe small tables,
+/// and is planned once.
 const PLANNER_SETTINGS: &str =
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off";
 
@@ -37,8 +37,8 @@ const ABOUT: &str = "SELECT pg_backend_pid(),
 
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 
-/// A connection, which calls may share: their statements travel one behind the
-/// other, and nobody waits for another's answer before asking.
+/// A connection that calls share: their statements are pipelined, so none waits for
+/// another's answer before it is sent.
 pub(super) struct Session {
     pub client: Client,
     /// In the order of [`Sql::ALL`]; `None` where nothing is to outlive a
@@ -56,7 +56,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Makes the statements known where they last. The connection must be driven
-    /// meanwhile.
+    /// during this call.
     pub async fn new(client: Client, lasting: Arc<Lasting>, warned: Arc<AtomicBool>) -> Result<Self, Error> {
         let about = client.query_typed(ABOUT, &[]).await?.swap_remove(0);
         if lasting.get() && pooler::is_between(&client, about.try_get(0)?).await? {

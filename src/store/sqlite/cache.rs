@@ -3,7 +3,7 @@
 //! The cache never holds a user that is older than what another read could have
 //! seen. The writer closes it to the users of a batch before it commits them, and
 //! puts what they became in place before it answers; see [`Cache::begin`]. A read
-//! meanwhile goes to the file.
+//! in between goes to the file.
 
 use std::{mem, sync::Arc, time::Duration};
 

@@ -41,12 +41,12 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
 /// holds it, as a rule.
 const TRY_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How often the log is emptied, as far as nobody reads from it. Then the file alone holds
-/// everything, and nothing of what was erased.
+/// How often the write-ahead log is emptied, as far as no reader needs it. Then the file
+/// alone holds everything, and nothing that was erased.
 const TRUNCATE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Takes old changes away by revision: whoever reads the log must find its end, never a
-/// hole in it. The last one stays: it is where those who watch have got to. One bound,
+/// Prunes old changes by revision, so that the log loses its oldest entries and has no
+/// holes. The last one stays, because it is the position of the watches. One bound,
 /// not two: `SQLite` would look for rows by the one and read them all for the other.
 const PRUNE_CHANGES: &str = "DELETE FROM changes WHERE revision <= min(
     (SELECT revision FROM meta) - 1,

@@ -70,9 +70,8 @@ impl Readers {
         Ok(answer)
     }
 
-    /// Runs what the writer does besides commits, while no connection stays within a
-    /// transaction. One that did would hold up a checkpoint, and the log could not begin
-    /// anew after it.
+    /// Runs the writer's work other than commits, while no connection has a snapshot open.
+    /// An open one would block a checkpoint, and the write-ahead log could not restart.
     pub fn with_snapshots_closed<T>(&self, work: impl FnOnce() -> T) -> T {
         self.commit_epoch.begin();
         // One that does not end is given up with its connection.

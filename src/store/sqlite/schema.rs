@@ -25,7 +25,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a checkpoint waits for readers while writes wait for it.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(5);
 
-/// The size that the log keeps when it begins anew under load, in bytes.
+/// The size of the write-ahead log after a restart under load, in bytes.
 const MAX_IDLE_LOG_BYTES: i64 = 8 << 20;
 
 /// Room for every statement that a connection uses.
@@ -62,7 +62,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     durable(&connection).map_err(failed)?;
     migrate(&mut connection, version).map_err(failed)?;
     // What a crash left in the log may never have been synced. It is made durable
-    // before anybody reads it, by hand where a reader of another program holds up the
+    // before its first read, by hand where a reader of another program holds up the
     // checkpoint.
     if checkpoint(&connection, "TRUNCATE").map_err(failed)?.is_busy {
         let log = beside(path, "-wal");
