@@ -29,7 +29,9 @@ pub fn command(role: &str, file: &Path, wrapper: &[&str]) -> Command {
             command
         }
     };
-    command.args(["--ignored", "--exact", "--nocapture", &format!("child::{role}")]);
+    // The path of a test in its binary begins behind the crate's name.
+    let module = module_path!().split_once("::").map_or("", |(_, module)| module);
+    command.args(["--ignored", "--exact", "--nocapture", &format!("{module}::{role}")]);
     command.env(FILE, file).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
