@@ -126,7 +126,8 @@ fn a_file_that_cannot_be_used_is_named() {
 #[test]
 fn what_is_printed_can_be_loaded_again() {
     let flags: Vec<(&str, String)> = vec![
-        ("store_url", "sqlite:/data/odd \"name\" # \\ 'it\'s.db".into()),
+        ("store_url", "sqlite:/data/odd \"name\" \\ 'it\'s.db".into()),
+        ("store_password_file", "/data/odd \"name\" # \\ 'it\'s".into()),
         ("log_filter", "info,user_service=debug".into()),
         ("grpc_addr", "[::1]:0".into()),
         ("max_connection_age_ms", "0".into()),
@@ -150,18 +151,40 @@ fn stores_are_named_by_urls() {
     };
     assert_eq!(store("memory:").unwrap(), StoreUrl::Memory);
     assert_eq!(store("sqlite:/data/u.db").unwrap(), StoreUrl::Sqlite("/data/u.db".into()));
-    for bad in [
-        "",
-        "memory",
-        "sqlite:",
-        "sqlite://u.db",
-        "sqlite::memory:",
-        "sqlite:a\nb",
-        "mysql:x",
-        "postgres:db",
-        "postgres://db/users",
-    ] {
+    for bad in ["", "memory", "sqlite:a\nb", "mysql:x", "postgres:db", "postgres://db/users"] {
         assert!(store(bad).is_err(), "{bad:?} must be refused");
+    }
+}
+
+#[test]
+fn a_path_that_would_make_a_file_of_another_name_is_refused_with_the_remedy() {
+    let store =
+        |path: &str| Inputs { flags: vec![("store_url", format!("sqlite:{path}"))], ..Inputs::default() };
+    for (bad, remedy) in [
+        ("users.db?mode=rwc", "leave out all from ? or # on"),
+        ("/data/users.db?cache=shared&mode=memory", "leave out all from ? or # on"),
+        ("users.db#fragment", "leave out all from ? or # on"),
+        ("users%20of%20mine.db", "without % escapes"),
+        ("file:users.db", "without file:"),
+        ("file:/data/users.db?mode=ro", "without file:"),
+        ("//users.db", "one / or none"),
+        ("///data/users.db", "one / or none"),
+        (":memory:", "memory: and nothing else"),
+        ("", "the path of a file"),
+        ("/data/", "the path of a file"),
+        ("data/..", "the path of a file"),
+        (".", "the path of a file"),
+    ] {
+        let message = refused(store(bad));
+        assert!(
+            message.contains(remedy) && message.contains("sqlite:/data/user-service.db"),
+            "{bad}: {message}"
+        );
+    }
+    for good in
+        ["users.db", "./users.db", "/data/100%.db", "/data/50%off.db", "/data/a b.db", "file.db", "../u.db"]
+    {
+        assert_eq!(store(good).load().unwrap().config.store_url, StoreUrl::Sqlite(good.into()), "{good}");
     }
 }
 

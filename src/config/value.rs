@@ -163,16 +163,15 @@ impl Value for StoreUrl {
         if text.starts_with("postgres") {
             return PostgresUrl::parse(text).ok().map(|url| Self::Postgres(Box::new(url)));
         }
-        let path = text.strip_prefix("sqlite:")?;
-        // `sqlite://name` would mean /name, which is rarely what its author meant,
-        // and `:memory:` a store that is gone with its connection.
-        let path_is_plain = !path.is_empty() && !path.starts_with("//") && !path.starts_with(':');
-        path_is_plain.then(|| Self::Sqlite(path.into()))
+        sqlite_path(text.strip_prefix("sqlite:")?).ok().map(Self::Sqlite)
     }
 
     fn advice(text: &str) -> Option<String> {
         if text.starts_with("postgres") {
             return PostgresUrl::parse(text).err();
+        }
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            return sqlite_path(path).err().map(|why| format!("{why}, such as sqlite:/data/user-service.db"));
         }
         let is_of_libpq = ["host=", "dbname=", "postgresql:"].iter().any(|part| text.contains(part));
         is_of_libpq.then(|| "PostgreSQL is named by postgres://USER@HOST/DATABASE".into())
@@ -185,6 +184,35 @@ impl Value for StoreUrl {
             Self::Postgres(url) => url.to_string(),
         }
     }
+}
+
+/// The path after `sqlite:`, which is a name as the file system has it. What other programs
+/// read something else into is refused: it would make a file of that very name.
+///
+/// # Errors
+/// What is to be there instead.
+fn sqlite_path(path: &str) -> Result<PathBuf, &'static str> {
+    let escape = |part: &str| part.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    if path.starts_with("//") {
+        return Err("after sqlite: comes a path with one / or none in front");
+    }
+    if path.starts_with(':') {
+        return Err("a store in memory is memory: and nothing else; after sqlite: comes a path");
+    }
+    if path.starts_with("file:") {
+        return Err("after sqlite: comes a path without file:");
+    }
+    if path.contains(['?', '#']) {
+        return Err("after sqlite: comes a path without options: leave out all from ? or # on");
+    }
+    if path.split('%').skip(1).any(escape) {
+        return Err("after sqlite: comes a path as it is, without % escapes");
+    }
+    if path.is_empty() || path.ends_with('/') || [".", ".."].contains(&path.rsplit('/').next().unwrap_or(""))
+    {
+        return Err("after sqlite: comes the path of a file");
+    }
+    Ok(path.into())
 }
 
 /// A file, or none.
