@@ -178,7 +178,7 @@ tools: ## Install what the tests need: tools, foreign clients, their stubs.
 	@$(MAKE) --no-print-directory --jobs 4 installed
 
 .PHONY: installed
-installed: bin/.built .venv/.built $(NODE_BUILT) target/clients/python/.built bin/go-client bin/otelcol bin/compose-spec
+installed: bin/.built .venv/.built $(NODE_BUILT) target/clients/python/.built bin/go-client bin/otelcol bin/compose-spec bin/litestream
 
 # grpcurl, grpc-health-probe, h2spec, protoc's Go plugins, helm, helm-unittest, kubeconform; go.sum vouches for them.
 bin/.built: tools/go.mod tools/go.sum
@@ -190,6 +190,10 @@ bin/.built: tools/go.mod tools/go.sum
 bin/otelcol: tools/otelcol/main.go tools/otelcol/go.mod tools/otelcol/go.sum
 	$(call step,compiling the collector of OpenTelemetry)
 	cd tools/otelcol && $(GO_BUILD) -o ../../$@ .
+
+bin/litestream: tools/litestream/go.mod tools/litestream/go.sum
+	$(call step,compiling Litestream)
+	cd tools/litestream && $(GO_BUILD) -o ../../$@ github.com/benbjohnson/litestream/cmd/litestream
 
 # What Docker Compose reads its files with, without Docker.
 bin/compose-spec: tools/compose/go.mod tools/compose/go.sum

@@ -2,9 +2,16 @@
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Arg, ArgMatches, error::ErrorKind, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, error::ErrorKind, value_parser};
 
-use super::{USAGE, check::Check, export::Export, import::Import, smoke::Smoke};
+use super::{
+    USAGE,
+    backup::{Backup, Restore},
+    check::Check,
+    export::Export,
+    import::Import,
+    smoke::Smoke,
+};
 use crate::config::{Config, ConfigErrors, Inputs, Loaded, SETTINGS, Setting};
 
 /// What was asked for.
@@ -13,6 +20,8 @@ pub enum Command {
     Serve(Config),
     Migrate(Config),
     Purge(Config),
+    Backup(Backup),
+    Restore(Restore),
     Config(Loaded),
     Check(Check),
     Smoke(Smoke),
@@ -66,6 +75,14 @@ pub fn parse(
         Some(("import", matches)) => Ok(Command::Import(import(matches))),
         Some(("migrate", matches)) => Ok(Command::Migrate(load(matches)?.config)),
         Some(("purge", matches)) => Ok(Command::Purge(load(matches)?.config)),
+        Some(("backup", matches)) => {
+            Ok(Command::Backup(Backup { config: load(matches)?.config, to: file(matches) }))
+        }
+        Some(("restore", matches)) => Ok(Command::Restore(Restore {
+            config: load(matches)?.config,
+            from: file(matches),
+            replace: matches.get_flag("replace"),
+        })),
         Some(("config", matches)) => Ok(Command::Config(load(matches)?)),
         Some((_, matches)) => Ok(Command::Serve(load(matches)?.config)),
         None => Ok(Command::Serve(load(&matches)?.config)),
@@ -133,12 +150,33 @@ fn program() -> clap::Command {
         )
         .subcommand(configured("migrate", "Bring the store to this version's schema"))
         .subcommand(configured("purge", "Erase deleted users' names and addresses from the change log"))
+        .subcommand(
+            configured("backup", "Write a store that may be in use into one private file, and check it")
+                .arg(backup_file("TO", "Where to; an older backup is replaced. -: stdout")),
+        )
+        .subcommand(
+            configured("restore", "Put a backup into a store that nobody serves from")
+                .arg(backup_file("FROM", "What to restore. -: stdin"))
+                .arg(
+                    Arg::new("replace").long("replace").action(ArgAction::SetTrue).help(
+                        "Restore over users that are there; SQLite keeps the old file as FILE.replaced",
+                    ),
+                ),
+        )
         .subcommand(configured("config", "Print the configuration in effect, each value with its source"))
 }
 
 /// A command that takes every setting.
 fn configured(name: &'static str, about: &'static str) -> clap::Command {
     clap::Command::new(name).about(about).after_help(PRECEDENCE).args(settings())
+}
+
+fn backup_file(name: &'static str, help: &'static str) -> Arg {
+    Arg::new("file").value_name(name).required(true).value_parser(value_parser!(PathBuf)).help(help)
+}
+
+fn file(matches: &ArgMatches) -> PathBuf {
+    matches.get_one("file").cloned().expect("it is required")
 }
 
 /// A flag for each setting, and one for the file.

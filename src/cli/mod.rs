@@ -1,12 +1,14 @@
 //! The command line: what was asked for, and with which code the process ends.
 
 mod args;
+mod backup;
 mod check;
 mod client;
 mod export;
 mod http2_probe;
 mod import;
 mod jsonl;
+mod output;
 mod retry;
 mod smoke;
 
@@ -43,6 +45,8 @@ pub fn run(
         Ok(Command::Serve(config)) => serve(config, &env),
         Ok(Command::Migrate(config)) => migrate(&config),
         Ok(Command::Purge(config)) => purge(&config),
+        Ok(Command::Backup(backup)) => backup.run(),
+        Ok(Command::Restore(restore)) => restore.run(),
         Ok(Command::Config(loaded)) => {
             client::say(loaded.to_toml().trim_end());
             ExitCode::SUCCESS

@@ -31,6 +31,11 @@ pub enum OpenError {
     )]
     Newer { path: PathBuf, found: usize, known: usize },
     #[error(
+        "the store {path} is a directory: name a file in it, such as {path}/user-service.db",
+        path = .0.display()
+    )]
+    Directory(PathBuf),
+    #[error(
         "cannot open {path}: {source}; the directory must exist and be writable for the user that the service \
          runs as",
         path = path.display()
@@ -85,6 +90,8 @@ pub enum OpenError {
          `user-service migrate` with one that may"
     )]
     NoRights(String),
+    #[error("the database {0} holds no store: point store_url at the one that the service uses")]
+    NoSchema(String),
     #[error(
         "the schema of the store {0} could not be brought up to date: others held its tables all the time; end \
          long transactions (pg_stat_activity shows them), or try again when they are over"

@@ -7,6 +7,7 @@
 //! knows neither statuses nor calls.
 
 mod apply;
+mod backup;
 mod error;
 mod forecast;
 mod heartbeat;
@@ -20,6 +21,7 @@ mod traced;
 
 use std::sync::Arc;
 
+pub use backup::{BackupError, BackupSummary, backup, may_be_replaced, restore};
 pub use error::OpenError;
 pub use metrics::{BATCH_SIZE, OPERATION_DURATION, QUEUE_DEPTH, WRITABLE};
 

@@ -5,17 +5,14 @@ use std::{fs, process::Command};
 
 use crate::{
     run::{path, run},
-    support::Server,
+    support::{
+        Server,
+        documented::{Example, examples},
+    },
 };
 
 /// Where the README says the server is.
 const SHOWN_ADDR: &str = "localhost:50051";
-
-/// A command and what the README says it prints.
-struct Example {
-    command: String,
-    output: String,
-}
 
 #[test]
 fn the_quick_start_prints_what_it_shows() {
@@ -28,26 +25,6 @@ fn the_quick_start_prints_what_it_shows() {
         let printed = ended.stdout + &ended.stderr;
         assert_eq!(masked(&printed), masked(&output), "what `{command}` printed, and what README.md shows");
     }
-}
-
-/// The commands of the README's `console` blocks, in order.
-fn examples(readme: &str) -> Vec<Example> {
-    let mut examples: Vec<Example> = Vec::new();
-    let mut inside = false;
-    for line in readme.lines() {
-        if line.starts_with("```") {
-            inside = line == "```console";
-        } else if let Some(command) = line.strip_prefix("$ ").filter(|_| inside) {
-            examples.push(Example { command: command.to_owned(), output: String::new() });
-        } else if let Some(example) = examples.last_mut().filter(|_| inside) {
-            if example.command.ends_with('\\') {
-                example.command.extend(["\n", line]);
-            } else {
-                example.output.extend([line, "\n"]);
-            }
-        }
-    }
-    examples
 }
 
 /// The text without what differs from run to run: ids, etags and times.

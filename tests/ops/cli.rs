@@ -61,6 +61,8 @@ fn help_and_version_are_printed() {
         "import",
         "migrate",
         "purge",
+        "backup",
+        "restore",
         "--drain-timeout-ms <MS>",
         "[default: 20000]",
         "USERSVC_CONFIG",

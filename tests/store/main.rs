@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
+mod backups;
 mod batch_get;
 mod binary_crash;
 mod buggy_stores;
+mod creators;
 mod databases;
 mod disk;
 mod erasure;
@@ -17,6 +19,7 @@ mod idempotency;
 mod imports;
 mod linearizability;
 mod list;
+mod litestream;
 mod model;
 mod outages;
 mod pgbouncer;
@@ -35,6 +38,7 @@ mod strace;
 mod subprocess;
 #[path = "../support/mod.rs"]
 mod support;
+mod volume_snapshots;
 mod watch_replicas;
 mod watches;
 mod workload;

@@ -144,6 +144,16 @@ fn a_directory_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_directory_is_no_store_and_nothing_is_made_next_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users");
+    fs::create_dir(&path).unwrap();
+    let error = refusal(&path);
+    assert!(error.to_string().contains("users is a directory: name a file in it"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn migrating_twice_is_harmless() {
     let dir = tempfile::tempdir().unwrap();
     let config = at(&dir.path().join("users.db"));
@@ -163,4 +173,17 @@ fn nobody_else_may_read_the_file() {
         let mode = fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{name} has mode {mode:o}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_everybody_may_read_is_made_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.db");
+    store::migrate(&at(&path)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+    let _store = store::open(&at(&path)).unwrap();
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660, "the group is the operator's to choose");
 }

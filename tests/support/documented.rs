@@ -1,5 +1,4 @@
-//! The metrics and log lines that the documentation promises, and those that a process
-//! shows.
+//! What the documentation promises: metrics, log lines, and what commands print.
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
@@ -91,3 +90,30 @@ pub const ALWAYS: [&str; 3] = [
     "`metric_names` is `both` or `grpc_prometheus`",
     "`metric_names` is `both` or `opentelemetry`",
 ];
+
+/// A command, and what a page says that it prints.
+#[derive(Debug)]
+pub struct Example {
+    pub command: String,
+    pub output: String,
+}
+
+/// The commands of a page's `console` blocks, in order.
+pub fn examples(page: &str) -> Vec<Example> {
+    let mut examples: Vec<Example> = Vec::new();
+    let mut inside = false;
+    for line in page.lines() {
+        if line.starts_with("```") {
+            inside = line == "```console";
+        } else if let Some(command) = line.strip_prefix("$ ").filter(|_| inside) {
+            examples.push(Example { command: command.to_owned(), output: String::new() });
+        } else if let Some(example) = examples.last_mut().filter(|_| inside) {
+            if example.command.ends_with('\\') {
+                example.command.extend(["\n", line]);
+            } else {
+                example.output.extend([line, "\n"]);
+            }
+        }
+    }
+    examples
+}

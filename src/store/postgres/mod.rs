@@ -4,6 +4,7 @@
 //! task for each connection keeps it open ([`reconnecting`]). A call without a connection
 //! fails immediately. All tasks run on the runtime that opens the store.
 
+mod backup;
 mod batch;
 mod commit;
 mod connect_error;
@@ -25,6 +26,7 @@ mod writer;
 use std::{
     collections::HashMap,
     io,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -49,10 +51,11 @@ use self::{
     writer::Writer,
 };
 use super::{
-    CLOSED, OpenError,
+    BackupError, BackupSummary, CLOSED, OpenError,
     heartbeat::WriteHeartbeat,
     metrics::{Durations, Timer, retries},
     queue::{Queue, queue},
+    sqlite,
 };
 use crate::{
     config::{Config, PostgresUrl},
@@ -100,7 +103,33 @@ pub(super) fn purge(url: &PostgresUrl, config: &Config) -> Result<u64, OpenError
     block_on(first_connection(&connector, url, schema::purge))
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T, OpenError>>) -> Result<T, OpenError> {
+/// Copies what the database holds at one moment into a new file. Blocks.
+pub(super) fn backup(url: &PostgresUrl, config: &Config, into: &Path) -> Result<BackupSummary, BackupError> {
+    let connector = connector(url, config)?;
+    block_on(first_connection(&connector, url, async |session: &Session, place: &str| {
+        schema::is_known(session, place).await?;
+        backup::dump(session, place, into).await
+    }))?;
+    sqlite::check_backup(into)
+}
+
+/// Copies a backup into a database. Blocks.
+pub(super) fn restore(
+    url: &PostgresUrl,
+    config: &Config,
+    from: &Path,
+    replace: bool,
+) -> Result<BackupSummary, BackupError> {
+    let holds = sqlite::check_backup(from)?;
+    migrate(url, config, &[])?;
+    let connector = connector(url, config)?;
+    block_on(first_connection(&connector, url, async |session: &Session, place: &str| {
+        backup::load(session, place, from, (holds, replace)).await
+    }))?;
+    Ok(holds)
+}
+
+fn block_on<T, E: From<OpenError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     match Handle::try_current() {
         Ok(handle) => handle.block_on(work),
         Err(_) => runtime::Builder::new_current_thread()
@@ -117,11 +146,11 @@ fn connector(url: &PostgresUrl, config: &Config) -> Result<Connector, OpenError>
 
 /// Connects, waiting a little for a database that is not there yet, and does
 /// something there.
-async fn first_connection<T>(
+async fn first_connection<T, E: From<OpenError>>(
     connector: &Connector,
     url: &PostgresUrl,
-    work: impl AsyncFn(&Session, &str) -> Result<T, OpenError>,
-) -> Result<T, OpenError> {
+    work: impl AsyncFn(&Session, &str) -> Result<T, E>,
+) -> Result<T, E> {
     let place = url.to_string();
     let until = Instant::now() + CONNECT_TIMEOUT;
     loop {
@@ -134,7 +163,7 @@ async fn first_connection<T>(
             Err(fault) => fault,
         };
         if !fault.is_transient() || Instant::now() >= until {
-            return Err(OpenError::Postgres { place, source: fault });
+            return Err(OpenError::Postgres { place, source: fault }.into());
         }
         time::sleep(Duration::from_millis(250)).await;
     }

@@ -33,6 +33,17 @@ const BEGIN: &str = "BEGIN READ WRITE; SELECT set_config(name, '0', true) FROM p
 const MAX_ATTEMPTS: usize = 60;
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Makes sure that the schema is there, and none that a newer release made.
+pub(super) async fn is_known(session: &Session, place: &str) -> Result<(), OpenError> {
+    let version = version(session).await;
+    let version = version
+        .map_err(|error| OpenError::Postgres { place: place.into(), source: ConnectError::Sql(error) })?;
+    match checked(version, &STEPS, place)? {
+        0 => Err(OpenError::NoSchema(place.into())),
+        _ => Ok(()),
+    }
+}
+
 /// Makes sure that the schema is the newest, and changes it where it is not.
 pub(super) async fn bring_up_to_date(
     session: &Session,

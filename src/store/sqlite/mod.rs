@@ -3,6 +3,7 @@
 //! One thread writes ([`writer`]); reads run concurrently on their own
 //! connections. A read sees every write that was answered before it began.
 
+mod backup;
 mod cache;
 mod change_log;
 mod commit_epoch;
@@ -26,6 +27,9 @@ use metrics::Gauge;
 use rusqlite::Connection;
 use tokio::{sync::watch, task};
 
+pub(super) use self::backup::{
+    backup, check as check_backup, create as create_backup, files, open as open_backup, restore,
+};
 use self::{
     cache::Cache, commit_epoch::CommitEpoch, maintenance::Maintenance, readers::Readers,
     write_state::SharedWriteState, writer::Writer,

@@ -2,9 +2,9 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions, Permissions, TryLockError},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -31,9 +31,12 @@ const MAX_IDLE_LOG_BYTES: i64 = 8 << 20;
 /// Room for every statement that a connection uses.
 const CACHED_STATEMENTS: usize = 32;
 
-/// An absolute path, so that no name is read as a `file:` URI, and a change of
+/// The absolute path of a file, so that no name is read as a `file:` URI, and a change of
 /// the working directory changes nothing.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
+    if path.is_dir() {
+        return Err(OpenError::Directory(path.into()));
+    }
     std::path::absolute(path).map_err(|source| OpenError::File { path: path.into(), source })
 }
 
@@ -49,13 +52,30 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
 }
 
 /// Opens or makes a file with access for its owner only, because it holds personal data.
-fn private(path: &Path) -> io::Result<File> {
+pub(super) fn private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Takes away everybody's rights to a file: one that was copied or restored has those that
+/// files have by default.
+fn take_from_others(file: &File) -> io::Result<()> {
+    let mode = file.metadata()?.permissions().mode();
+    let others = mode & 0o007;
+    if others == 0 {
+        return Ok(());
+    }
+    match file.set_permissions(Permissions::from_mode(mode - others)) {
+        Ok(()) => tracing::warn!("everybody could read the store's file; only its owner and group may now"),
+        Err(error) => tracing::warn!(%error, "everybody may read the store's file: chmod o= it"),
+    }
+    Ok(())
 }
 
 /// The one connection that writes, to a file with the newest schema.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
-    private(path).map_err(|source| OpenError::File { path: path.into(), source })?;
+    private(path)
+        .and_then(|file| take_from_others(&file))
+        .map_err(|source| OpenError::File { path: path.into(), source })?;
     let failed = |source| OpenError::sqlite(path, source);
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
     let version = version(&connection, path)?;
@@ -82,21 +102,20 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// A connection that cannot write.
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
-    connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
 }
 
-fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
+pub(super) fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
-    if mode == OpenFlags::SQLITE_OPEN_READ_ONLY {
-        connection.pragma_update(None, "query_only", true)?;
-    }
     Ok(connection)
 }
 
 /// The schema version of a file that is ours, 0 for an empty one. Changes nothing.
-fn version(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
+pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
     let facts = connection.query_row(
         "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
          FROM pragma_application_id, pragma_user_version",
@@ -133,7 +152,7 @@ fn durable(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// All steps in one transaction: a crash leaves the old version or the new one.
-fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
+pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
     if from == MIGRATIONS.len() {
         return Ok(());
     }

@@ -1,0 +1,117 @@
+//! `backup` and `restore`: a whole store as one file, and back.
+
+use std::{
+    env,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use super::{FAILURE, output::Output};
+use crate::{
+    config::{Config, StoreUrl},
+    store::{self, BackupSummary},
+};
+
+/// What stands for stdout and for stdin.
+const PIPE: &str = "-";
+
+/// From which store to which file.
+#[derive(Debug)]
+pub struct Backup {
+    pub config: Config,
+    /// `-`: stdout.
+    pub to: PathBuf,
+}
+
+/// From which file to which store.
+#[derive(Debug)]
+pub struct Restore {
+    pub config: Config,
+    /// `-`: stdin.
+    pub from: PathBuf,
+    /// Whether a store with users is replaced.
+    pub replace: bool,
+}
+
+impl Backup {
+    pub fn run(&self) -> ExitCode {
+        exit_code("backup", self.make())
+    }
+
+    fn make(&self) -> Result<BackupSummary, String> {
+        if self.to == Path::new(PIPE) {
+            let (file, _) = Scratch::new(&self.config)?;
+            let summary = store::backup(&self.config, &file.0).map_err(message)?;
+            File::open(&file.0)
+                .and_then(|mut made| io::copy(&mut made, &mut io::stdout()))
+                .map_err(|error| format!("cannot write: {error}"))?;
+            return Ok(summary);
+        }
+        store::may_be_replaced(&self.config, &self.to).map_err(message)?;
+        let failed = |error: io::Error| format!("{}: {error}", self.to.display());
+        let output = Output::open(&self.to).map_err(failed)?;
+        let part = output.part().ok_or_else(|| failed(io::Error::other("is no file of its own")))?;
+        let summary = store::backup(&self.config, part).map_err(message)?;
+        output.finish().map_err(failed)?;
+        Ok(summary)
+    }
+}
+
+impl Restore {
+    pub fn run(&self) -> ExitCode {
+        exit_code("restore", self.restore())
+    }
+
+    fn restore(&self) -> Result<BackupSummary, String> {
+        if self.from == Path::new(PIPE) {
+            let (file, mut opened) = Scratch::new(&self.config)?;
+            io::copy(&mut io::stdin(), &mut opened).map_err(|error| format!("cannot read: {error}"))?;
+            return store::restore(&self.config, &file.0, self.replace).map_err(message);
+        }
+        store::restore(&self.config, &self.from, self.replace).map_err(message)
+    }
+}
+
+/// A private file that is gone when this is dropped, on the disk of the store where it has
+/// one: a backup may be too large for others.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(config: &Config) -> Result<(Self, File), String> {
+        let directory = match &config.store_url {
+            StoreUrl::Sqlite(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
+            StoreUrl::Memory | StoreUrl::Postgres(_) => env::temp_dir(),
+        };
+        let path = directory.join("user-service-backup.part");
+        match super::output::private(&path) {
+            Ok(file) => Ok((Self(path), file)),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn exit_code(command: &str, done: Result<BackupSummary, String>) -> ExitCode {
+    match done {
+        Ok(BackupSummary { users, revision }) => {
+            eprintln!("{command}: {users} users, revision {revision}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{command}: {why}");
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what map_err takes")]
+fn message(error: store::BackupError) -> String {
+    error.to_string()
+}
