@@ -96,7 +96,7 @@ impl App {
         let debug = DebugPages { calls: calls.clone(), connections: listener.registry(), log_filter };
         let admin = tokio::spawn(admin.serve(telemetry.metrics().clone(), health.clone(), debug, stopped));
         let router = Router::new(&config, &slot, &health);
-        let service = layers::stack(router, &config, telemetry.sampler(), calls);
+        let service = layers::stack(router, &config, telemetry.trace_config(), calls);
         let ticks = ticks(&health, listener.threads());
         let running = listener.serve(&service, &ticks)?;
         tracing::info!(%grpc_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");
@@ -108,7 +108,7 @@ impl App {
         };
         let mut store = None;
         if let Some(mut opened) = opened {
-            if telemetry.sampler().is_some() {
+            if telemetry.trace_config().sampler.is_some() {
                 opened = store::traced(opened, &config);
             }
             let feed = Feed::new(Arc::clone(&opened), config.watch_buffer_bytes);

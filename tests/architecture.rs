@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("listener", &["rpc", "config"]),
     ("layers", &["rpc", "domain", "config", "telemetry", "proto"]),
     ("service", &["rpc", "feed", "domain", "config", "proto"]),
-    ("rpc", &["domain"]),
+    ("rpc", &["domain", "config"]),
     ("feed", &["domain"]),
     ("store", &["domain", "config", "telemetry"]),
     ("domain", &[]),

@@ -1,8 +1,17 @@
 //! What the command line can say.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
-use clap::{Arg, ArgAction, ArgMatches, error::ErrorKind, value_parser};
+use clap::{
+    Arg, ArgAction, ArgMatches,
+    error::{ContextKind, ContextValue, ErrorKind},
+    value_parser,
+};
 
 use super::{
     USAGE,
@@ -12,7 +21,7 @@ use super::{
     import::Import,
     smoke::Smoke,
 };
-use crate::config::{Config, ConfigErrors, Inputs, Loaded, SETTINGS, Setting};
+use crate::config::{Config, ConfigErrors, HIDDEN, Inputs, Loaded, SETTINGS, Setting, quote};
 
 /// What was asked for.
 #[derive(Debug)]
@@ -42,6 +51,7 @@ impl ParseError {
     pub fn report(self) -> ExitCode {
         match self {
             Self::Usage(error, code) => {
+                let error = without_secrets(error);
                 // A failure cannot be reported anywhere.
                 let _ = error.print();
                 let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -52,6 +62,32 @@ impl ParseError {
                 ExitCode::from(USAGE)
             }
         }
+    }
+}
+
+/// The same error without what may be a connection string or a password. An unquoted
+/// connection string is split into arguments, so a stray argument is shown only where
+/// it looks like a flag or a command.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let stray = match error.kind() {
+        ErrorKind::UnknownArgument => Some(ContextKind::InvalidArg),
+        ErrorKind::InvalidSubcommand => Some(ContextKind::InvalidSubcommand),
+        _ => None,
+    };
+    let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    hide(&mut error, stray, |text| !is_word(text));
+    hide(&mut error, Some(ContextKind::InvalidValue), |text| quote(text) == HIDDEN);
+    error
+}
+
+/// Hides a part of an error, and the suggestions that may repeat it.
+fn hide(error: &mut clap::Error, part: Option<ContextKind>, is_secret: impl Fn(&str) -> bool) {
+    let Some(part) = part else { return };
+    if let Some(ContextValue::String(text)) = error.get(part)
+        && is_secret(text)
+    {
+        error.insert(part, ContextValue::String(HIDDEN.into()));
+        error.remove(ContextKind::Suggested);
     }
 }
 
@@ -128,8 +164,11 @@ fn program() -> clap::Command {
                 .about("Write every user of a server as JSON Lines, ordered by id")
                 .arg(server())
                 .arg(
-                    path("output", "Write to this file, private and whole or not at all; else to stdout")
-                        .short('o'),
+                    path(
+                        "output",
+                        "Write to this file, private and whole or not at all; else, or for -, to stdout",
+                    )
+                    .short('o'),
                 )
                 .arg(retry_timeout()),
         )
@@ -282,7 +321,7 @@ fn smoke(matches: &ArgMatches) -> Smoke {
 fn export(matches: &ArgMatches) -> Export {
     Export {
         server: text(matches, "server"),
-        output: matches.get_one("output").cloned(),
+        output: matches.get_one("output").filter(|path| *path != Path::new("-")).cloned(),
         retry_timeout: duration(matches, "retry-timeout-ms"),
     }
 }

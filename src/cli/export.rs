@@ -4,10 +4,8 @@
 //! is in it once; a user that changes during the export is in it as before or as after.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -17,6 +15,7 @@ use tonic::transport::Channel;
 
 use super::{
     client, jsonl,
+    output::Output,
     retry::{CONNECT_TIMEOUT, CallError, Retry},
 };
 use crate::proto::user::v1::{ListUsersRequest, ListUsersResponse, user_service_client::UserServiceClient};
@@ -52,24 +51,19 @@ impl Export {
 
     async fn all(&self, progress: &ProgressBar) -> Result<usize, String> {
         let Some(path) = &self.output else {
-            return self.pages(&mut BufWriter::new(io::stdout()), progress).await;
+            return self.pages(&mut io::stdout(), "stdout", progress).await;
         };
-        let part = part_of(path);
-        let failed = |error: io::Error| format!("{}: {error}", path.display());
-        let written = async {
-            let mut file = BufWriter::new(private(&part).map_err(failed)?);
-            let count = self.pages(&mut file, progress).await?;
-            file.get_ref().sync_all().and_then(|()| fs::rename(&part, path)).map_err(failed)?;
-            Ok(count)
-        };
-        let written = written.await;
-        if written.is_err() {
-            let _ = fs::remove_file(&part);
-        }
-        written
+        let name = path.display().to_string();
+        let failed = |error: io::Error| format!("{name}: {error}");
+        let mut output = Output::open(path).map_err(failed)?;
+        let count = self.pages(&mut output, &name, progress).await?;
+        output.finish().map_err(failed)?;
+        Ok(count)
     }
 
-    async fn pages(&self, out: &mut impl Write, progress: &ProgressBar) -> Result<usize, String> {
+    async fn pages(&self, out: &mut impl Write, name: &str, progress: &ProgressBar) -> Result<usize, String> {
+        let failed = |error: io::Error| format!("cannot write to {name}: {error}");
+        let mut out = BufWriter::new(out);
         let mut retry = Retry::new(self.retry_timeout);
         let (mut client, mut page_token, mut count) = (None, String::new(), 0);
         loop {
@@ -84,13 +78,13 @@ impl Export {
             retry.progressed();
             for user in page.users {
                 let line = jsonl::write(user).map_err(|error| error.to_string())?;
-                writeln!(out, "{line}").map_err(|error| format!("cannot write: {error}"))?;
+                writeln!(out, "{line}").map_err(failed)?;
                 count += 1;
             }
             progress.set_position(count as u64);
             page_token = page.next_page_token;
             if page_token.is_empty() {
-                out.flush().map_err(|error| format!("cannot write: {error}"))?;
+                out.flush().map_err(failed)?;
                 return Ok(count);
             }
         }
@@ -111,19 +105,4 @@ impl Export {
         let request = ListUsersRequest { page_size: PAGE, page_token: page_token.into() };
         Ok(client.list_users(request).await?.into_inner())
     }
-}
-
-fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    path.with_file_name(name)
-}
-
-/// A new file that only its owner may read, for it holds people's addresses.
-fn private(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }

@@ -1,5 +1,6 @@
 //! A user as a line of JSON, as `export` writes and `import` reads it.
 
+use prost_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::proto::user::v1::{ImportUsersRequest, User};
@@ -48,10 +49,35 @@ pub fn read(line: &[u8]) -> Result<ImportUsersRequest, String> {
         };
         format!("{what}, at byte {}", error.column())
     })?;
-    let create_time = line.create_time.map(|time| time.parse()).transpose();
-    let create_time = create_time.map_err(|_| "create_time is not a time as in RFC 3339".to_owned())?;
+    let create_time = line.create_time.map(|time| timestamp(&time).ok_or(TIME_EXPECTED)).transpose()?;
     let user = User { name: line.name, email: line.email, age: line.age, create_time, ..User::default() };
     Ok(ImportUsersRequest { user: Some(user), user_id: line.id })
+}
+
+const TIME_EXPECTED: &str = "create_time must be a time with its offset, as in RFC 3339: \
+                             2020-01-01T01:00:00Z or 2020-01-01T01:00:00+02:00";
+
+/// Reads a `date-time` of RFC 3339, section 5.6; a space may stand in place of the `T`.
+/// prost's parser takes other forms as well, and takes a time without an offset for UTC.
+fn timestamp(text: &str) -> Option<Timestamp> {
+    const LOCAL: &str = "0000-00-00T00:00:00";
+    const OFFSET: &str = "+00:00";
+    let (local, rest) = text.split_at_checked(LOCAL.len())?;
+    let fraction = rest.strip_prefix('.').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let offset = fraction.unwrap_or(rest);
+    let is_whole = has_form(local, LOCAL) && (matches!(offset, "Z" | "z") || has_form(offset, OFFSET));
+    if is_whole { text.parse().ok() } else { None }
+}
+
+/// Whether a text has digits and signs where `form` has them.
+fn has_form(text: &str, form: &str) -> bool {
+    let fits = |(byte, form)| match form {
+        b'0' => u8::is_ascii_digit(&byte),
+        b'T' => matches!(byte, b'T' | b't' | b' '),
+        b'+' => matches!(byte, b'+' | b'-'),
+        sign => byte == sign,
+    };
+    text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
 }
 
 #[cfg(test)]
@@ -73,6 +99,38 @@ mod tests {
         assert!(!line.contains('\n') && line.contains("1969-12-31T23:59:59.999999"), "{line}");
         let read = read(line.as_bytes()).unwrap();
         assert_eq!((read.user_id, read.user), ("ada".into(), Some(User { id: String::new(), ..user })));
+    }
+
+    #[test]
+    fn a_time_has_an_offset() {
+        let seconds = |text: &str| timestamp(text).map(|time| time.seconds);
+        for (text, utc) in [
+            ("2020-01-01T01:00:00Z", 1_577_840_400),
+            ("2020-01-01t01:00:00.123456789z", 1_577_840_400),
+            ("2020-01-01 01:00:00+02:00", 1_577_833_200),
+            ("2020-01-01T01:00:00.5-00:30", 1_577_842_200),
+        ] {
+            assert_eq!(seconds(text), Some(utc), "{text}");
+        }
+        for bad in [
+            "",
+            "2020-01-01",
+            "2020-01-01T01:00:00",
+            "2020-01-01T01:00:00.5",
+            "2020-01-01T01:00Z",
+            "2020-01-01T01:00:00 Z",
+            "2020-01-01T01:00:00+02",
+            "2020-01-01T01:00:00+0200",
+            "2020-01-01T01:00:00+25:00",
+            "2020-01-01T01:00:00.Z",
+            "2020-02-30T01:00:00Z",
+            "2020-01-01T25:00:00Z",
+            "+12020-01-01T01:00:00Z",
+            "2020-01-01T01:00:00\u{ff3a}",
+            "1577840400",
+        ] {
+            assert_eq!(seconds(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod smoke;
 use std::{
     collections::HashMap,
     ffi::{OsStr, OsString},
+    io::{self, Write},
     process::ExitCode,
 };
 
@@ -47,10 +48,10 @@ pub fn run(
         Ok(Command::Purge(config)) => purge(&config),
         Ok(Command::Backup(backup)) => backup.run(),
         Ok(Command::Restore(restore)) => restore.run(),
-        Ok(Command::Config(loaded)) => {
-            client::say(loaded.to_toml().trim_end());
-            ExitCode::SUCCESS
-        }
+        Ok(Command::Config(loaded)) => match io::stdout().write_all(loaded.to_toml().as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(FAILURE, &error),
+        },
         Ok(Command::Check(check)) => client::block_on(check.run()),
         Ok(Command::Smoke(smoke)) => client::block_on(smoke.run()),
         Ok(Command::Export(export)) => client::block_on(export.run()),

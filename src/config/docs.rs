@@ -1,12 +1,38 @@
-//! The table of settings in docs/CONFIGURATION.md, and the test that it is true.
+//! The tables in docs/ that are written from the code, first of all that of the settings.
 
-use std::{env, fmt::Write, fs, path::Path};
+use std::{
+    env,
+    fmt::Write,
+    fs,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use super::{
     SETTINGS, Setting,
     postgres_options::{Meaning, OPTIONS},
     value::SettingKind,
 };
+
+/// Compares a table with the one that stands in this page between marks of this name.
+/// `BLESS=1 cargo test --lib documented` writes it there instead.
+pub fn compare(page: &str, name: &str, table: &str) {
+    const COMMAND: &str = "BLESS=1 cargo test --lib documented";
+    /// A page may have several tables, which are written by tests that run concurrently.
+    static PAGES: Mutex<()> = Mutex::new(());
+    let _alone = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    let begin = format!("<!-- {name}: written by `{COMMAND}` -->\n");
+    let end = format!("<!-- {name} end -->\n");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(&begin).expect("the page says where the table begins");
+    let (documented, after) = rest.split_once(&end).expect("the page says where the table ends");
+    if env::var_os("BLESS").is_some() {
+        fs::write(&path, [before, &begin, table, &end, after].concat()).unwrap();
+    } else {
+        assert_eq!(documented, table, "run `{COMMAND}`");
+    }
+}
 
 fn table() -> String {
     let mut table = String::from("| key | default | limits | what it is |\n|---|---|---|---|\n");
@@ -54,25 +80,10 @@ fn options() -> String {
     table
 }
 
-/// Compares a table of the page with what it should be, or writes it there.
-fn documented(name: &str, table: &str) {
-    let begin = format!("<!-- {name}: written by `BLESS=1 cargo test documented` -->\n");
-    let end = format!("<!-- {name} end -->\n");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md");
-    let page = fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(&begin).expect("the page says where the table begins");
-    let (documented, after) = rest.split_once(&end).expect("the page says where the table ends");
-    if env::var_os("BLESS").is_some() {
-        fs::write(&path, [before, &begin, table, &end, after].concat()).unwrap();
-    } else {
-        assert_eq!(documented, table, "run `BLESS=1 cargo test documented`");
-    }
-}
-
 #[test]
 fn the_documented_settings_and_options_are_those_of_the_tables() {
-    documented("settings", &table());
-    documented("options", &options());
+    compare("docs/CONFIGURATION.md", "settings", &table());
+    compare("docs/CONFIGURATION.md", "options", &options());
 }
 
 #[test]

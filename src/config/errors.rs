@@ -1,6 +1,6 @@
 //! The errors of a configuration, collected before any is reported.
 
-use std::{borrow::Cow, error::Error, fmt};
+use std::{error::Error, fmt};
 
 use super::Source;
 
@@ -50,24 +50,26 @@ pub fn nearest(unknown: &str, known: impl Iterator<Item = String>) -> Option<Str
         .map(|(_, name)| name)
 }
 
-/// A value as a message may repeat it: without the user and password of a URL,
-/// and not longer than one cares to read.
-pub fn quote(value: &str) -> String {
-    const MAX_QUOTED_CHARS: usize = 100;
-    let shown = match value.split_once("://") {
-        Some((scheme, rest)) => {
-            let login = if rest.contains('@') { "(hidden)@" } else { "" };
-            let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-            Cow::Owned(match place.split_once('?') {
-                Some((place, _)) => format!("{scheme}://{login}{place}?(hidden)"),
-                None => format!("{scheme}://{login}{place}"),
-            })
-        }
-        None => value.into(),
-    };
-    let mut quoted: String = shown.chars().take(MAX_QUOTED_CHARS).collect();
-    if quoted.len() < shown.len() {
+/// Stands in a message for a text that may hold a password.
+pub const HIDDEN: &str = "(hidden)";
+
+/// A text from outside, quoted for a message and shortened. [`HIDDEN`] where it may
+/// hold a password.
+pub fn quote(text: &str) -> String {
+    const MAX_CHARS: usize = 100;
+    if may_hold_secret(text) {
+        return HIDDEN.into();
+    }
+    let mut quoted: String = text.chars().take(MAX_CHARS).collect();
+    if quoted.len() < text.len() {
         quoted.push('…');
     }
     format!("{quoted:?}")
+}
+
+/// Whether this looks like a connection string, a login or a credential. A connection
+/// string that its parser refused has no known place for the password, so no part of
+/// it may be shown.
+fn may_hold_secret(text: &str) -> bool {
+    text.contains(['@', '=', '?']) || text.contains("//")
 }

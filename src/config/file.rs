@@ -39,12 +39,14 @@ pub fn read(path: &Path, errors: &mut ConfigErrors) -> Vec<Entry> {
 }
 
 fn contents(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(std::io::Error::other("is larger than 1 MiB"));
     }
-    Ok(text)
+    let text =
+        String::from_utf8(bytes).map_err(|_| std::io::Error::other("is not UTF-8: save it as UTF-8"))?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 fn entries(path: &Path, text: &str, table: &DeTable<'_>) -> Vec<Entry> {

@@ -8,9 +8,7 @@ use std::{
 };
 
 use super::{
-    Config, ConfigErrors, ENV_PREFIX, SETTINGS, Setting, checks,
-    errors::{nearest, quote},
-    file,
+    Config, ConfigErrors, ENV_PREFIX, HIDDEN, SETTINGS, Setting, checks, errors::nearest, file, quote,
     value::SettingKind,
 };
 
@@ -129,6 +127,7 @@ impl Loaded {
         }
         let value = match entry.kind {
             Some(SettingKind::Other) => format!("something of type {}", entry.value),
+            _ if key.may_hold_secret => HIDDEN.into(),
             _ => quote(&entry.value),
         };
         let (name, expected) = (key.name, key.expected());

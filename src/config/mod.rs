@@ -6,7 +6,7 @@
 
 mod checks;
 #[cfg(test)]
-mod docs;
+pub mod docs;
 mod errors;
 mod file;
 mod load;
@@ -19,7 +19,7 @@ mod value;
 
 use std::{net::SocketAddr, time::Duration};
 
-pub use errors::ConfigErrors;
+pub use errors::{ConfigErrors, HIDDEN, quote};
 pub use load::{Inputs, Loaded, Source};
 pub use postgres::{PostgresUrl, TlsMode};
 pub use table::Setting;

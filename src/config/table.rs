@@ -16,6 +16,7 @@ pub struct Setting {
     pub placeholder: &'static str,
     pub(super) kind: SettingKind,
     pub(super) expected_form: &'static str,
+    pub(super) may_hold_secret: bool,
     pub(super) range: Option<RangeInclusive<u64>>,
     pub(super) advice: fn(&str) -> Option<String>,
     pub(super) set: fn(&mut Config, &str) -> Option<()>,
@@ -75,6 +76,7 @@ macro_rules! settings {
             placeholder: <$kind as $crate::config::value::Value>::PLACEHOLDER,
             kind: <$kind as $crate::config::value::Value>::KIND,
             expected_form: <$kind as $crate::config::value::Value>::EXPECTED,
+            may_hold_secret: <$kind as $crate::config::value::Value>::MAY_HOLD_SECRET,
             range: $crate::config::table::settings!(@range $($range)?),
             advice: <$kind as $crate::config::value::Value>::advice,
             set: |config, text| {

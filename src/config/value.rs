@@ -27,6 +27,10 @@ pub trait Value: Sized {
     /// The same in one word, for help texts.
     const PLACEHOLDER: &'static str;
 
+    /// Whether a value may hold a password. No message shows such a value unless
+    /// [`Value::read`] understood it.
+    const MAY_HOLD_SECRET: bool = false;
+
     fn read(text: &str) -> Option<Self>;
 
     /// Why a text is not read, and what to do, where that is known. Repeats nothing that
@@ -155,6 +159,7 @@ impl Value for StoreUrl {
     const EXPECTED: &'static str = "memory: or sqlite: and a path, such as sqlite:/data/user-service.db, or \
                                  postgres: and a place, such as postgres://user@host/database?sslmode=verify-full";
     const PLACEHOLDER: &'static str = "URL";
+    const MAY_HOLD_SECRET: bool = true;
 
     fn read(text: &str) -> Option<Self> {
         if text == "memory:" {

@@ -35,14 +35,14 @@ use self::{
     route::Route,
 };
 pub use self::{in_flight::InFlight, message_limit::LimitedBody};
-use crate::{config::Config, rpc::call::Inbound, telemetry::Sampler};
+use crate::{config::Config, rpc::call::Inbound, telemetry::TraceConfig};
 
 /// Puts the layers around the service. Made once for the whole process: its
 /// clones share every limit and count.
 pub fn stack<S, B, R>(
     service: S,
     config: &Config,
-    sampler: Option<Sampler>,
+    traces: TraceConfig,
     in_flight: InFlight,
 ) -> impl Service<
     Request<Inbound<B>>,
@@ -65,7 +65,7 @@ where
 {
     let metrics = Arc::new(CallMetrics::new(config.metric_names));
     let log = config.call_log.then(CallLog::new);
-    let recorders = Arc::new(Recorders { metrics: metrics.clone(), log, sampler, in_flight });
+    let recorders = Arc::new(Recorders { metrics: metrics.clone(), log, traces, in_flight });
     let limits = Arc::new(AdmissionLimits::new(config));
     ServiceBuilder::new()
         // First, because every layer below uses the matched method and none the path.

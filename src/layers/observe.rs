@@ -30,7 +30,7 @@ use crate::{
         goaway::ConnectionHandle,
         methods::Method,
     },
-    telemetry::Sampler,
+    telemetry::TraceConfig,
 };
 
 /// Where calls are recorded, shared by every connection and thread.
@@ -39,8 +39,7 @@ pub struct Recorders {
     pub metrics: Arc<CallMetrics>,
     /// `None`: calls are not logged.
     pub log: Option<CallLog>,
-    /// `None`: there are no spans.
-    pub sampler: Option<Sampler>,
+    pub traces: TraceConfig,
     pub in_flight: InFlight,
 }
 
@@ -96,7 +95,7 @@ impl CallRecord {
         let &Call { method, started, ref connection, .. } = &request.body().call;
         recorders.metrics.of(method).started();
         let name = method.map_or("_OTHER", Method::full_name);
-        let trace = Trace::start(request.headers(), name, recorders.sampler.as_ref()).map(Box::new);
+        let trace = Trace::start(request.headers(), name, recorders.traces).map(Box::new);
         let place = recorders.in_flight.enter(method, connection.id, started.into_std());
         Self { method, started, place, trace, recorders, connection: connection.clone(), ended: None }
     }

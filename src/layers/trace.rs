@@ -14,7 +14,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
     rpc::{codes, headers::TRACEPARENT},
-    telemetry::{SPAN_TARGET, Sampler},
+    telemetry::{SPAN_TARGET, TraceConfig},
 };
 
 /// The trace that a call is part of, and its span where it has one.
@@ -31,10 +31,10 @@ impl Trace {
     /// Reads the caller's trace context and decides; without a sampler spans go
     /// nowhere, so there are none. `None` where the caller names no trace and none
     /// is begun.
-    pub fn start(headers: &HeaderMap, method: &'static str, sampler: Option<&Sampler>) -> Option<Self> {
-        let parent = parent(headers);
+    pub fn start(headers: &HeaderMap, method: &'static str, config: TraceConfig) -> Option<Self> {
+        let parent = if config.follows_callers { parent(headers) } else { None };
         let caller = parent.as_ref().map(|parent| (parent.trace_id(), parent.is_sampled()));
-        if !sampler.is_some_and(|sampler| sampler.samples(caller)) {
+        if !config.sampler.is_some_and(|sampler| sampler.samples(caller)) {
             return caller.map(|(id, _)| Self { id, span_id: None, span: None });
         }
         let span = tracing::info_span!(

@@ -11,5 +11,7 @@ pub mod goaway;
 pub mod headers;
 pub mod methods;
 pub mod permits;
+// No public module, so that the compiler finds a reason that no status has.
+pub(crate) mod reasons;
 pub mod status;
 pub mod unread;

@@ -13,6 +13,8 @@ use tonic::{
 };
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::reasons::{self, Reason};
+
 mod size;
 
 pub use size::{HEADER_OVERHEAD_BYTES, MAX_BYTES, has_room, header_bytes, new};
@@ -20,58 +22,39 @@ pub use size::{HEADER_OVERHEAD_BYTES, MAX_BYTES, has_room, header_bytes, new};
 /// What names this service in every `ErrorInfo`.
 pub const DOMAIN: &str = "user-service";
 
-/// When a caller that was turned away may come back: long enough for calls in flight to
-/// have ended, short enough not to be noticed.
-pub const OVERLOAD_RETRY_DELAY: Duration = Duration::from_millis(500);
-
-/// When a caller may come back to a store that opens, or may have room again:
-/// how often the store itself is asked.
-pub const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
-
 /// The server has as many calls as it may have.
 pub fn overloaded() -> Status {
-    overloaded_for(OVERLOAD_RETRY_DELAY)
+    plain(&reasons::OVERLOADED, "the server is overloaded")
 }
 
 /// The server has more calls than it can answer in time, and should have room again
 /// after this delay.
 pub fn overloaded_for(retry_delay: Duration) -> Status {
-    retry(Code::Unavailable, "OVERLOADED", "the server is overloaded", retry_delay)
+    let reason = &reasons::OVERLOADED;
+    retry_after(reason, "the server is overloaded", info(reason, []), Some(retry_delay))
 }
 
 /// The server is shutting down; the caller may retry on another one immediately.
 pub fn draining() -> Status {
-    retry(Code::Unavailable, "DRAINING", "the server is shutting down", Duration::ZERO)
+    plain(&reasons::DRAINING, "the server is shutting down")
 }
 
 /// The connection of a stream has reached its maximum age; the caller may open another
 /// one immediately.
 pub fn connection_aged() -> Status {
-    retry(
-        Code::Unavailable,
-        "CONNECTION_AGED",
-        "the connection is too old: go on over another one",
-        Duration::ZERO,
-    )
+    plain(&reasons::CONNECTION_AGED, "the connection is too old: go on over another one")
 }
 
 /// An import had no request for a minute, so its permit is released.
 pub fn import_idle() -> Status {
-    retry(
-        Code::Unavailable,
-        "IMPORT_IDLE",
-        "no user was sent for a while: call again with what is left",
-        Duration::ZERO,
-    )
+    plain(&reasons::IMPORT_IDLE, "no user was sent for a while: call again with what is left")
 }
 
 /// A watch has fallen behind the change buffer.
 pub fn watcher_too_slow() -> Status {
-    retry(
-        Code::Unavailable,
-        "WATCHER_TOO_SLOW",
+    plain(
+        &reasons::WATCHER_TOO_SLOW,
         "users change faster than this stream is read: resume it, and read faster",
-        Duration::ZERO,
     )
 }
 
@@ -85,60 +68,55 @@ pub fn with_resume_token(status: &Status, token: String) -> Status {
 
 /// The store is not open yet.
 pub fn starting() -> Status {
-    retry(Code::Unavailable, "STARTING", "the server is starting", STORE_RETRY_DELAY)
+    plain(&reasons::STARTING, "the server is starting")
 }
 
 /// Time ran out.
 pub fn deadline_exceeded() -> Status {
-    plain(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline passed before the call was done")
+    plain(&reasons::DEADLINE_EXCEEDED, "the deadline passed before the call was done")
 }
 
 /// The connection has as many bytes of answers waiting as it may have.
 pub fn answers_unread() -> Status {
     plain(
-        Code::ResourceExhausted,
-        "ANSWERS_UNREAD",
+        &reasons::ANSWERS_UNREAD,
         "answers on this connection wait to be read: read them, or ask for smaller pages",
     )
 }
 
 /// The request of a call was not whole in time.
 pub fn request_incomplete() -> Status {
-    plain(Code::DeadlineExceeded, "REQUEST_INCOMPLETE", "the request did not arrive in time")
+    plain(&reasons::REQUEST_INCOMPLETE, "the request did not arrive in time")
 }
 
 /// A message is longer than it may be. There is nothing to retry.
 pub fn message_too_large(limit_bytes: usize) -> Status {
-    plain(
-        Code::ResourceExhausted,
-        "MESSAGE_TOO_LARGE",
-        &format!("a message may have at most {limit_bytes} bytes"),
-    )
+    plain(&reasons::MESSAGE_TOO_LARGE, &format!("a message may have at most {limit_bytes} bytes"))
 }
 
 /// A message cannot be read: INTERNAL, as the gRPC specification asks for.
 pub fn malformed(message: &str) -> Status {
-    plain(Code::Internal, "MALFORMED_MESSAGE", message)
+    plain(&reasons::MALFORMED_MESSAGE, message)
 }
 
 /// More than one message where there is one: UNIMPLEMENTED, as the gRPC
 /// specification asks for.
 pub fn several_messages() -> Status {
-    plain(Code::Unimplemented, "SEVERAL_MESSAGES", "the method takes exactly one message")
+    plain(&reasons::SEVERAL_MESSAGES, "the method takes exactly one message")
 }
 
 /// A message is compressed in a way that is not known here.
 pub fn unknown_encoding() -> Status {
-    let details = info("UNKNOWN_ENCODING", []);
-    let mut metadata = MetadataMap::new();
-    metadata.insert("grpc-accept-encoding", MetadataValue::from_static("identity,gzip"));
-    new(Code::Unimplemented, "the message may be compressed with gzip or not at all", details, metadata)
+    let message = "the message may be compressed with gzip or not at all";
+    let mut status = plain(&reasons::UNKNOWN_ENCODING, message);
+    status.metadata_mut().insert("grpc-accept-encoding", MetadataValue::from_static("identity,gzip"));
+    status
 }
 
 /// `grpc-timeout` cannot be read.
 pub fn bad_timeout() -> Status {
     bad_request(
-        "INVALID_TIMEOUT",
+        &reasons::INVALID_TIMEOUT,
         "grpc-timeout cannot be read",
         "grpc-timeout",
         "must be 1 to 8 digits and one of H, M, S, m, u and n",
@@ -148,7 +126,7 @@ pub fn bad_timeout() -> Status {
 /// The content type is not gRPC's.
 pub fn bad_content_type() -> Status {
     bad_request(
-        "INVALID_CONTENT_TYPE",
+        &reasons::INVALID_CONTENT_TYPE,
         "this is a gRPC server",
         "content-type",
         "must be application/grpc or application/grpc+proto",
@@ -157,19 +135,20 @@ pub fn bad_content_type() -> Status {
 
 /// Something is broken, and the log says what.
 pub fn internal() -> Status {
-    plain(Code::Internal, "INTERNAL", "internal error")
+    plain(&reasons::INTERNAL, "internal error")
 }
 
 /// Nothing is served under this path.
 pub fn unimplemented() -> Status {
-    plain(Code::Unimplemented, "UNKNOWN_METHOD", "no such method")
+    plain(&reasons::UNKNOWN_METHOD, "no such method")
 }
 
 /// Nothing is known under this health name.
 pub fn unknown_health_name() -> Status {
-    let mut details = info("UNKNOWN_HEALTH_NAME", []);
+    let reason = &reasons::UNKNOWN_HEALTH_NAME;
+    let mut details = info(reason, []);
     details.set_resource_info("grpc.health.v1.Health", "service", "", "List names every health name");
-    new(Code::NotFound, "no such health name", details, MetadataMap::new())
+    with_details(reason, "no such health name", details)
 }
 
 /// Gives an error that tonic itself answered the details that every error has.
@@ -182,11 +161,8 @@ pub fn add_error_details(headers: &mut HeaderMap, max_message_bytes: usize) {
         Code::OutOfRange | Code::ResourceExhausted => message_too_large(max_message_bytes),
         // What the specification asks for where a message cannot be read.
         Code::Internal => malformed(bare.message()),
-        Code::Unimplemented => plain(Code::Unimplemented, "UNSUPPORTED", bare.message()),
-        Code::NotFound => plain(Code::NotFound, "NOT_FOUND", bare.message()),
-        Code::InvalidArgument => plain(Code::InvalidArgument, "INVALID_REQUEST", bare.message()),
-        Code::Cancelled => plain(Code::Cancelled, "CANCELLED", bare.message()),
-        code => plain(code, "UNEXPECTED", bare.message()),
+        Code::Unimplemented => plain(&reasons::UNSUPPORTED, bare.message()),
+        code => new(code, bare.message(), info(&reasons::UNEXPECTED, []), MetadataMap::new()),
     };
     // It can only fail where a text is no header value, and these are encoded.
     let _ = status.add_header(headers);
@@ -219,27 +195,34 @@ pub fn without_details(headers: &HeaderMap) -> Option<Status> {
     Status::from_header_map(headers)
 }
 
-pub fn bad_request(reason: &str, message: &str, field: &str, description: &str) -> Status {
+pub fn bad_request(reason: &Reason, message: &str, field: &str, description: &str) -> Status {
     let mut details = info(reason, []);
     details.add_bad_request_violation(field, description);
-    new(Code::InvalidArgument, message, details, MetadataMap::new())
+    with_details(reason, message, details)
 }
 
-pub fn retry(code: Code, reason: &str, message: &str, delay: Duration) -> Status {
-    let mut details = info(reason, []);
-    details.set_retry_info(Some(delay));
+pub fn plain(reason: &Reason, message: &str) -> Status {
+    with_details(reason, message, info(reason, []))
+}
+
+pub fn with_details(reason: &Reason, message: &str, details: ErrorDetails) -> Status {
+    retry_after(reason, message, details, reason.retry_after())
+}
+
+/// Says when to repeat the call as well, where there is a time for that.
+fn retry_after(reason: &Reason, message: &str, mut details: ErrorDetails, delay: Option<Duration>) -> Status {
+    let code = reason.code.unwrap_or(Code::Unknown);
     let mut metadata = MetadataMap::new();
-    let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-    metadata.insert("grpc-retry-pushback-ms", millis.into());
+    if let Some(delay) = delay {
+        details.set_retry_info(Some(delay));
+        let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        metadata.insert("grpc-retry-pushback-ms", millis.into());
+    }
     new(code, message, details, metadata)
 }
 
-pub fn plain(code: Code, reason: &str, message: &str) -> Status {
-    new(code, message, info(reason, []), MetadataMap::new())
-}
-
-pub fn info<const N: usize>(reason: &str, metadata: [(&str, &str); N]) -> ErrorDetails {
+pub fn info<const N: usize>(reason: &Reason, metadata: [(&str, &str); N]) -> ErrorDetails {
     let metadata: HashMap<String, String> =
         metadata.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    ErrorDetails::with_error_info(reason, DOMAIN, metadata)
+    ErrorDetails::with_error_info(reason.name, DOMAIN, metadata)
 }

@@ -2,15 +2,17 @@
 
 use std::fmt::Write as _;
 
-use tonic::{Code, Status, metadata::MetadataMap};
+use tonic::Status;
 use tonic_types::FieldViolation;
 
 use super::error_log;
 use crate::{
     domain::{Error, UniqueKey, Violation},
-    rpc::status::{
-        STORE_RETRY_DELAY, bad_request, deadline_exceeded, has_room, info, internal, new, overloaded_for,
-        plain, retry,
+    rpc::{
+        reasons::{self, Reason},
+        status::{
+            bad_request, deadline_exceeded, has_room, info, internal, overloaded_for, plain, with_details,
+        },
     },
 };
 
@@ -28,47 +30,38 @@ pub fn for_user(error: Error, id: &str) -> Status {
     match error {
         Error::Invalid { listed, total } => invalid(listed, total),
         Error::RequestIdReused => bad_request(
-            "REQUEST_ID_REUSED",
+            &reasons::REQUEST_ID_REUSED,
             "the request id was used for another request",
             "request_id",
             "must be new for every request that differs",
         ),
-        Error::NotFound(resource) => {
-            resource_error(Code::NotFound, "USER_NOT_FOUND", "no such user", resource, id)
-        }
+        Error::NotFound(resource) => resource_error(&reasons::USER_NOT_FOUND, "no such user", resource, id),
         Error::AlreadyExists(resource) => {
             let message = match resource {
                 UniqueKey::Id => "a user with this id exists already",
                 UniqueKey::Email => "a user with this email exists already",
             };
-            resource_error(Code::AlreadyExists, "USER_ALREADY_EXISTS", message, resource, id)
+            resource_error(&reasons::USER_ALREADY_EXISTS, message, resource, id)
         }
         Error::EtagMismatch => plain(
-            Code::Aborted,
-            "ETAG_MISMATCH",
+            &reasons::ETAG_MISMATCH,
             "the user has changed since its etag was read: read it again, then repeat",
         ),
         Error::ResumeTokenExpired => plain(
-            Code::OutOfRange,
-            "RESUME_TOKEN_EXPIRED",
+            &reasons::RESUME_TOKEN_EXPIRED,
             "the change log does not hold what follows this token: begin anew, with initial_state",
         ),
         Error::DeadlineExceeded => deadline_exceeded(),
         Error::Overloaded { retry_delay } => overloaded_for(retry_delay),
-        Error::Unavailable(_) => retry(
-            Code::Unavailable,
-            "STORE_UNAVAILABLE",
-            "the store is unavailable; nothing was applied",
-            STORE_RETRY_DELAY,
-        ),
+        Error::Unavailable(_) => {
+            plain(&reasons::STORE_UNAVAILABLE, "the store is unavailable; nothing was applied")
+        }
         Error::OutcomeUnknown => plain(
-            Code::Unknown,
-            "OUTCOME_UNKNOWN",
+            &reasons::OUTCOME_UNKNOWN,
             "whether the write was applied is unknown: read the user to find out",
         ),
         Error::RefusedByStore(_) => plain(
-            Code::FailedPrecondition,
-            "REFUSED_BY_STORE",
+            &reasons::REFUSED_BY_STORE,
             "a rule that was added to the database refuses this user; nothing was applied",
         ),
         Error::Internal(_) => internal(),
@@ -79,15 +72,14 @@ pub fn for_user(error: Error, id: &str) -> Status {
 /// call, for it carried a request id.
 pub fn safe_to_repeat() -> Status {
     error_log::log(&Error::OutcomeUnknown);
-    retry(
-        Code::Unavailable,
-        "OUTCOME_UNKNOWN",
+    plain(
+        &reasons::OUTCOME_UNKNOWN_REPEATABLE,
         "whether the write was applied is unknown: repeat it with the same request_id",
-        STORE_RETRY_DELAY,
     )
 }
 
 fn invalid(listed: Vec<Violation>, total: usize) -> Status {
+    let reason = &reasons::INVALID_FIELDS;
     // The message has room for all that a request without repeated fields can break.
     let mut message = String::from("the request is invalid: ");
     let mut named = 0;
@@ -105,25 +97,25 @@ fn invalid(listed: Vec<Violation>, total: usize) -> Status {
     }
     let omitted = (total - listed.len()).to_string();
     let mut details = if total > listed.len() {
-        info("INVALID_FIELDS", [("omitted_violations", &omitted)])
+        info(reason, [("omitted_violations", &omitted)])
     } else {
-        info("INVALID_FIELDS", [])
+        info(reason, [])
     };
     let fields: Vec<_> = listed.into_iter().map(|v| FieldViolation::new(v.field, v.description)).collect();
     details.set_bad_request(fields);
-    new(Code::InvalidArgument, &message, details, MetadataMap::new())
+    with_details(reason, &message, details)
 }
 
 /// `id` names the resource where it is known by its id; where it is known by its
 /// e-mail address only the field is named.
-fn resource_error(code: Code, reason: &str, message: &str, resource: UniqueKey, id: &str) -> Status {
+fn resource_error(reason: &Reason, message: &str, resource: UniqueKey, id: &str) -> Status {
     let (field, name) = match resource {
         UniqueKey::Id => ("id", id),
         UniqueKey::Email => ("email", "email"),
     };
     let mut details = info(reason, [("field", field)]);
     details.set_resource_info(RESOURCE_TYPE, name, "", message);
-    new(code, message, details, MetadataMap::new())
+    with_details(reason, message, details)
 }
 
 #[cfg(test)]

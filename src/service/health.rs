@@ -1,10 +1,5 @@
-//! The state behind every health name.
-//!
-//! | name | SERVING while |
-//! |---|---|
-//! | `liveness` | every serving thread has answered a tick in the last 10 s, a drain included; never the store |
-//! | `""` | started, not draining, and the store can be read |
-//! | an API's name | `""`, and the store can be written |
+//! The state behind every health name. docs/API.md has the names, and while what each is
+//! SERVING.
 //!
 //! A name goes down after `store_probe_failures` failed probes of the store in a row,
 //! and one good probe brings it back.
@@ -32,6 +27,17 @@ pub const READINESS: &str = "";
 /// The names of the API services.
 pub const USER_V1: &str = "user.v1.UserService";
 pub const ARTICLE: &str = "UserService";
+
+/// Every health name, and while what it is SERVING: docs/API.md is written from this.
+static NAMES: [(&str, &str); 4] = [
+    (
+        LIVENESS,
+        "Every serving thread has answered within the last 10 seconds. A drain and the store do not count.",
+    ),
+    (READINESS, "The server has started, it does not drain, and its store can be read."),
+    (USER_V1, "The server is ready, and its store can be written."),
+    (ARTICLE, "The same; the name is there where `article_api` is on."),
+];
 
 /// A serving thread that has not ticked for so long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -146,8 +152,7 @@ impl Health {
 
     /// Every known name.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        let article = self.0.article_api.then_some(ARTICLE);
-        [LIVENESS, READINESS, USER_V1].into_iter().chain(article)
+        NAMES.iter().map(|(name, _)| *name).filter(|name| self.0.article_api || *name != ARTICLE)
     }
 
     /// Brings the metrics of health up to date: to be called before they are read.

@@ -1,142 +1,119 @@
 //! Server reflection, v1 and v1alpha: what grpcurl and its like read.
 //!
-//! tonic-reflection answers; this gives it every descriptor that a caller can
-//! meet (error details included, so that tools can print them), ends its streams
-//! when the server drains, and completes its errors.
+//! The two versions differ in their package only, so one implementation answers both.
+//! tonic-reflection ends the stream with a status where the protocol has an
+//! `ErrorResponse`, so only its messages are used here.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    task::{Context, Poll, ready},
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::{Stream, stream};
+use prost::DecodeError;
+use tonic::{Code, Status, Streaming};
+use tonic_reflection::pb::{
+    v1::{
+        self, ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
+        ServerReflectionRequest, ServerReflectionResponse, ServiceResponse,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    },
+    v1alpha,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
-use http_body::{Body as HttpBody, Frame};
-use prost::Message as _;
-use prost_types::FileDescriptorSet;
-use tonic::{Status, body::Body, codec::CompressionEncoding};
-use tonic_reflection::server::{Builder, Error};
-use tower::util::BoxCloneSyncService;
-use tower_service::Service;
-
+use self::descriptors::Descriptors;
 use super::health::Health;
 use crate::{proto::DESCRIPTORS, rpc::status};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Inner = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+mod descriptors;
 
 /// The file that only the article's contract is in.
 const ARTICLE_FILE: &str = "user.proto";
 
-/// One version of the reflection protocol.
+/// Every descriptor that a caller can meet, error details included.
+const SETS: [&[u8]; 4] = [
+    DESCRIPTORS,
+    tonic_types::pb::FILE_DESCRIPTOR_SET,
+    v1::FILE_DESCRIPTOR_SET,
+    v1alpha::FILE_DESCRIPTOR_SET,
+];
+
+/// The answers of one stream.
+pub type Answers = Pin<Box<dyn Stream<Item = Result<ServerReflectionResponse, Status>> + Send>>;
+
+/// The reflection protocol.
 pub struct Reflection {
-    inner: Inner,
+    descriptors: Arc<Descriptors>,
     max_message_bytes: usize,
     health: Health,
 }
 
 impl Reflection {
-    /// Both versions, v1 first. Without `article_api` the article's file is not
-    /// served at all: neither its service nor its messages can be described.
-    pub fn both(article_api: bool, max_message_bytes: usize, health: &Health) -> Result<(Self, Self), Error> {
-        let own = if article_api { DESCRIPTORS.to_vec() } else { without_article()? };
-        let v1 = builder(&own).build_v1()?;
-        let v1 = v1.accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(max_message_bytes);
-        let v1alpha = builder(&own).build_v1alpha()?;
-        let v1alpha =
-            v1alpha.accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(max_message_bytes);
-        let reflection = |inner| Self { inner, max_message_bytes, health: health.clone() };
-        Ok((reflection(Inner::new(v1)), reflection(Inner::new(v1alpha))))
+    /// Without `article_api` the article's file is not served at all: neither its service
+    /// nor its messages can be described.
+    pub fn new(article_api: bool, max_message_bytes: usize, health: &Health) -> Result<Self, DecodeError> {
+        let descriptors = Descriptors::new(&SETS, |file| article_api || file.name() != ARTICLE_FILE)?;
+        Ok(Self { descriptors: Arc::new(descriptors), max_message_bytes, health: health.clone() })
     }
 
-    pub fn call<B>(
-        &self,
-        request: Request<B>,
-    ) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        // The end of the requests ends the stream, after what was asked is answered.
-        let until_drain = |body| Body::new(UntilDrain { body, drain: Box::pin(self.health.streams_ended()) });
-        let answer = self.inner.clone().call(request.map(Body::new).map(until_drain));
-        let (health, max_message_bytes) = (self.health.clone(), self.max_message_bytes);
-        let completed = move |body| Body::new(WithErrorDetails { body, max_message_bytes, health });
-        Box::pin(async move { Ok(answer.await?.map(completed)) })
-    }
-}
-
-fn builder(own: &[u8]) -> Builder<'_> {
-    Builder::configure()
-        .register_encoded_file_descriptor_set(own)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
-}
-
-/// Our own protos have no custom options, so nothing is lost by decoding them.
-fn without_article() -> Result<Vec<u8>, Error> {
-    let mut set = FileDescriptorSet::decode(DESCRIPTORS)?;
-    set.file.retain(|file| file.name() != ARTICLE_FILE);
-    Ok(set.encode_to_vec())
-}
-
-/// A request body that ends when the server drains.
-struct UntilDrain {
-    body: Body,
-    drain: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-impl HttpBody for UntilDrain {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.drain.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-}
-
-/// A response body whose trailers say why it ended.
-struct WithErrorDetails {
-    body: Body,
-    max_message_bytes: usize,
-    health: Health,
-}
-
-impl HttpBody for WithErrorDetails {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| {
-            frame.map(|frame| match frame.into_trailers() {
-                Ok(trailers) => Frame::trailers(self.add_error_details(trailers)),
-                Err(frame) => frame,
-            })
+    /// Answers each request of a stream in its order. The stream ends after the client's
+    /// last request, with a request that cannot be read, or in a drain.
+    pub fn answers(&self, requests: Streaming<ServerReflectionRequest>) -> Answers {
+        let (descriptors, limit) = (Arc::clone(&self.descriptors), self.max_message_bytes);
+        let drain = Box::pin(self.health.streams_ended());
+        Box::pin(stream::unfold(Some((requests, drain)), move |open| {
+            let descriptors = Arc::clone(&descriptors);
+            async move {
+                let (mut requests, mut drain) = open?;
+                let request = tokio::select! {
+                    biased;
+                    () = &mut drain => return Some((Err(status::draining()), None)),
+                    request = requests.message() => request,
+                };
+                match request {
+                    Ok(request) => Some((Ok(answer(&descriptors, request?)), Some((requests, drain)))),
+                    Err(broken) => Some((Err(status::with_error_details(&broken, limit)), None)),
+                }
+            }
         }))
     }
 }
 
-impl WithErrorDetails {
-    fn add_error_details(&self, mut trailers: HeaderMap) -> HeaderMap {
-        status::add_error_details(&mut trailers, self.max_message_bytes);
-        let ended_well = trailers.get(Status::GRPC_STATUS).is_some_and(|code| code == "0");
-        if ended_well && self.health.have_streams_ended() {
-            let _ = status::draining().add_header(&mut trailers);
+fn answer(descriptors: &Descriptors, request: ServerReflectionRequest) -> ServerReflectionResponse {
+    let found = match &request.message_request {
+        Some(MessageRequest::FileByFilename(name)) => described(descriptors.file(name), "no such file"),
+        Some(MessageRequest::FileContainingSymbol(symbol)) => {
+            described(descriptors.file_of_symbol(symbol), "no such symbol")
         }
-        trailers
+        Some(MessageRequest::FileContainingExtension(_)) => described(None, "no such extension"),
+        Some(MessageRequest::AllExtensionNumbersOfType(name)) if descriptors.is_message(name) => {
+            let none = ExtensionNumberResponse { base_type_name: name.clone(), extension_number: Vec::new() };
+            MessageResponse::AllExtensionNumbersResponse(none)
+        }
+        Some(MessageRequest::AllExtensionNumbersOfType(_)) => described(None, "no such message"),
+        Some(MessageRequest::ListServices(_)) => {
+            let service = |name: &String| ServiceResponse { name: name.clone() };
+            let service = descriptors.services().iter().map(service).collect();
+            MessageResponse::ListServicesResponse(ListServiceResponse { service })
+        }
+        None => error(Code::InvalidArgument, "the request asks for nothing that is known here"),
+    };
+    ServerReflectionResponse {
+        valid_host: request.host.clone(),
+        original_request: Some(request),
+        message_response: Some(found),
     }
+}
+
+fn described(file: Option<&[u8]>, missing: &str) -> MessageResponse {
+    match file {
+        Some(file) => {
+            let file_descriptor_proto = vec![file.to_vec()];
+            MessageResponse::FileDescriptorResponse(FileDescriptorResponse { file_descriptor_proto })
+        }
+        None => error(Code::NotFound, missing),
+    }
+}
+
+fn error(code: Code, message: &str) -> MessageResponse {
+    MessageResponse::ErrorResponse(ErrorResponse { error_code: code.into(), error_message: message.into() })
 }
 
 #[cfg(test)]

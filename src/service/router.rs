@@ -44,8 +44,7 @@ struct Services {
     /// `None` where it is switched off.
     article: Option<Article>,
     health: Health,
-    reflection_v1: Reflection,
-    reflection_v1alpha: Reflection,
+    reflection: Reflection,
     max_message_bytes: usize,
 }
 
@@ -57,15 +56,13 @@ impl Router {
         // The same limit as the layers', which answer first for a message as sent;
         // here it bounds what a compressed one unpacks to.
         let max_message_bytes = config.max_request_bytes;
-        let (reflection_v1, reflection_v1alpha) =
-            Reflection::both(config.article_api, max_message_bytes, health)
-                .expect("descriptors are compiled in and tested");
+        let reflection = Reflection::new(config.article_api, max_message_bytes, health)
+            .expect("descriptors are compiled in and tested");
         Self(Arc::new(Services {
             article: config.article_api.then(|| Article(users.clone())),
             user_v1: UserV1::new(users, config),
             health: health.clone(),
-            reflection_v1,
-            reflection_v1alpha,
+            reflection,
             max_message_bytes,
         }))
     }
@@ -137,11 +134,16 @@ impl Router {
                 let mut health = services.health.server().max_decoding_message_size(limit);
                 Box::pin(answer_by(health.call(Inbound::split(request).1), limit))
             }
-            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => {
-                Box::pin(answer_by(services.reflection_v1.call(Inbound::split(request).1), limit))
-            }
-            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
-                Box::pin(answer_by(services.reflection_v1alpha.call(Inbound::split(request).1), limit))
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+            | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
+                let request = Inbound::split(request).1;
+                let serve = service_fn(move |requests: tonic::Request<_>| {
+                    let answers = services.reflection.answers(requests.into_inner());
+                    ready(Ok(tonic::Response::new(answers)))
+                });
+                Box::pin(
+                    async move { with_error_details(grpc(limit).streaming(serve, request).await, limit) },
+                )
             }
             _ => return None,
         })

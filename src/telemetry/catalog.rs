@@ -194,12 +194,10 @@ pub fn find(name: &str) -> Option<&'static Metric> {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, fmt::Write, fs, path::Path};
+    use std::fmt::Write;
 
     use super::*;
-
-    const BEGIN: &str = "<!-- metrics: written by `BLESS=1 cargo test --lib documented_metrics` -->\n";
-    const END: &str = "<!-- metrics end -->\n";
+    use crate::config::docs;
 
     fn shown(shown: Shown) -> &'static str {
         match shown {
@@ -226,15 +224,7 @@ mod tests {
 
     #[test]
     fn the_documented_metrics_are_those_of_the_table() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/METRICS.md");
-        let page = fs::read_to_string(&path).unwrap();
-        let (before, rest) = page.split_once(BEGIN).expect("the page says where the table begins");
-        let (documented, after) = rest.split_once(END).expect("the page says where the table ends");
-        if env::var_os("BLESS").is_some() {
-            fs::write(&path, [before, BEGIN, &table(), END, after].concat()).unwrap();
-        } else {
-            assert_eq!(documented, table(), "run `BLESS=1 cargo test --lib documented_metrics`");
-        }
+        docs::compare("docs/METRICS.md", "metrics", &table());
     }
 
     #[test]

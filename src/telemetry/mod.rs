@@ -15,11 +15,12 @@ mod span_queue_config;
 #[cfg(test)]
 pub mod testing;
 mod traces;
+mod variables;
 
 use std::time::Duration;
 
-use self::traces::Traces;
 pub use self::{log_writer::LogWriter, logs::LogFilter, metrics::Metrics, sampler::Sampler};
+use self::{traces::Traces, variables::Variables};
 use crate::config::Config;
 
 /// The target of spans that go to the collector. Nothing else goes there, so log
@@ -44,21 +45,37 @@ pub struct Telemetry {
     log_filter: LogFilter,
     metrics: Metrics,
     traces: Option<Traces>,
+    follows_callers: bool,
+}
+
+/// Which calls are traced.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceConfig {
+    /// `None` where spans would go nowhere.
+    pub sampler: Option<Sampler>,
+    /// Whether the trace that a caller names is read at all.
+    pub follows_callers: bool,
 }
 
 /// Switches everything on for the process. `env` looks up the `OTEL_*` variables.
 pub fn init(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> Result<Telemetry, InitError> {
     let (writer, log_writer) = log_writer::start();
     let metrics = metrics::install(log_writer.clone(), config.metric_names)?;
-    let traces = Traces::from_env(env)?;
+    let env = Variables::new(env);
+    let traces = Traces::from_env(&env)?;
+    let follows_callers = traces::follows_callers(&env);
     let log_filter = logs::install(config, writer, traces.as_ref())?;
-    Ok(Telemetry { log_writer, log_filter, metrics, traces })
+    for warning in env.into_warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(Telemetry { log_writer, log_filter, metrics, traces, follows_callers })
 }
 
 impl Telemetry {
-    /// How calls are sampled; `None` where spans would go nowhere.
-    pub fn sampler(&self) -> Option<Sampler> {
-        self.traces.as_ref().map(|traces| traces.sampler)
+    /// Which calls are traced.
+    pub fn trace_config(&self) -> TraceConfig {
+        let sampler = self.traces.as_ref().map(|traces| traces.sampler);
+        TraceConfig { sampler, follows_callers: self.follows_callers }
     }
 
     /// The metrics, to be rendered.

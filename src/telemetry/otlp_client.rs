@@ -18,7 +18,7 @@ use http::{Request, Response};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
-use reqwest::blocking;
+use reqwest::{blocking, redirect::Policy};
 
 /// How many spans the collector has refused of those that it took last.
 pub type RejectedSpans = Arc<AtomicUsize>;
@@ -33,7 +33,11 @@ pub struct OtlpClient {
 impl OtlpClient {
     pub fn new(refused: RejectedSpans, timeout: Duration) -> Result<Self, String> {
         // It must not be made on a thread of an async runtime.
-        let made = thread::spawn(move || blocking::Client::builder().timeout(timeout).build()).join();
+        let build = move || {
+            // A redirect turns the POST into a GET, which loses the spans and is answered with 200.
+            blocking::Client::builder().timeout(timeout).redirect(Policy::none()).build()
+        };
+        let made = thread::spawn(build).join();
         let client =
             made.map_err(|_| "its making panicked".to_owned())?.map_err(|error| error.to_string())?;
         Ok(Self { client, refused })

@@ -7,6 +7,8 @@ use std::{
 
 use opentelemetry::TraceId;
 
+use super::variables::Variables;
+
 /// Decides for a call from what its caller decided, and from a ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
@@ -18,24 +20,24 @@ pub struct Sampler {
 
 impl Sampler {
     /// Reads `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`.
-    pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let name = env("OTEL_TRACES_SAMPLER").unwrap_or_else(|| "parentbased_always_on".into());
-        let (parent_based, root) = match name.strip_prefix("parentbased_") {
-            Some(root) => (true, root),
-            None => (false, name.as_str()),
-        };
-        let ratio = match root {
-            "always_on" => 1.0,
+    pub fn from_env(env: &Variables<'_>) -> Self {
+        const DEFAULT: &str = "parentbased_always_on";
+        const KNOWN: [&str; 6] = [
+            DEFAULT,
+            "parentbased_always_off",
+            "parentbased_traceidratio",
+            "always_on",
+            "always_off",
+            "traceidratio",
+        ];
+        let name = env.one_of(&["OTEL_TRACES_SAMPLER"], &KNOWN).unwrap_or(DEFAULT);
+        let root = name.strip_prefix("parentbased_");
+        let ratio = match root.unwrap_or(name) {
             "always_off" => 0.0,
-            "traceidratio" => ratio(env("OTEL_TRACES_SAMPLER_ARG").as_deref())?,
-            _ => {
-                return Err(format!(
-                    "OTEL_TRACES_SAMPLER is {name:?}; it must be always_on, always_off or traceidratio, \
-                     or one of these after parentbased_"
-                ));
-            }
+            "traceidratio" => ratio(env),
+            _ => 1.0,
         };
-        Ok(Self::new(parent_based, ratio))
+        Self::new(root.is_some(), ratio)
     }
 
     #[allow(
@@ -59,11 +61,15 @@ impl Sampler {
     }
 }
 
-fn ratio(arg: Option<&str>) -> Result<f64, String> {
-    let Some(arg) = arg else { return Ok(1.0) };
+fn ratio(env: &Variables<'_>) -> f64 {
+    const NAME: &str = "OTEL_TRACES_SAMPLER_ARG";
+    let Some(arg) = env.text(NAME) else { return 1.0 };
     match arg.trim().parse() {
-        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
-        _ => Err(format!("OTEL_TRACES_SAMPLER_ARG is {arg:?}; it must be a number from 0 to 1")),
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
+        _ => {
+            env.ignored(NAME, &arg, "a number from 0 to 1");
+            1.0
+        }
     }
 }
 
@@ -86,41 +92,46 @@ fn random() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::variables::testing::read;
 
-    fn sampler(name: &str, arg: &str) -> Result<Sampler, String> {
-        Sampler::from_env(&|key| match key {
-            "OTEL_TRACES_SAMPLER" => Some(name.into()),
-            "OTEL_TRACES_SAMPLER_ARG" => Some(arg.into()),
-            _ => None,
-        })
+    fn sampler(name: &str, arg: &str) -> (Sampler, Vec<String>) {
+        read(&[("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", arg)], Sampler::from_env)
     }
 
     #[test]
     fn a_callers_decision_stands_only_where_the_sampler_says_so() {
         let low = TraceId::from(1u128);
         let high = TraceId::from(u128::from(u64::MAX));
-        let based = sampler("parentbased_traceidratio", "0").unwrap();
+        let based = sampler("parentbased_traceidratio", "0").0;
         assert!(based.samples(Some((high, true))));
         assert!(!based.samples(Some((low, false))));
         assert!(!based.samples(None));
-        let by_id = sampler("traceidratio", "0.5").unwrap();
+        let by_id = sampler("traceidratio", "0.5").0;
         assert!(by_id.samples(Some((low, false))));
         assert!(!by_id.samples(Some((high, true))));
-        assert!(sampler("always_on", "").unwrap().samples(Some((high, false))));
-        assert!(!sampler("always_off", "").unwrap().samples(Some((low, true))));
+        assert!(sampler("always_on", "").0.samples(Some((high, false))));
+        assert!(!sampler("always_off", "").0.samples(Some((low, true))));
     }
 
     #[test]
     fn without_a_caller_the_ratio_holds() {
-        let quarter = sampler("parentbased_traceidratio", "0.25").unwrap();
+        let quarter = sampler("parentbased_traceidratio", "0.25").0;
         let count = (0..10_000).filter(|_| quarter.samples(None)).count();
         assert!((2_000..3_000).contains(&count), "{count} of 10000");
     }
 
     #[test]
-    fn what_no_sampler_is_called_is_refused() {
-        assert!(sampler("jaeger_remote", "").unwrap_err().contains("traceidratio"));
-        assert!(sampler("traceidratio", "2").unwrap_err().contains("from 0 to 1"));
-        assert_eq!(Sampler::from_env(&|_| None), Ok(Sampler::new(true, 1.0)));
+    fn what_cannot_be_used_is_ignored_with_a_warning() {
+        for (name, arg, expected) in [
+            ("jaeger_remote", "", Sampler::new(true, 1.0)),
+            ("traceidratio", "2", Sampler::new(false, 1.0)),
+            ("parentbased_traceidratio", "half", Sampler::new(true, 1.0)),
+        ] {
+            let (sampler, warnings) = sampler(name, arg);
+            assert_eq!((sampler, warnings.len()), (expected, 1), "{name}: {warnings:?}");
+        }
+        for (name, arg) in [("", ""), ("PARENTBASED_always_on", ""), ("parentbased_traceidratio", "")] {
+            assert_eq!(sampler(name, arg), (Sampler::new(true, 1.0), Vec::new()), "{name}");
+        }
     }
 }

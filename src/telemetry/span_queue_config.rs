@@ -1,12 +1,11 @@
 //! How many spans may wait, and how long sending them may take: the numbers among the
 //! standard `OTEL_*` variables.
 //!
-//! The SDK passes over what it cannot read, and takes a queue that no memory holds for
-//! granted. Here both are refused.
+//! The SDK takes any size of a queue. Here a size that no memory holds is out of range.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::time::Duration;
 
-type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+use super::variables::Variables;
 
 /// A queue of this many spans weighs a gigabyte or so.
 const MAX_SPANS: u64 = 1_000_000;
@@ -26,29 +25,21 @@ pub struct SpanQueueConfig {
 }
 
 impl SpanQueueConfig {
-    pub fn from_env(env: Env) -> Result<Self, String> {
+    pub fn from_env(env: &Variables<'_>) -> Self {
         let count = |name, default| {
-            let read = number(env, name, 1..=MAX_SPANS)?;
-            Ok::<_, String>(read.map_or(default, |count| usize::try_from(count).unwrap_or(usize::MAX)))
+            let read = env.number(&[name], &(1..=MAX_SPANS));
+            read.map_or(default, |count| usize::try_from(count).unwrap_or(usize::MAX))
         };
-        let time = |name| Ok::<_, String>(number(env, name, 1..=HOUR_MS)?.map(Duration::from_millis));
-        let of_all = time("OTEL_EXPORTER_OTLP_TIMEOUT")?;
-        let timeout = time("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")?.or(of_all);
-        Ok(Self {
-            queue: count("OTEL_BSP_MAX_QUEUE_SIZE", 2_048)?,
-            batch: count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)?,
-            delay: time("OTEL_BSP_SCHEDULE_DELAY")?.unwrap_or(Duration::from_secs(5)),
-            timeout: timeout.unwrap_or(Duration::from_secs(10)),
-        })
-    }
-}
-
-fn number(env: Env, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, String> {
-    let Some(text) = env(name) else { return Ok(None) };
-    match text.trim().parse() {
-        Ok(number) if range.contains(&number) => Ok(Some(number)),
-        _ => {
-            Err(format!("{name} is {text:?}; it must be a number from {} to {}", range.start(), range.end()))
+        let delay = env.number(&["OTEL_BSP_SCHEDULE_DELAY"], &(0..=HOUR_MS));
+        let timeouts = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
+        // By the specification 0 means no limit.
+        let timeout = env.number(&timeouts, &(0..=HOUR_MS)).map(|ms| if ms == 0 { HOUR_MS } else { ms });
+        Self {
+            queue: count("OTEL_BSP_MAX_QUEUE_SIZE", 2_048),
+            batch: count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512),
+            // A delay of 0 would keep the SDK's thread busy.
+            delay: Duration::from_millis(delay.unwrap_or(5_000).max(1)),
+            timeout: Duration::from_millis(timeout.unwrap_or(10_000)),
         }
     }
 }
@@ -56,34 +47,39 @@ fn number(env: Env, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::variables::testing::read;
 
-    fn limits(set: &'static [(&str, &str)]) -> Result<SpanQueueConfig, String> {
-        SpanQueueConfig::from_env(&|key| {
-            set.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).into())
-        })
+    fn limits(set: &[(&str, &str)]) -> (SpanQueueConfig, Vec<String>) {
+        read(set, SpanQueueConfig::from_env)
     }
 
     #[test]
     fn the_time_for_traces_goes_before_the_time_for_all() {
-        let timeout = |set| limits(set).unwrap().timeout.as_secs();
+        let timeout = |set: &[(&str, &str)]| limits(set).0.timeout.as_secs();
         assert_eq!(timeout(&[]), 10);
         assert_eq!(timeout(&[("OTEL_EXPORTER_OTLP_TIMEOUT", "7000")]), 7);
         let both = &[("OTEL_EXPORTER_OTLP_TIMEOUT", "7000"), ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "3000")];
         assert_eq!(timeout(both), 3);
+        let empty = &[("OTEL_EXPORTER_OTLP_TIMEOUT", "7000"), ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "")];
+        assert_eq!(timeout(empty), 7);
+        assert_eq!(timeout(&[("OTEL_EXPORTER_OTLP_TIMEOUT", "0")]), 3_600, "0 is no limit");
     }
 
     #[test]
-    fn what_is_no_number_or_too_much_of_one_is_refused() {
+    fn a_number_that_cannot_be_used_is_ignored_with_a_warning() {
+        let defaults = limits(&[]).0;
         for set in [
-            &[("OTEL_BSP_MAX_QUEUE_SIZE", "many")][..],
-            &[("OTEL_BSP_MAX_QUEUE_SIZE", "0")],
-            &[("OTEL_BSP_MAX_QUEUE_SIZE", "1000000000000")],
-            &[("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "-1")],
-            &[("OTEL_BSP_SCHEDULE_DELAY", "5s")],
-            &[("OTEL_EXPORTER_OTLP_TIMEOUT", "10.5")],
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "1000000000000"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "-1"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "5s"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10.5"),
         ] {
-            let refused = limits(set).unwrap_err();
-            assert!(refused.starts_with(set[0].0) && refused.contains("a number from 1 to"), "{refused}");
+            let (read, warnings) = limits(&[set]);
+            assert_eq!(read, defaults, "{set:?}");
+            let [warning] = &warnings[..] else { panic!("{set:?}: {warnings:?}") };
+            assert!(warning.starts_with(set.0) && warning.contains("a number from"), "{warning}");
         }
     }
 }

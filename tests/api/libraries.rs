@@ -42,6 +42,12 @@ fn pythons_grpcio_makes_every_call() {
 }
 
 #[test]
+fn pythons_grpcio_goes_on_after_what_reflection_does_not_know() {
+    let server = Server::start(&[]);
+    passes(python("reflection.py", "ours", &server.grpc_addr.to_string()));
+}
+
+#[test]
 fn grpc_go_makes_every_call() {
     passes(go("calls", &Server::start(&[])));
 }

@@ -5,7 +5,7 @@ use std::{
     io::Read,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc::{self, Receiver},
     },
@@ -35,6 +35,8 @@ pub struct Collector {
     exports: Receiver<ExportTraceServiceRequest>,
     /// How many exports came packed.
     pub packed: Arc<AtomicUsize>,
+    /// The last `authorization` that came.
+    authorization: Arc<Mutex<String>>,
 }
 
 impl Collector {
@@ -45,11 +47,23 @@ impl Collector {
 
     /// One that says this to everything, under the status 200.
     pub fn answering(answer: Vec<u8>) -> Self {
-        let answer = Bytes::from(answer);
+        Self::with(&Response::new(Bytes::from(answer)))
+    }
+
+    /// One that sends everybody elsewhere, or fails.
+    pub fn refusing(status: u16, location: &str) -> Self {
+        let response = Response::builder().status(status).header("location", location);
+        Self::with(&response.body(Bytes::new()).unwrap())
+    }
+
+    fn with(answer: &Response<Bytes>) -> Self {
+        let answer = answer.clone();
         let (sender, exports) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         let packed = Arc::new(AtomicUsize::new(0));
         let counted = packed.clone();
+        let authorization = Arc::new(Mutex::new(String::new()));
+        let noted = authorization.clone();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
@@ -57,7 +71,11 @@ impl Collector {
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
                     let (sender, answer, packed) = (sender.clone(), answer.clone(), counted.clone());
-                    let service = service_fn(move |request| {
+                    let noted = noted.clone();
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        if let Some(authorization) = request.headers().get("authorization") {
+                            authorization.to_str().unwrap().clone_into(&mut noted.lock().unwrap());
+                        }
                         if request.headers().contains_key("content-encoding") {
                             packed.fetch_add(1, Ordering::Relaxed);
                         }
@@ -68,11 +86,16 @@ impl Collector {
                 }
             });
         });
-        Self { addr: told.recv().unwrap(), exports, packed }
+        Self { addr: told.recv().unwrap(), exports, packed, authorization }
     }
 
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// The last `authorization` that came.
+    pub fn authorization(&self) -> String {
+        self.authorization.lock().unwrap().clone()
     }
 
     /// The next export, which must come.
@@ -100,7 +123,7 @@ impl Collector {
 async fn take(
     request: Request<Incoming>,
     sender: mpsc::Sender<ExportTraceServiceRequest>,
-    answer: Bytes,
+    answer: Response<Bytes>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     assert_eq!(request.uri().path(), "/v1/traces");
     assert_eq!(request.headers()["content-type"], "application/x-protobuf");
@@ -114,7 +137,7 @@ async fn take(
     }
     // The test may have ended before the server.
     let _ = sender.send(ExportTraceServiceRequest::decode(&body[..]).unwrap());
-    Ok(Response::new(Full::new(answer)))
+    Ok(answer.map(Full::new))
 }
 
 fn spans(export: ExportTraceServiceRequest) -> Vec<Span> {

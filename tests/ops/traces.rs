@@ -1,6 +1,12 @@
 //! Spans: which calls have one, what it says, and that it arrives.
 
-use std::{process::Command, sync::atomic::Ordering};
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    process::Command,
+    sync::atomic::Ordering,
+    thread,
+};
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse},
@@ -124,6 +130,39 @@ async fn a_call_that_ends_in_the_drain_has_its_span_sent() {
     assert_eq!(hex(&of_kind(&spans, SpanKind::Server).parent_span_id), SPAN);
 }
 
+/// How many spans had this outcome.
+fn count(server: &Server, outcome: &str) -> usize {
+    let page = ask(server.admin_addr, "GET /metrics").body;
+    let start = format!("user_service_trace_spans_total{{outcome=\"{outcome}\"}} ");
+    page.lines().find_map(|line| line.strip_prefix(&start)).unwrap().parse().unwrap()
+}
+
+/// A page that answers everything with an empty 200.
+fn page() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 4_096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    format!("http://{addr}/login")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_2xx_is_a_failure_redirects_included() {
+    let page = page();
+    for status in [300, 301, 302, 303, 304, 307, 308, 400, 401, 404, 405, 500, 501] {
+        let collector = Collector::refusing(status, &page);
+        let server = start(&collector, &[], &[]);
+        let caller = HeldCalls::connect(server.grpc_addr).await;
+        caller.call(GET_USER, &[("traceparent", &traceparent(true))]).await;
+        until(|| (count(&server, "sent") + count(&server, "failed") == 2).then_some(())).await;
+        assert_eq!((count(&server, "sent"), count(&server, "failed")), (0, 2), "{status}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_that_a_collector_takes_and_refuses_are_counted_as_lost() {
     let partial_success =
@@ -135,11 +174,7 @@ async fn spans_that_a_collector_takes_and_refuses_are_counted_as_lost() {
         let server = start(&collector, &[], &[]);
         let caller = HeldCalls::connect(server.grpc_addr).await;
         caller.call(GET_USER, &[("traceparent", &traceparent(true))]).await;
-        let count = |outcome: &str| {
-            let page = ask(server.admin_addr, "GET /metrics").body;
-            let start = format!("user_service_trace_spans_total{{outcome=\"{outcome}\"}} ");
-            page.lines().find_map(|line| line.strip_prefix(&start)).unwrap().parse::<usize>().unwrap()
-        };
+        let count = |outcome: &str| count(&server, outcome);
         // Two spans, in one export or in two.
         let mut refused = 0;
         let mut sent = 0;
@@ -187,19 +222,103 @@ async fn spans_are_packed_where_that_is_asked_for() {
     }
 }
 
-#[test]
-fn what_is_not_done_is_refused_with_what_is() {
+/// The warnings about variables that the log has begun with.
+fn warnings(server: &mut Server) -> Vec<String> {
+    let is_one = |line: &&String| line.contains("WARN") && line.contains("user_service::telemetry");
+    server.log().iter().filter(is_one).cloned().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_cannot_be_used_is_ignored_with_a_warning_and_spans_are_sent() {
     for (name, value, remedies) in [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", &["http/protobuf", "4318"][..]),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", &["gzip or none"]),
-        ("OTEL_PROPAGATORS", "b3", &["tracecontext"]),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", &["gzip, none"]),
+        ("OTEL_PROPAGATORS", "tracecontxt", &["tracecontext"]),
+        ("OTEL_PROPAGATORS", "b3,tracecontext", &["tracecontext"]),
+        ("OTEL_TRACES_EXPORTER", "zipkin", &["otlp, none"]),
         ("OTEL_TRACES_SAMPLER", "xray", &["traceidratio"]),
+        ("OTEL_SDK_DISABLED", "1", &["true, false"]),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "99999999999", &["from 1 to 1000000"]),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many", &["from 0 to"]),
     ] {
-        let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"), (name, value)];
-        let refused = Cli::new().run_with(&["--store-url", "memory:"], &env);
-        assert_eq!(refused.code, Some(64), "{name}: {}", refused.err);
-        assert!(refused.err.contains(name) && refused.err.contains(value), "{}", refused.err);
-        assert!(remedies.iter().all(|remedy| refused.err.contains(remedy)), "{}", refused.err);
+        let collector = Collector::start();
+        let mut server = start(&collector, &[], &[(name, value)]);
+        let warned = warnings(&mut server);
+        let [warning] = &warned[..] else { panic!("{name}={value}: {warned:#?}") };
+        assert!(warning.contains(name), "{warning}");
+        assert!(remedies.iter().all(|remedy| warning.contains(remedy)), "{warning}");
+        let caller = HeldCalls::connect(server.grpc_addr).await;
+        caller.call(GET_USER, &[("traceparent", &traceparent(true))]).await;
+        assert_eq!(hex(&of_kind(&collector.spans(2).1, SpanKind::Server).trace_id), TRACE, "{name}={value}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_value_is_as_good_as_none() {
+    let collector = Collector::start();
+    let empty = [
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+        "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+        "OTEL_TRACES_SAMPLER",
+        "OTEL_TRACES_SAMPLER_ARG",
+        "OTEL_TRACES_EXPORTER",
+        "OTEL_PROPAGATORS",
+        "OTEL_SDK_DISABLED",
+        "OTEL_SERVICE_NAME",
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "OTEL_BSP_MAX_QUEUE_SIZE",
+        "OTEL_SPAN_LINK_COUNT_LIMIT",
+    ];
+    let env: Vec<_> = empty.map(|name| (name, "")).into_iter().chain([HEADERS]).collect();
+    let mut server = start(&collector, &[], &env);
+    let warned = warnings(&mut server);
+    assert!(warned.is_empty(), "{warned:#?}");
+    let caller = HeldCalls::connect(server.grpc_addr).await;
+    caller.call(GET_USER, &[("traceparent", &traceparent(true))]).await;
+    let (resource, spans) = collector.spans(2);
+    assert_eq!(attribute(&resource.attributes, "service.name"), Some("user-service"));
+    assert_eq!(hex(&of_kind(&spans, SpanKind::Server).trace_id), TRACE);
+    assert_eq!(collector.authorization(), "Basic S3cret", "the general headers are sent");
+}
+
+const HEADERS: (&str, &str) = ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20S3cret");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_propagators_no_caller_is_followed() {
+    for (formats, warned) in [("none", 0), ("baggage", 0), ("b3", 1)] {
+        let collector = Collector::start();
+        let mut server = start(&collector, &[], &[("OTEL_PROPAGATORS", formats)]);
+        assert_eq!(warnings(&mut server).len(), warned, "{formats}");
+        let caller = HeldCalls::connect(server.grpc_addr).await;
+        caller.call(GET_USER, &[("traceparent", &traceparent(false))]).await;
+        let spans = collector.spans(2).1;
+        let span = of_kind(&spans, SpanKind::Server);
+        assert_ne!(
+            hex(&span.trace_id),
+            TRACE,
+            "{formats}: the trace begins here, sampled as it is by default"
+        );
+        assert!(span.parent_span_id.is_empty(), "{formats}");
+        let line = server.wait_for_line("\"user_service::call\"");
+        assert!(!line.contains(TRACE), "{line}");
+    }
+}
+
+#[test]
+fn spans_go_through_the_proxy_of_the_environment_unless_it_is_told_not_to() {
+    // Both collectors take what comes; which one it comes to is the question.
+    for (no_proxy, by_proxy) in [("", true), ("127.0.0.1", false)] {
+        let (collector, proxy) = (Collector::start(), Collector::start());
+        let env =
+            [("HTTP_PROXY", &*proxy.endpoint()), ("NO_PROXY", no_proxy)].map(|(a, b)| (a, b.to_owned()));
+        let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let server = start(&collector, &[], &env);
+        let checked = Cli::new().run(&["export", "--server", &server.grpc_addr.to_string()]);
+        assert_eq!(checked.code, Some(0), "{}", checked.err);
+        let through = if by_proxy { &proxy } else { &collector };
+        assert!(!through.spans(1).1.is_empty(), "NO_PROXY={no_proxy}");
     }
 }

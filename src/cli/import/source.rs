@@ -15,6 +15,10 @@ use crate::{cli::jsonl, proto::user::v1::ImportUsersRequest};
 /// How many lines are read ahead.
 const MAX_ITEMS_AHEAD: usize = 1_024;
 
+/// The byte order mark at the start of a file.
+const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
+const UTF_16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
 /// Where a line is from.
 #[derive(Clone, Debug)]
 pub struct SourceLine {
@@ -70,15 +74,22 @@ fn lines(
     let mut text = Vec::new();
     for number in 1.. {
         text.clear();
-        let item = match next(&mut from, &mut text) {
+        let bytes = match next(&mut from, &mut text) {
             Ok(0) => return Ok(()),
-            Ok(_) if text.trim_ascii().is_empty() => continue,
-            Ok(bytes) => {
-                Item { place: SourceLine { file: file.clone(), line: number }, bytes, request: parse(&text) }
-            }
+            Ok(bytes) => bytes,
             Err(error) => return send(Err(format!("{name}, line {number}: {error}"))),
         };
-        send(Ok(item))?;
+        if number == 1 && UTF_16_MARKS.iter().any(|mark| text.starts_with(mark)) {
+            return send(Err(format!(
+                "{name} is UTF-16: convert it to UTF-8, as by iconv -f UTF-16 -t UTF-8"
+            )));
+        }
+        // Files that were joined have marks within.
+        let text = text.strip_prefix(UTF_8_MARK).unwrap_or(&text);
+        if !text.trim_ascii().is_empty() {
+            let place = SourceLine { file: file.clone(), line: number };
+            send(Ok(Item { place, bytes, request: parse(text) }))?;
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
-use http::HeaderMap;
 use std::time::Duration;
+
+use http::HeaderMap;
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::*;

@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use futures_util::StreamExt;
 use tonic::{Code, codec::CompressionEncoding};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -197,4 +199,15 @@ async fn watch_notices_a_thread_that_is_stuck() {
     // Nothing announces that a thread has not ticked since it was born.
     tick.last.store(0, Ordering::Relaxed);
     assert_eq!(stream.next().await.unwrap().unwrap().status(), NotServing);
+}
+
+#[test]
+fn the_documented_health_names_are_those_of_the_table() {
+    let mut table = String::from("| health name | it is SERVING while |\n|---|---|\n");
+    for (name, serving_while) in NAMES {
+        writeln!(table, "| `{name:?}` | {serving_while} |").unwrap();
+    }
+    crate::config::docs::compare("docs/API.md", "health names", &table);
+    let names: Vec<_> = Health::new(&Config::default()).names().collect();
+    assert_eq!(names, NAMES.map(|(name, _)| name), "each of them is known");
 }

@@ -42,10 +42,11 @@ macro_rules! tests_of {
     ($version:ident) => {
         mod $version {
             use tonic_reflection::pb::$version::{
-                ServerReflectionRequest, ServerReflectionResponse,
+                ExtensionRequest, ServerReflectionRequest, ServerReflectionResponse,
                 server_reflection_client::ServerReflectionClient,
                 server_reflection_request::MessageRequest::{
-                    self, FileByFilename, FileContainingSymbol, ListServices,
+                    self, AllExtensionNumbersOfType, FileByFilename, FileContainingExtension,
+                    FileContainingSymbol, ListServices,
                 },
                 server_reflection_response::MessageResponse,
             };
@@ -70,16 +71,24 @@ macro_rules! tests_of {
                     Self { questions, answers }
                 }
 
-                async fn ask(&mut self, question: MessageRequest) -> Result<MessageResponse, tonic::Status> {
+                async fn ask(&mut self, question: impl Into<Option<MessageRequest>>) -> MessageResponse {
                     let request =
-                        ServerReflectionRequest { message_request: Some(question), ..Default::default() };
-                    self.questions.send(request).unwrap();
-                    let answer = self.answers.next().await.unwrap()?;
-                    Ok(answer.message_response.unwrap())
+                        ServerReflectionRequest { host: "here".into(), message_request: question.into() };
+                    self.questions.send(request.clone()).unwrap();
+                    let answer = self.answers.next().await.unwrap().unwrap();
+                    assert_eq!((answer.valid_host, answer.original_request), ("here".into(), Some(request)));
+                    answer.message_response.unwrap()
+                }
+
+                async fn error(&mut self, question: impl Into<Option<MessageRequest>>) -> Code {
+                    match self.ask(question).await {
+                        MessageResponse::ErrorResponse(error) => Code::from(error.error_code),
+                        other => panic!("{other:?}"),
+                    }
                 }
 
                 async fn services(&mut self) -> BTreeSet<String> {
-                    match self.ask(ListServices(String::new())).await.unwrap() {
+                    match self.ask(ListServices(String::new())).await {
                         MessageResponse::ListServicesResponse(list) => {
                             list.service.into_iter().map(|service| service.name).collect()
                         }
@@ -88,7 +97,7 @@ macro_rules! tests_of {
                 }
 
                 async fn files(&mut self, question: MessageRequest) -> Vec<FileDescriptorProto> {
-                    match self.ask(question).await.unwrap() {
+                    match self.ask(question).await {
                         MessageResponse::FileDescriptorResponse(files) => {
                             decode(&files.file_descriptor_proto)
                         }
@@ -148,18 +157,64 @@ macro_rules! tests_of {
                 for question in
                     [FileContainingSymbol("UserService".into()), FileByFilename("user.proto".into())]
                 {
-                    let mut stream = Stream::open(&server).await;
-                    assert_eq!(stream.ask(question).await.unwrap_err().code(), Code::NotFound);
+                    assert_eq!(stream.error(question).await, Code::NotFound);
                 }
                 let file = stream.files(FileContainingSymbol("user.v1.UserService".into())).await.remove(0);
                 assert!(file.source_code_info.is_some(), "comments are kept");
             }
 
             #[tokio::test]
-            async fn an_unknown_symbol_is_an_error_with_details() {
+            async fn a_question_without_an_answer_is_answered_and_the_stream_goes_on() {
                 let (server, _) = serve(true);
-                let status = Stream::open(&server).await.ask(FileContainingSymbol("nobody".into())).await;
-                details(&status.unwrap_err(), Code::NotFound, "NOT_FOUND");
+                let mut stream = Stream::open(&server).await;
+                let extension = |containing_type: &str| ExtensionRequest {
+                    containing_type: containing_type.into(),
+                    extension_number: 7,
+                };
+                for (question, code) in [
+                    (Some(FileContainingSymbol("nobody".into())), Code::NotFound),
+                    (Some(FileContainingSymbol(String::new())), Code::NotFound),
+                    (Some(FileByFilename("nothing.proto".into())), Code::NotFound),
+                    (Some(FileContainingExtension(extension("user.v1.User"))), Code::NotFound),
+                    (Some(FileContainingExtension(extension("nobody"))), Code::NotFound),
+                    (Some(AllExtensionNumbersOfType("nobody".into())), Code::NotFound),
+                    (Some(AllExtensionNumbersOfType("user.v1.UserService".into())), Code::NotFound),
+                    (None, Code::InvalidArgument),
+                ] {
+                    assert_eq!(stream.error(question.clone()).await, code, "{question:?}");
+                }
+                match stream.ask(AllExtensionNumbersOfType("user.v1.User".into())).await {
+                    MessageResponse::AllExtensionNumbersResponse(numbers) => {
+                        assert_eq!(
+                            (&*numbers.base_type_name, numbers.extension_number.len()),
+                            ("user.v1.User", 0)
+                        );
+                    }
+                    other => panic!("{other:?}"),
+                }
+                assert!(stream.services().await.contains("user.v1.UserService"));
+            }
+
+            #[tokio::test]
+            async fn every_kind_of_symbol_is_found_in_its_file() {
+                let (server, _) = serve(true);
+                let mut stream = Stream::open(&server).await;
+                for symbol in [
+                    "user.v1.UserService",
+                    "user.v1.UserService.GetUser",
+                    "user.v1.GetUserRequest",
+                    "user.v1.GetUserRequest.id",
+                    "user.v1.ImportUsersResponse.result",
+                ] {
+                    let file = stream.files(FileContainingSymbol(symbol.into())).await.remove(0);
+                    assert_eq!(file.name(), "user/v1/user_service.proto", "{symbol}");
+                }
+                let nested = "grpc.health.v1.HealthCheckResponse";
+                for symbol in ["ServingStatus", "SERVING"] {
+                    let symbol = format!("{nested}.{symbol}");
+                    let file = stream.files(FileContainingSymbol(symbol)).await.remove(0);
+                    assert_eq!(file.name(), "grpc/health/v1/health.proto");
+                }
             }
 
             #[tokio::test]
@@ -184,6 +239,21 @@ macro_rules! tests_of {
             }
         }
     };
+}
+
+#[test]
+fn no_file_declares_an_extension() {
+    for set in super::SETS {
+        let set: prost_types::FileDescriptorSet = prost::Message::decode(set).unwrap();
+        for file in set.file {
+            let in_messages = file.message_type.iter().any(|message| !message.extension.is_empty());
+            assert!(
+                file.extension.is_empty() && !in_messages,
+                "{}: reflection would not find it",
+                file.name()
+            );
+        }
+    }
 }
 
 tests_of!(v1);

@@ -72,7 +72,8 @@ impl Connector {
             // Read for each connection, because passwords change.
             let password = fs::read_to_string(path)
                 .map_err(|source| ConnectError::Password { path: path.clone(), source })?;
-            server.password(password.trim_end_matches(['\r', '\n']));
+            // Editors add a line end, and some a byte order mark.
+            server.password(password.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']));
         }
         let connecting = async {
             Ok::<_, ConnectError>(if let Some(tls) = &self.tls {

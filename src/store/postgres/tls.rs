@@ -1,6 +1,6 @@
 //! TLS to the database.
 
-use std::{fs::File, io::BufReader, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -53,8 +53,10 @@ fn verifier(
     let path = file.ok_or_else(|| BadCertificates("store_ca_file names no file".into()))?;
     let bad = |why: &dyn std::fmt::Display| BadCertificates(format!("{}: {why}", path.display()));
     let mut roots = RootCertStore::empty();
-    let file = File::open(path).map_err(|error| bad(&error))?;
-    for certificate in CertificateDer::pem_reader_iter(BufReader::new(file)) {
+    let pem = fs::read(path).map_err(|error| bad(&error))?;
+    // A byte order mark would hide the first certificate.
+    let pem = pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&pem);
+    for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| bad(&error))?;
         roots.add(certificate).map_err(|error| bad(&error))?;
     }
