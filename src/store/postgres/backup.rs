@@ -110,7 +110,7 @@ pub(super) async fn load(
 ) -> Result<(), BackupError> {
     let sql = |error| sql_failed(place, error);
     let backup = sqlite::open_backup(from)?;
-    // Holding the counter keeps everybody else from writing.
+    // Holding the counter keeps other replicas from writing.
     let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = 0";
     session.client.batch_execute(begin).await.map_err(sql)?;
     let counter = "SELECT revision FROM user_service.meta FOR UPDATE";

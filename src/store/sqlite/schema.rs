@@ -56,7 +56,7 @@ pub(super) fn private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// Takes away everybody's rights to a file: one that was copied or restored has those that
+/// Takes away all other users' rights to a file: one that was copied or restored has those that
 /// files have by default.
 fn take_from_others(file: &File) -> io::Result<()> {
     let mode = file.metadata()?.permissions().mode();
