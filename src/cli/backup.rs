@@ -52,7 +52,7 @@ impl Backup {
         store::may_be_replaced(&self.config, &self.to).map_err(message)?;
         let failed = |error: io::Error| format!("{}: {error}", self.to.display());
         let output = Output::open(&self.to).map_err(failed)?;
-        let part = output.part().ok_or_else(|| failed(io::Error::other("is no file of its own")))?;
+        let part = output.part().ok_or_else(|| failed(io::Error::other("is a special file")))?;
         let summary = store::backup(&self.config, part).map_err(message)?;
         output.finish().map_err(failed)?;
         Ok(summary)
