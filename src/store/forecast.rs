@@ -15,7 +15,8 @@ const MAX_BATCH_LIMIT: usize = 2_048;
 /// The commit time up to which [`MIN_BATCH_LIMIT`] writes are enough.
 const QUICK_COMMIT: Duration = Duration::from_millis(100);
 
-/// How long a write may wait for its commit to begin, in addition to one commit.
+/// How long a write may wait for the commits of whole batches ahead of it, after the
+/// writer's work under way.
 const QUEUE_SLACK: Duration = Duration::from_millis(100);
 
 /// What an answer takes from its commit to its caller.
@@ -89,8 +90,9 @@ impl Forecast {
         if left.is_some_and(|left| left < busy + self.next_commit(now) * batches + self.bound(now)) {
             return Err(Refusal::Deadline);
         }
-        // By the average: one slow commit among quick ones makes a wait, not an overload.
-        if busy + self.commit * batches > self.commit + QUEUE_SLACK { Err(Refusal::Wait) } else { Ok(()) }
+        // By the average, and whatever the writer does now: one slow commit among quick ones,
+        // or a checkpoint, makes a wait and no overload.
+        if self.commit * batches > QUEUE_SLACK { Err(Refusal::Wait) } else { Ok(()) }
     }
 
     /// Whether a commit that begins now ends within `left`.
@@ -173,6 +175,15 @@ mod tests {
     fn one_slow_commit_among_quick_ones_refuses_no_write_that_has_time() {
         let (forecast, now) = forecast(MS, 300 * MS);
         assert_eq!(forecast.admit(4 * MIN_BATCH_LIMIT, None, now), Ok(()));
+    }
+
+    #[test]
+    fn a_long_checkpoint_refuses_no_write_that_has_time() {
+        let (mut forecast, now) = forecast(MS, MS);
+        forecast.end_commit(now);
+        forecast.begin_other(3_000 * MS, now);
+        assert_eq!(forecast.admit(10, None, now), Ok(()));
+        assert_eq!(forecast.admit(10, Some(1_000 * MS), now), Err(Refusal::Deadline));
     }
 
     #[test]
