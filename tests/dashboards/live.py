@@ -172,12 +172,11 @@ def run(prometheus: Prometheus, load: Load, collector, database, process) -> lis
     until("calls fail without the store", lambda: load.call("ListUsers", EVERYBODY) == "Unavailable")
 
     # A call holds up the drain.
-    held, release = load.held()
+    held = load.held()
     until("the call is in flight", lambda: prometheus.number('grpc_server_admission_in_flight{kind="unary"}') == 1)
     process.terminate()
     until("the drain is seen", lambda: prometheus.number("sum(user_service_draining)") == 1)
-    release.set()
-    held.code()
+    held.release()
     prometheus.must_fire("UserServiceInstanceDown")
     prometheus.must_fire("UserServiceAbsent")
     return failures

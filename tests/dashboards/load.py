@@ -6,10 +6,14 @@ import contextlib
 import os
 import pathlib
 import signal
+import socket
+import struct
 import sys
 import threading
 
 import grpc
+import hpack
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "target" / "clients" / "python" / "ours"), str(ROOT / "deploy" / "stack")]
@@ -82,15 +86,8 @@ class Load:
         for number in numbers:
             self.round(number)
 
-    def held(self):
-        """A call whose request is late, and what lets it come."""
-        release = threading.Event()
-
-        def late():
-            release.wait(PATIENCE)
-            yield user_service_pb2.GetUserRequest(id="nobody").SerializeToString()
-
-        return self.channel.stream_unary("/user.v1.UserService/GetUser").future(late()), release
+    def held(self) -> "Held":
+        return Held(self.addr)
 
     @contextlib.contextmanager
     def full(self):
@@ -98,9 +95,9 @@ class Load:
         held = [self.held() for _ in range(PLACES)]
         until("a call is turned away", lambda: self.call("ListUsers", EVERYBODY) == "Unavailable")
         yield
-        for call, release in held:
-            release.set()
-            self.ended("GetUser", name(call.code()))
+        for call in held:
+            call.release()
+            self.ended("ListUsers", "OK")
 
     def crowd(self) -> None:
         with self.full():
@@ -112,6 +109,46 @@ class Load:
         signalled(database.pid, signal.SIGSTOP)
         threading.Timer(0.4, signalled, [database.pid, signal.SIGCONT]).start()
         self.call("ListUsers", EVERYBODY)
+
+
+class Held:
+    """A call of ListUsers whose caller takes no byte of the answer, so it keeps its place until it is released."""
+
+    def __init__(self, addr: tuple[str, int]):
+        self.socket = socket.create_connection(addr)
+        headers = [(":method", "POST"), (":scheme", "http"), (":authority", "held"),
+                   (":path", "/user.v1.UserService/ListUsers"), ("content-type", "application/grpc"), ("te", "trailers")]
+        message = EVERYBODY.SerializeToString()
+        self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        self.send(SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
+        self.send(HeadersFrame(1, hpack.Encoder().encode(headers), flags=["END_HEADERS"]))
+        self.send(DataFrame(1, struct.pack(">?I", False, len(message)) + message, flags=["END_STREAM"]))
+        self.begun, self.ended = threading.Event(), threading.Event()
+        threading.Thread(target=self.follow, daemon=True).start()
+        assert self.begun.wait(PATIENCE), "the call that is to be held got no answer"
+
+    def send(self, frame: Frame) -> None:
+        self.socket.sendall(frame.serialize())
+
+    def follow(self) -> None:
+        """Answers the server's pings, also in a drain."""
+        reader, headers = self.socket.makefile("rb"), hpack.Decoder()
+        while head := reader.read(9):
+            frame, length = Frame.parse_frame_header(memoryview(head))
+            frame.parse_body(memoryview(reader.read(length)))
+            if isinstance(frame, PingFrame | SettingsFrame) and "ACK" not in frame.flags:
+                self.send(PingFrame(opaque_data=frame.opaque_data, flags=["ACK"]) if isinstance(frame, PingFrame)
+                          else SettingsFrame(flags=["ACK"]))
+            elif isinstance(frame, HeadersFrame):
+                # Without a status these are the headers of an answer, which need no window.
+                status = dict(headers.decode(frame.data)).get("grpc-status")
+                {None: self.begun.set, "0": self.ended.set}[status]()
+
+    def release(self) -> None:
+        """Takes the answer."""
+        self.send(WindowUpdateFrame(1, window_increment=1 << 20))
+        assert self.ended.wait(PATIENCE), "the call that was held did not end well"
+        self.socket.close()
 
 
 def name(code: grpc.StatusCode) -> str:

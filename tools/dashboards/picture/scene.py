@@ -161,11 +161,11 @@ def scene(stack: contextlib.ExitStack, folder: pathlib.Path, binary: str) -> dic
 
 @contextlib.contextmanager
 def overloaded(replica: Replica):
-    """Calls that do not send their request yet hold nearly every permit."""
+    """Calls whose callers take no answer hold nearly every permit."""
     held = [replica.load.held() for _ in range(MOST_UNARY_CALLS - 1)]
     yield
-    for _, release in held:
-        release.set()
+    for call in held:
+        call.release()
 
 
 def answers(prometheus: str, began: float, ended: float) -> dict[int, list]:
