@@ -166,13 +166,13 @@ def run(prometheus: Prometheus, load: Load, collector, database, process) -> lis
     prometheus.must_end("UserServiceStoreReadOnly")
     until("calls are answered again", lambda: load.call("ListUsers", EVERYBODY) == "OK")
 
+    held = load.held()
     # Sessions are cut, and new ones refused.
     database.send_signal(signal.SIGINT)
     prometheus.must_fire("UserServiceStoreReadOnly")
     until("calls fail without the store", lambda: load.call("ListUsers", EVERYBODY) == "Unavailable")
 
     # A call holds up the drain.
-    held = load.held()
     until("the call is in flight", lambda: prometheus.number('grpc_server_admission_in_flight{kind="unary"}') == 1)
     process.terminate()
     until("the drain is seen", lambda: prometheus.number("sum(user_service_draining)") == 1)

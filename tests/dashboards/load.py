@@ -148,6 +148,8 @@ class Held:
         """Takes the answer."""
         self.send(WindowUpdateFrame(1, window_increment=1 << 20))
         assert self.ended.wait(PATIENCE), "the call that was held did not end well"
+        # Close alone leaves the connection open while the other thread reads from it.
+        self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
 
