@@ -1,4 +1,5 @@
-//! Clients that create users at the same time, none of which may fail.
+//! Clients that create users at the same time. A create that the server turned away is
+//! repeated, as clients do: after a pause it takes its disk for a slow one.
 
 use std::{
     collections::BTreeSet,
@@ -7,15 +8,19 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{sync::Notify, task::JoinSet, time};
+use tonic::Code;
 use user_service::proto::user::v1::{CreateUserRequest, User};
 use uuid::Uuid;
 
-use crate::imports::Client;
+use crate::{imports::Client, support::TEST_TIMEOUT};
 
 const CLIENTS: usize = 8;
+
+const RETRY_DELAY: Duration = Duration::from_millis(10);
 
 pub struct Creators {
     shared: Arc<Shared>,
@@ -47,9 +52,12 @@ impl Creators {
     /// Waits until so many more are acknowledged.
     pub async fn more(&self, count: usize) {
         let enough = self.shared.acknowledged.lock().unwrap().len() + count;
-        while self.shared.acknowledged.lock().unwrap().len() < enough {
-            self.shared.one_more.notified().await;
-        }
+        let enough = async {
+            while self.shared.acknowledged.lock().unwrap().len() < enough {
+                self.shared.one_more.notified().await;
+            }
+        };
+        time::timeout(TEST_TIMEOUT, enough).await.expect("users are created");
     }
 
     /// Ends them after their last answers; returns the ids of all.
@@ -67,8 +75,14 @@ async fn create(mut client: Client, shared: Arc<Shared>) {
         let email = format!("{}@example.com", Uuid::new_v4().simple());
         let user = User { name: "Ada".into(), email, age: 36, ..User::default() };
         let request = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };
-        let created = client.create_user(request).await.expect("no create fails").into_inner();
-        shared.acknowledged.lock().unwrap().insert(created.user.unwrap().id);
+        match client.create_user(request).await {
+            Ok(created) => {
+                let id = created.into_inner().user.unwrap().id;
+                shared.acknowledged.lock().unwrap().insert(id);
+            }
+            Err(status) if status.code() == Code::Unavailable => time::sleep(RETRY_DELAY).await,
+            Err(status) => panic!("a create fails: {status:?}"),
+        }
         shared.one_more.notify_one();
     }
 }
