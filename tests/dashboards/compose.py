@@ -98,7 +98,8 @@ def images() -> set[str]:
     """Whatever a registry has to have: in deploy/, in the Dockerfile and in the chart."""
     found = set()
     for path in [*(ROOT / "deploy").rglob("*.y*ml"), *(ROOT / "helm").rglob("*.y*ml")]:
-        found |= set(re.findall(r"^[ -]*image: *([^\s{}]+)$", path.read_text(), re.MULTILINE))
+        # With or without an anchor of YAML; an alias names what stands elsewhere.
+        found |= set(re.findall(r"^[ -]*image: *(?:&\w+ +)?([^\s{}&*]+)$", path.read_text(), re.MULTILINE))
     values = yaml.safe_load((ROOT / "helm" / "user-service" / "values.yaml").read_text())
     found.add(values["image"]["repository"])
     dockerfile = (ROOT / "Dockerfile").read_text()
