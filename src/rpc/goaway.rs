@@ -4,14 +4,14 @@ use std::{
     collections::VecDeque,
     fmt, future,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use tokio::sync::watch;
 
-use super::unread::Unread;
+use super::{peer::PeerIdentity, unread::Unread};
 
 /// Why a connection is to go away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,7 @@ struct Shared {
     /// The answers of all connections together that are waited for.
     undelivered: Arc<AtomicUsize>,
     unread: Unread,
+    peer: OnceLock<PeerIdentity>,
 }
 
 #[derive(Default)]
@@ -71,6 +72,17 @@ impl ConnectionHandle {
     /// What waits on the connection to be read.
     pub fn unread(&self) -> &Unread {
         &self.shared.unread
+    }
+
+    /// The client's certificate was verified and names this identity. Set once, before
+    /// the first call of the connection.
+    pub fn set_peer(&self, peer: PeerIdentity) {
+        let _ = self.shared.peer.set(peer);
+    }
+
+    /// Whom the client's certificate names, where it has shown one.
+    pub fn peer(&self) -> Option<&PeerIdentity> {
+        self.shared.peer.get()
     }
 
     pub fn notify(&self, reason: GoAwayReason) {

@@ -1,6 +1,6 @@
 //! The parts of a call that listener, layers and service share: the call itself,
 //! methods, headers, codes, the framing of messages, statuses, permits of calls in
-//! flight, the bytes of unread answers, and the GOAWAY signal.
+//! flight, the bytes of unread answers, the client's identity, and the GOAWAY signal.
 //!
 //! It deliberately knows no layer, no store and no method's message.
 
@@ -10,6 +10,7 @@ pub mod framing;
 pub mod goaway;
 pub mod headers;
 pub mod methods;
+pub mod peer;
 pub mod permits;
 // No public module, so that the compiler finds a reason that no status has.
 pub(crate) mod reasons;
