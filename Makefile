@@ -40,13 +40,15 @@ test: tools ## Everything but the cluster: format, lints, all tests.
 	$(BUF) lint
 	$(BUF) format --diff --exit-code
 	python3 benches/tables.py --check
+	python3 tools/scale/scale.py --check
 	$(call step,clippy: checks every dependency the first time)
 	cargo clippy --locked --all-targets -- -D warnings
 	$(call step,compiling the tests: every dependency the first time)
 	cargo test --locked --no-run
 	$(call step,the tests; chart and dashboard are checked meanwhile)
 	make chart dashboards-check >$(MEANWHILE) 2>&1 & failed=0; \
-		cargo test --locked --no-fail-fast 2>&1 | tools/tally.sh || failed=1; \
+		{ failed=0; cargo test --locked --no-fail-fast || failed=1; \
+			python3 tools/scale/test_model.py || failed=1; exit $$failed; } 2>&1 | tools/tally.sh || failed=1; \
 		wait $$! || failed=1; cat $(MEANWHILE); exit $$failed
 	tools/chart/accepted.sh $(BUILT)/debug/user-service
 	$(call step,dashboard and alerts on a live stack)
@@ -165,6 +167,12 @@ bench-costs: bench-tools ## Measure durable writes, batches, listings, start, la
 bench-instructions: bench-tools ## Fail where a call takes 5% more instructions than recorded (RECORD=--record records).
 	python3 benches/instructions.py $(RECORD)
 	$(PLOT) instructions
+
+.PHONY: scale
+scale: ## Simulate docs/SCALE.md again: its tables and its plot.
+	python3 tools/scale/scale.py
+	benches/build.sh plots
+	$(BUILT)/bench/plots/bin/python benches/plot.py --record scale
 
 .PHONY: bench-tools
 bench-tools:

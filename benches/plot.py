@@ -91,6 +91,28 @@ def instructions(found):
     return figure
 
 
+def scale(found):
+    figure, (collapse, row) = pyplot.subplots(1, 2, figsize=(9, 3.8))
+    offered = found["overload"].pop("offered")
+    for (queue, goodput), color in zip(found["overload"].items(), [OTHER_COLOR, OURS_COLOR]):
+        collapse.plot(offered, goodput, marker="o", markersize=3, label=f"queue {queue}", color=color)
+    collapse.plot(offered, offered, color=GOAL_COLOR, linestyle="--", linewidth=1, label="all of them")
+    collapse.set(ylim=(0, 1100), title="Creates answered a second, 500 ms a commit", xlabel="offered a second")
+    flushes = found["lanes"].pop("flush_ms")
+    for (lanes, writes), color in zip(found["lanes"].items(), PALETTE):
+        row.plot(flushes, writes, label=f"{lanes} lane" + "s" * (lanes != "1"), color=color)
+    row.axhline(10_000, color=GOAL_COLOR, linestyle="--", linewidth=1)
+    row.set(xscale="log", yscale="log", title="Writes a second that counter rows allow", xlabel="a flush, milliseconds")
+    row.set_xticks([0.2, 1, 3, 10, 30, 60], ["0.2", "1", "3", "10", "30", "60"])
+    row.set_yticks([3_000, 10_000, 30_000, 100_000, 300_000])
+    row.yaxis.set_major_formatter("{x:,.0f}")
+    for axes in (collapse, row):
+        axes.minorticks_off()
+        axes.grid(color="#e2e8f0")
+        axes.legend(fontsize=8)
+    return figure
+
+
 def bars(axes, groups, values):
     """Bars next to each other for each group, ours first."""
     width = 0.8 / len(values)
@@ -104,7 +126,7 @@ def bars(axes, groups, values):
     axes.legend()
 
 
-PLOTS = {plot.__name__: plot for plot in (peers, creates, overload, postgres, instructions)}
+PLOTS = {plot.__name__: plot for plot in (peers, creates, overload, postgres, instructions, scale)}
 
 
 def main():
