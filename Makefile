@@ -11,6 +11,7 @@ BUF      := tools/buf/node_modules/.bin/buf
 CLIENTS  := tests/api/clients
 PROTOS   := $(shell find proto -name '*.proto')
 PYTHON   := .venv/bin/python
+POSTGRES := tests/postgres/node_modules
 PICTURE  := tools/dashboards/picture
 # buf is npm's, which has it compiled.
 NODE_BUILT := $(addsuffix /node_modules/.package-lock.json,tools/buf $(CLIENTS)/node)
@@ -134,6 +135,10 @@ cluster-tools: able tools image bin/go-traffic
 		/usr/lib/cni/bridge=containernetworking-plugins
 	tests/cluster/build.sh
 
+.PHONY: postgres-matrix
+postgres-matrix: tools $(POSTGRES)/.all ## Test the store on every major version of PostgreSQL, and write the table in docs/OPERATIONS.md.
+	python3 tests/postgres/matrix.py
+
 .PHONY: soak
 soak: tools ## What takes too long for every change: a thousand kills, watches resumed over 50,000 changes, imports of a million (their speed: make bench-costs PARTS=imports), crowds for minutes.
 	KILLS=1000 cargo test --locked --test store outlives_a_kill -- --nocapture
@@ -186,7 +191,7 @@ tools: ## Install what the tests need: tools, foreign clients, their stubs.
 	@$(MAKE) --no-print-directory --jobs 4 installed
 
 .PHONY: installed
-installed: bin/.built .venv/.built $(NODE_BUILT) target/clients/python/.built bin/go-client bin/otelcol bin/compose-spec bin/litestream
+installed: bin/.built .venv/.built $(NODE_BUILT) $(POSTGRES)/.gate target/clients/python/.built bin/go-client bin/otelcol bin/compose-spec bin/litestream
 
 # grpcurl, grpc-health-probe, h2spec, protoc's Go plugins, helm, helm-unittest, kubeconform; go.sum vouches for them.
 bin/.built: tools/go.mod tools/go.sum
@@ -216,6 +221,13 @@ bin/compose-spec: tools/compose/go.mod tools/compose/go.sum
 $(NODE_BUILT) $(PICTURE)/node_modules/.package-lock.json: %/node_modules/.package-lock.json: %/package.json %/package-lock.json
 	cd $* && npm ci --no-audit --no-fund --loglevel=error
 	touch $@
+
+# Servers of PostgreSQL: the oldest major version and the newest, or all of them. Packages
+# hold no links; a script of theirs makes them.
+$(POSTGRES)/.gate $(POSTGRES)/.all: tests/postgres/package.json tests/postgres/package-lock.json
+	cd tests/postgres && npm ci $(if $(filter %.gate,$@),--omit=optional) --ignore-scripts --no-audit --no-fund --loglevel=error
+	for package in $(POSTGRES)/*/; do (cd $$package && node scripts/hydrate-symlinks.js); done
+	touch $(POSTGRES)/.gate $@
 
 # Two sets of stubs for Python: from the article's own messages, and from ours.
 target/clients/python/.built: $(PROTOS) $(CLIENTS)/python/article/user.proto .venv/.built

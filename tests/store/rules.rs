@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     database,
-    fixtures::{at, create, delete, get, id, plain, repeatable, stored, write},
+    fixtures::{at, create, delete, get, id, plain, repeatable, stored},
     imports::{all_users, serve},
     pgbouncer,
 };
@@ -316,18 +316,4 @@ async fn a_caller_learns_that_a_rule_refuses_a_user_and_an_import_goes_on() {
     let url = format!("postgres://tests@127.0.0.1:{}/{name}?sslmode=disable", server.port);
     let rule = trigger(BEFORE, "NEW", "RAISE EXCEPTION 'no %', NEW.email");
     is_told_in_the_api(&url, owner, &rule, "user_service.no_odd").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_refuses_every_write_is_found_out_in_reasonable_time() {
-    let owned = postgres().await;
-    owned.owner.run(&trigger(BEFORE, "NEW", "RAISE EXCEPTION 'odd'")).await;
-    let writes = (0..300).map(|number| {
-        let store = &owned.store;
-        async move { write(store, create(&format!("odd-{number}"))).await }
-    });
-    let answers = join_all(writes).await;
-    assert!(answers.iter().all(is_refused));
-    assert_eq!(owned.store.log_head(Deadline::NONE).await.unwrap().newest.revision, 0);
-    owned.store.close().await;
 }

@@ -95,7 +95,12 @@ impl Writer {
     async fn batch(&self, requests: Vec<PendingWrite>) {
         let mut parts = vec![requests];
         while let Some(mut part) = parts.pop() {
-            match self.transaction(&part).await {
+            let done = self.transaction(&part).await;
+            if done.is_err() {
+                // The database takes writes, or it would not have looked at the row.
+                self.heartbeat.beat();
+            }
+            match done {
                 Ok(answers) => self.answer(part, answers),
                 Err(rule) if part.len() == 1 => self.answer(part, vec![Err(Error::RefusedByStore(rule))]),
                 Err(_) => {
