@@ -78,25 +78,31 @@ async fn a_held_write_lock_of_the_file_is_found_out() {
     .await;
 }
 
-/// Each lock that keeps writes waiting.
+async fn a_held_lock_is_found_out(lock: &str) {
+    let url = fresh_postgres().await;
+    let name = url.rsplit_once('/').unwrap().1.split_once('?').unwrap().0.to_owned();
+    let other = block_in_place(database::shared).client(&name).await;
+    is_found_out(
+        &url,
+        async || other.batch_execute(&format!("BEGIN; {lock}")).await.unwrap(),
+        async || other.batch_execute("ROLLBACK").await.unwrap(),
+    )
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn held_rows_and_tables_of_the_database_are_found_out() {
-    for held in [
-        "SELECT FROM user_service.meta FOR UPDATE",
-        "LOCK TABLE user_service.users IN SHARE MODE",
-        "LOCK TABLE user_service.changes IN SHARE MODE",
-        "LOCK TABLE user_service.idempotency IN SHARE MODE",
-    ] {
-        let url = fresh_postgres().await;
-        let name = url.rsplit_once('/').unwrap().1.split_once('?').unwrap().0.to_owned();
-        let other = block_in_place(database::shared).client(&name).await;
-        is_found_out(
-            &url,
-            async || other.batch_execute(&format!("BEGIN; {held}")).await.unwrap(),
-            async || other.batch_execute("ROLLBACK").await.unwrap(),
-        )
-        .await;
-    }
+async fn a_held_counter_of_the_database_is_found_out() {
+    a_held_lock_is_found_out("SELECT FROM user_service.meta FOR UPDATE").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_table_of_users_is_found_out() {
+    a_held_lock_is_found_out("LOCK TABLE user_service.users IN SHARE MODE").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_change_log_of_the_database_is_found_out() {
+    a_held_lock_is_found_out("LOCK TABLE user_service.changes IN SHARE MODE").await;
 }
 
 /// A write that fails says so as well, sooner than the store is tried.
