@@ -49,7 +49,8 @@ test: tools ## Everything but the cluster: format, lints, all tests.
 	$(call step,the tests; chart and dashboard are checked meanwhile)
 	make chart dashboards-check >$(MEANWHILE) 2>&1 & failed=0; \
 		{ failed=0; cargo test --locked --no-fail-fast || failed=1; \
-			python3 tools/scale/test_model.py || failed=1; exit $$failed; } 2>&1 | tools/tally.sh || failed=1; \
+			python3 tools/scale/test_model.py || failed=1; \
+			python3 tests/postgres/matrix.py --gate || failed=1; exit $$failed; } 2>&1 | tools/tally.sh || failed=1; \
 		wait $$! || failed=1; cat $(MEANWHILE); exit $$failed
 	tools/chart/accepted.sh $(BUILT)/debug/user-service
 	$(call step,dashboard and alerts on a live stack)
