@@ -12,18 +12,19 @@ use std::{
 /// What each module may import, itself apart. `listener` and `layers` take what they
 /// call as a tower service, so neither imports the next one.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("listener", &["rpc", "config"]),
-    ("layers", &["rpc", "domain", "config", "telemetry", "proto"]),
-    ("service", &["rpc", "feed", "domain", "config", "proto"]),
+    ("listener", &["rpc", "config", "util"]),
+    ("layers", &["rpc", "domain", "config", "telemetry", "proto", "util"]),
+    ("service", &["rpc", "feed", "domain", "config", "proto", "util"]),
     ("rpc", &["domain", "config"]),
     ("feed", &["domain"]),
-    ("store", &["domain", "config", "telemetry"]),
+    ("store", &["domain", "config", "telemetry", "util"]),
     ("domain", &[]),
     // Every module may ask these, and they ask none of the above.
     ("config", &[]),
     ("telemetry", &["config"]),
     ("signals", &[]),
     ("proto", &[]),
+    ("util", &[]),
 ];
 
 /// Where the modules are put together, so that anything may be imported.

@@ -15,23 +15,20 @@ use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 pub use self::debug::DebugPages;
 use self::routes::Routes;
 use crate::{
     config::Config,
-    listener::{self, BindError, lingering_close::Closes},
+    listener::{self, BindError, Incoming, lingering_close::Closes},
     service::Health,
     telemetry::Metrics,
 };
 
 /// The most open connections; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 128;
-
-/// How long to leave a failing accept alone: as a rule there are no descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long answers may take to be sent once the port is told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,15 +62,15 @@ impl Admin {
         debug: DebugPages,
         stop: impl Future<Output = ()> + Send,
     ) -> std::io::Result<()> {
-        let socket = TcpListener::from_std(self.socket)?;
+        let mut incoming = Incoming::new(TcpListener::from_std(self.socket)?, "admin");
         let routes = Routes::new(metrics, health, debug);
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         tokio::select! {
-            () = accept(&socket, &routes, &stopped, &mut connections) => {}
+            () = accept(&mut incoming, &routes, &stopped, &mut connections) => {}
             () = stop => {}
         }
-        drop((socket, stopping));
+        drop((incoming, stopping));
         let all_ended = async { while connections.join_next().await.is_some() {} };
         // What has not ended by then is aborted with the set.
         let _ = timeout(STOP_TIMEOUT, all_ended).await;
@@ -83,29 +80,22 @@ impl Admin {
 
 /// Accepts for ever.
 async fn accept(
-    socket: &TcpListener,
+    incoming: &mut Incoming,
     routes: &Routes,
     stopped: &watch::Receiver<()>,
     connections: &mut JoinSet<()>,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let closes = Closes::of("admin");
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let (stream, peer) = match socket.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "the admin port cannot accept");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        // Ended ones are let go of here, so that the set stays as small as the number of places.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let (stream, peer) = incoming.next().await;
+        // Ended ones are removed here, so that the set stays as small as the number of permits.
         while connections.try_join_next().is_some() {}
         let connection = connection::serve(stream, routes.of(peer), stopped.clone(), closes.clone());
         connections.spawn(async move {
             connection.await;
-            drop(place);
+            drop(permit);
         });
     }
 }

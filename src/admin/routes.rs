@@ -1,22 +1,14 @@
 //! What the admin port answers.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{ALLOW, CONTENT_TYPE},
 };
-use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use pin_project_lite::pin_project;
 use tokio::time::timeout;
 use tonic::body::Body;
 use tower::ServiceExt;
@@ -35,6 +27,7 @@ use crate::{
         health::{LIVENESS, READINESS},
     },
     telemetry::Metrics,
+    util::guarded_body::GuardedBody,
 };
 
 /// How long an answer may take to begin; only a client that sends slowly takes long.
@@ -81,12 +74,12 @@ impl Routes {
         &self,
         request: Request<Incoming>,
         in_use: RequestGuard,
-    ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + use<> {
+    ) -> impl Future<Output = Result<Response<GuardedBody<Body, RequestGuard>>, Infallible>> + use<> {
         let routes = self.clone();
         async move {
             if request.uri().path().starts_with(HEALTH_PREFIX) && request.version() == Version::HTTP_2 {
                 let response = routes.grpc_health(request).await;
-                return Ok(response.map(|inner| AnswerBody { inner, in_use: Some(in_use) }));
+                return Ok(response.map(|inner| GuardedBody::new(inner, Some(in_use))));
             }
             let is_change = request.method() == Method::PUT && request.uri().path() == LOG_FILTER;
             let response = if is_change && routes.is_loopback {
@@ -95,8 +88,7 @@ impl Routes {
                 routes.plain(&request)
             };
             // Such a body is complete already, so a client that does not read it holds no resource.
-            Ok(response
-                .map(|text| AnswerBody { inner: Body::new(Full::new(Bytes::from(text))), in_use: None }))
+            Ok(response.map(|text| GuardedBody::new(Body::new(Full::new(Bytes::from(text))), None)))
         }
     }
 
@@ -167,35 +159,6 @@ fn text(status: StatusCode, text: String) -> Response<String> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
-}
-
-pin_project! {
-    /// A body that keeps its connection in use.
-    pub struct AnswerBody {
-        #[pin]
-        inner: Body,
-        in_use: Option<RequestGuard>,
-    }
-}
-
-impl http_body::Body for AnswerBody {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        self.project().inner.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 
 use super::client::describe;
+use crate::util::backoff::Backoff;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
@@ -38,12 +39,12 @@ impl From<Status> for CallError {
 pub struct Retry {
     timeout: Duration,
     since: Option<Instant>,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 impl Retry {
     pub fn new(timeout: Duration) -> Self {
-        Self { timeout, since: None, pause: FIRST_PAUSE }
+        Self { timeout, since: None, backoff: Backoff::new(FIRST_PAUSE, MAX_PAUSE) }
     }
 
     /// Something was done.
@@ -61,11 +62,11 @@ impl Retry {
             CallError::Fatal(why) => return Err(why),
         };
         let since = *self.since.get_or_insert_with(Instant::now);
-        if since.elapsed() + self.pause > self.timeout {
+        let pause = self.backoff.next_pause();
+        if since.elapsed() + pause > self.timeout {
             return Err(format!("gave up after {} ms without progress: {why}", self.timeout.as_millis()));
         }
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(MAX_PAUSE);
+        tokio::time::sleep(pause).await;
         Ok(())
     }
 }

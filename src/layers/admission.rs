@@ -15,9 +15,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -28,6 +26,7 @@ use crate::{
         methods::{Method, MethodKind},
         permits::{Limiter, Permit, turned_away},
     },
+    util::guarded_body::GuardedBody,
 };
 
 /// The limits, shared by every connection and thread.
@@ -76,7 +75,7 @@ where
     S: Service<Request<Inbound<B>>, Response = Response<R>>,
     R: Default,
 {
-    type Response = Response<AdmittedBody<R>>;
+    type Response = Response<GuardedBody<R, Permit>>;
     type Error = S::Error;
     type Future = AdmissionFuture<S::Future>;
 
@@ -118,7 +117,7 @@ where
     F: Future<Output = Result<Response<R>, E>>,
     R: Default,
 {
-    type Output = Result<Response<AdmittedBody<R>>, E>;
+    type Output = Result<Response<GuardedBody<R, Permit>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -127,37 +126,7 @@ where
         };
         let response = ready!(inner.poll(cx))?;
         let permit = this.permit.take();
-        Poll::Ready(Ok(response.map(|inner| AdmittedBody { inner, permit })))
-    }
-}
-
-pin_project! {
-    /// A body that holds its call's place until it is dropped.
-    #[derive(Default)]
-    pub struct AdmittedBody<B> {
-        #[pin]
-        inner: B,
-        permit: Option<Permit>,
-    }
-}
-
-impl<B: Body<Data = Bytes>> Body for AdmittedBody<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        self.project().inner.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        Poll::Ready(Ok(response.map(|inner| GuardedBody::new(inner, permit))))
     }
 }
 
@@ -176,29 +145,13 @@ mod tests {
         telemetry::testing::recorded,
     };
 
-    type Answer = Response<AdmittedBody<Placed>>;
-
-    /// A body with the place of its unary call.
-    #[derive(Default)]
-    struct Placed(Script, #[expect(dead_code, reason = "it is held")] Option<Permit>);
-
-    impl Body for Placed {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Pin::new(&mut self.0).poll_frame(cx)
-        }
-    }
+    type Answer = Response<GuardedBody<GuardedBody<Script, Permit>, Permit>>;
 
     fn answer(limits: &Arc<AdmissionLimits>, path: &str) -> Answer {
         let serve = |request: Request<Inbound<Script>>| {
             let limiter = request.into_body().call.limiter;
             let place = limiter.map(|limiter| limiter.enter().expect("it was not full"));
-            let answer = response(&[Step::Hang]).map(|script| Placed(script, place));
+            let answer = response(&[Step::Hang]).map(|script| GuardedBody::new(script, place));
             ready(Ok::<_, Infallible>(answer))
         };
         let service = Admission::new(service_fn(serve), limits.clone());

@@ -16,12 +16,7 @@ use tonic::Code;
 use tower_service::Service;
 use tracing::span::Entered;
 
-use super::{
-    call_log::CallLog,
-    in_flight::{InFlight, InFlightKey},
-    metrics::CallMetrics,
-    trace::Trace,
-};
+use super::{call_log::CallLog, in_flight::InFlight, metrics::CallMetrics, trace::Trace};
 use crate::{
     rpc::{
         call::{Call, Inbound},
@@ -31,6 +26,7 @@ use crate::{
         methods::Method,
     },
     telemetry::TraceConfig,
+    util::registry::RegistryKey,
 };
 
 /// Where calls are recorded, shared by every connection and thread.
@@ -82,7 +78,7 @@ where
 struct CallRecord {
     method: Option<&'static Method>,
     started: Instant,
-    place: InFlightKey,
+    key: RegistryKey,
     /// In a box, as most calls have none.
     trace: Option<Box<Trace>>,
     recorders: Arc<Recorders>,
@@ -96,8 +92,8 @@ impl CallRecord {
         recorders.metrics.of(method).started();
         let name = method.map_or("_OTHER", Method::full_name);
         let trace = Trace::start(request.headers(), name, recorders.traces).map(Box::new);
-        let place = recorders.in_flight.enter(method, connection.id, started.into_std());
-        Self { method, started, place, trace, recorders, connection: connection.clone(), ended: None }
+        let key = recorders.in_flight.enter(method, connection.id, started.into_std());
+        Self { method, started, key, trace, recorders, connection: connection.clone(), ended: None }
     }
 
     /// Makes the call's span the one that spans of the store are children of.
@@ -127,7 +123,7 @@ impl Drop for CallRecord {
         let code = self.ended.unwrap_or(Code::Cancelled);
         let now = Instant::now();
         let took = now - self.started;
-        self.recorders.in_flight.leave(&self.place);
+        self.recorders.in_flight.leave(&self.key);
         self.recorders.metrics.of(self.method).finished(code, took);
         if let Some(trace) = &mut self.trace {
             trace.finish(code);

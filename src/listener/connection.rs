@@ -1,15 +1,11 @@
 //! One connection, from its first byte to its last.
 
 use std::{
-    convert::Infallible,
     future::poll_fn,
     pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -17,22 +13,17 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use tower::Service;
 
 use super::{
-    ListenerPhase,
+    CallService, ListenerPhase,
     handshake::PrefaceIo,
     in_flight::{ConnectionState, CountCalls, ThreadLoad},
     lifetime::{Action, Lifetime, Stall, Timeouts},
     lingering_close::{Closing, Fin, Outcome, Socket, lend},
     metrics::{CloseReason, ConnectionPhase, ListenerMetrics},
     registry::ConnectionRegistry,
-    request_rest::RequestBody,
 };
-use crate::{
-    config::Config,
-    rpc::{call::Inbound, goaway::GoAwayReason},
-};
+use crate::{config::Config, rpc::goaway::GoAwayReason, util::registry::RegistryKey};
 
 /// Unread bytes a client may send on one stream. It fits a message at its cap and
 /// a part of the next, so that no honest client waits for room.
@@ -41,8 +32,6 @@ const STREAM_WINDOW_BYTES: u32 = 128 * 1_024;
 const CONNECTION_WINDOW_BYTES: u32 = 1_024 * 1_024;
 /// Bytes of a response that wait in h2 for a client that does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1_024;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How hyper is to speak HTTP/2.
 pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
@@ -75,27 +64,16 @@ pub struct ServeContext<S> {
     pub registry: ConnectionRegistry,
 }
 
-impl<S, B> ServeContext<S>
-where
-    S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+impl<S: CallService> ServeContext<S> {
     /// Serves a connection to its end, and then releases its permit. One future, because
     /// another one around it would double its size.
     pub async fn serve<T: Socket>(self: Arc<Self>, io: T, _permit: impl Sized) {
         let opened_at = Instant::now();
         let shared = Arc::new(ConnectionState::new(Arc::clone(&self.load), opened_at));
-        let _listed = self.registry.enter(Arc::clone(&shared));
         let (io, owner) = lend(io, Fin::WhenSilent);
         let (io, handshake_done) = PrefaceIo::new(io);
         let mut lifetime = Lifetime::new(&self.timeouts, opened_at);
-        let mut metrics_guard = MetricsGuard::new(Arc::clone(&self.metrics), Arc::clone(&shared));
+        let mut metrics_guard = MetricsGuard::new(&self, Arc::clone(&shared));
         {
             let service = CountCalls::new(self.service.clone(), Arc::clone(&shared));
             let mut connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
@@ -170,9 +148,11 @@ fn reason(end: &hyper::Result<()>) -> CloseReason {
     }
 }
 
-/// Keeps the figures right however a connection ends.
+/// Keeps the figures and the list of connections right however a connection ends.
 struct MetricsGuard {
     metrics: Arc<ListenerMetrics>,
+    registry: ConnectionRegistry,
+    key: RegistryKey,
     shared: Arc<ConnectionState>,
     state: ConnectionPhase,
     /// Stays what it is at first only when the thread ends under the connection.
@@ -182,9 +162,12 @@ struct MetricsGuard {
 }
 
 impl MetricsGuard {
-    fn new(metrics: Arc<ListenerMetrics>, shared: Arc<ConnectionState>) -> Self {
-        metrics.entered(ConnectionPhase::Handshake);
-        Self { metrics, shared, state: ConnectionPhase::Handshake, reason: CloseReason::DrainCut, cut: false }
+    fn new<S>(context: &ServeContext<S>, shared: Arc<ConnectionState>) -> Self {
+        let (metrics, registry) = (Arc::clone(&context.metrics), context.registry.clone());
+        let (state, reason) = (ConnectionPhase::Handshake, CloseReason::DrainCut);
+        metrics.entered(state);
+        let key = registry.enter(Arc::clone(&shared));
+        Self { metrics, registry, key, shared, state, reason, cut: false }
     }
 
     fn enter(&mut self, state: ConnectionPhase) {
@@ -242,6 +225,7 @@ impl Drop for MetricsGuard {
     fn drop(&mut self) {
         // Here only when the thread ends under the connection, or there was no handshake.
         self.shared.handle.settle(false);
+        self.registry.leave(&self.key);
         self.metrics.left(self.state);
         self.metrics.closed(self.reason);
     }

@@ -9,6 +9,7 @@
 
 use std::{
     convert::Infallible,
+    error::Error,
     io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -41,6 +42,7 @@ mod connection;
 mod fd_limit;
 mod handshake;
 mod in_flight;
+mod incoming;
 mod lifetime;
 pub mod lingering_close;
 mod metrics;
@@ -50,9 +52,37 @@ mod serving_thread;
 
 pub use self::{
     bind::{BindError, bind},
+    incoming::Incoming,
     registry::ConnectionRegistry,
     request_rest::RequestBody,
 };
+
+/// A service that answers calls on the serving threads.
+pub trait CallService:
+    Service<
+        Request<Inbound<RequestBody>>,
+        Response = Response<<Self as CallService>::Body>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+}
+
+impl<S, B> CallService for S
+where
+    S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    type Body = B;
+}
 
 /// Called several times a second on each serving thread, with the thread's number.
 pub type Ticks = Arc<dyn Fn(usize) + Send + Sync>;
@@ -108,17 +138,7 @@ impl Listener {
 
     /// Serves every connection with `service` on the serving threads. Belongs on the
     /// control runtime, where the acceptor stays.
-    pub fn serve<S, B>(self, service: &S, ticks: &Ticks) -> io::Result<RunningListener>
-    where
-        S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    pub fn serve<S: CallService>(self, service: &S, ticks: &Ticks) -> io::Result<RunningListener> {
         let metrics = Arc::new(ListenerMetrics::new(self.max_connections));
         let (alive, ended) = mpsc::channel(1);
         let (mut senders, mut threads) = (Vec::new(), Vec::new());
@@ -139,10 +159,10 @@ impl Listener {
         }
         let permits = Arc::new(Semaphore::new(self.max_connections));
         let listener = tokio::net::TcpListener::from_std(self.socket)?;
-        let dispatcher =
-            Dispatcher { threads: senders, permits: Arc::clone(&permits), metrics: Arc::clone(&metrics) };
+        let incoming = Incoming::new(listener, "grpc");
+        let dispatcher = Dispatcher::new(senders, Arc::clone(&permits), Arc::clone(&metrics));
         let (stop, stopped) = oneshot::channel();
-        let acceptor = tokio::spawn(Acceptor { listener, dispatcher }.run(stopped));
+        let acceptor = tokio::spawn(Acceptor { incoming, dispatcher }.run(stopped));
         Ok(RunningListener {
             threads,
             permits,

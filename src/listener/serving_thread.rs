@@ -12,20 +12,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
 use tokio::{
     runtime, select,
     sync::{OwnedSemaphorePermit, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
-use tower::Service;
 
-use super::{
-    ListenerPhase, Ticks, connection::ServeContext, in_flight::ThreadLoad, request_rest::RequestBody,
-};
-use crate::rpc::call::Inbound;
+use super::{CallService, ListenerPhase, Ticks, connection::ServeContext, in_flight::ThreadLoad};
 
 /// How often a thread shows that it is alive, and how late it is for that.
 const TICK_INTERVAL: Duration = Duration::from_millis(200);
@@ -63,22 +56,12 @@ pub struct SocketSender {
 
 /// Starts the thread of this number. It ends, and all it serves with it, once the
 /// phase is [`ListenerPhase::Over`]; `alive` is dropped when it has.
-pub fn start<S, B>(
+pub fn start<S: CallService>(
     number: usize,
     context: Arc<ServeContext<S>>,
     ticks: Ticks,
     alive: mpsc::Sender<Infallible>,
-) -> io::Result<SocketSender>
-where
-    S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> io::Result<SocketSender> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     // Bounded by the limit on connections, because each item holds a permit.
     let (sockets, received) = mpsc::unbounded_channel();
@@ -117,17 +100,7 @@ async fn run(
     }
 }
 
-fn spawn<S, B>(context: &Arc<ServeContext<S>>, accepted: Accepted)
-where
-    S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+fn spawn<S: CallService>(context: &Arc<ServeContext<S>>, accepted: Accepted) {
     let Accepted { stream, permit } = accepted;
     match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => drop(tokio::spawn(Arc::clone(context).serve(stream, permit))),

@@ -100,10 +100,10 @@ metrics! {
         "Connections closed immediately, because the limit was reached.";
     "grpc_server_connections_closed_total" Counter ["reason"] Always
         "Connections ended, by reason.";
-    "grpc_server_accept_errors_total" Counter [] Always
-        "Connections that could not be accepted.";
     "grpc_server_calls_cut_total" Counter [] Always
         "Calls cut with their connection: by its age, by a drain, or because it did not read its answers.";
+    "user_service_accept_errors_total" Counter ["port"] Always
+        "Connections that could not be accepted, as where descriptors are short.";
     "user_service_lingering_closes_total" Counter ["port", "outcome"] Always
         "How closes ended, by what came first: the `peer` closed; it had everything and `stayed`; it `flooded` the server; or part of what was written is `unacknowledged`.";
     "user_service_event_loop_lag_seconds" Histogram [] Always

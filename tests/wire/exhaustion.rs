@@ -26,19 +26,24 @@ fn without_descriptors_it_waits_and_then_serves_again() {
     let peers: Vec<_> = (0..PEERS).map(|_| Peer::silent(server.grpc_addr)).collect();
     let began = Instant::now();
     server.wait_for_line("connections cannot be accepted");
+    let scrape = TcpStream::connect(server.admin_addr).unwrap();
+    server.wait_for_line("admin");
     // What is observed: a loop that spins counts up thousands in this time.
     thread::sleep(Duration::from_millis(500));
-    drop(peers);
+    drop((peers, scrape));
     until("a peer is served", || {
         let mut peer = Peer::connect(server.grpc_addr);
         peer.next().is_some_and(|frame| frame.kind == SETTINGS)
     });
-    let errors = metric(&server, "grpc_server_accept_errors_total");
+    let errors = metric(&server, "user_service_accept_errors_total{port=\"grpc\"}");
     // Pauses double from 5 ms to 1 s, so there are eight attempts in the first second.
     let most = 10 + began.elapsed().as_secs();
     assert!((1..=most).contains(&errors), "{errors} attempts to accept, and not {most}");
-    let warnings = server.log().iter().filter(|line| line.contains("cannot be accepted")).count();
-    assert!(warnings <= 2, "{warnings} warnings");
+    for port in ["grpc", "admin"] {
+        let of_port = |line: &&String| line.contains("accept") && line.contains(port);
+        let warnings: Vec<_> = server.log().iter().filter(of_port).collect();
+        assert!(warnings.len() <= 2, "{warnings:?}");
+    }
 }
 
 fn metric(server: &Server, name: &str) -> u64 {

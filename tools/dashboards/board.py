@@ -130,9 +130,8 @@ def saturation():
                 "reqps", (rate("grpc_server_panics_total"), "panics"), (rate("grpc_server_calls_cut_total"), "cut"), rare=True)
     yield lines("Connections", "By what they are at.", "short", (f"sum by (state) ({connections}{{{ON}}})", "{{state}}"))
     yield lines("Connections that came", "Accepted, refused over the limit, and failed to be accepted.", "cps",
-                *((rate(f"grpc_server_{name}_total"), legend) for name, legend in [
-                    ("connections_accepted", "accepted"), ("connections_refused", "refused"),
-                    ("accept_errors", "errors")]))
+                *((rate(f"grpc_server_connections_{name}_total"), name) for name in ["accepted", "refused"]),
+                (rate("user_service_accept_errors_total", "port"), "errors, {{port}}"))
     yield lines("Connections that went", "Why they ended.", "cps",
                 (some(f"{connections}_closed_total", "reason"), "{{reason}}"), stacked=True)
     yield lines("Lingering closes", "How closes of connections ended; `unacknowledged` are answers that peers may not have.", "cps",

@@ -23,10 +23,12 @@ use crate::{
     config::{Config, PostgresUrl},
     domain::Error,
     store::metrics::ConnectionMetrics,
+    util::backoff::Backoff,
 };
 
 /// How long after a failure a connection is tried again: at first, and at most.
-const BACKOFF_RANGE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) const DISCONNECTED: Error = Error::Unavailable("the database cannot be reached");
 
@@ -169,7 +171,7 @@ async fn keep(
     slot: Arc<RwLock<Option<Arc<Session>>>>,
     metrics: ConnectionMetrics,
 ) {
-    let mut wait = BACKOFF_RANGE.0;
+    let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
     let mut said = false;
     loop {
         let mut connected = false;
@@ -188,10 +190,10 @@ async fn keep(
             .await;
         set(&slot, None);
         if connected {
-            (wait, said) = (BACKOFF_RANGE.0, false);
+            backoff.reset();
+            said = false;
         } else {
             metrics.failed.increment(1);
-            wait = (wait * 2).min(BACKOFF_RANGE.1);
         }
         if let Err(fault) = ended
             && !said
@@ -199,6 +201,6 @@ async fn keep(
             said = true;
             tracing::warn!(error = %fault, "the database cannot be reached; trying on");
         }
-        time::sleep(wait).await;
+        time::sleep(backoff.next_pause()).await;
     }
 }

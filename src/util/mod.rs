@@ -1,0 +1,9 @@
+//! What several modules need, is none of theirs, and no library has.
+//!
+//! **Invariant:** nothing here imports a module of this crate, or knows one.
+
+pub mod backoff;
+pub mod error_chain;
+pub mod guarded_body;
+pub mod log_throttle;
+pub mod registry;
