@@ -9,6 +9,7 @@ use tonic_health::pb::{
 };
 
 use super::client;
+use crate::util::error_chain::ErrorChain;
 
 const NOT_CONNECTED: u8 = 2;
 const CALL_FAILED: u8 = 3;
@@ -61,7 +62,7 @@ impl Check {
 fn failed(status: &Status) -> (u8, String) {
     match status.source() {
         Some(error) if error.is::<transport::Error>() => {
-            (NOT_CONNECTED, format!("could not connect: {}", client::causes(error)))
+            (NOT_CONNECTED, format!("could not connect: {}", ErrorChain(error)))
         }
         _ => (CALL_FAILED, format!("the call failed: {}", client::describe(status))),
     }

@@ -12,10 +12,11 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::oneshot};
 use tonic::{
     Status,
-    transport::{Channel, Endpoint},
+    transport::{self, Channel, Endpoint},
 };
 
-use super::http2_probe::AwaitSettings;
+use super::http2_probe::await_settings;
+use crate::util::error_chain::ErrorChain;
 
 /// How often a server is asked whether it is there while a call is open.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -43,7 +44,7 @@ pub async fn connect(addr: &str, timeout: Duration) -> Result<Channel, String> {
 }
 
 async fn greeted(addr: &str) -> Result<Channel, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(|error| causes(&error))?;
+    let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(chain)?;
     // A stream must not wait for ever for a server that is gone without a word.
     let endpoint = endpoint.http2_keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_INTERVAL);
     let (waiting, greeting) = oneshot::channel();
@@ -53,14 +54,19 @@ async fn greeted(addr: &str) -> Result<Channel, String> {
         async move {
             let stream = TcpStream::connect(addr).await?;
             stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(TokioIo::new(AwaitSettings::new(stream, waiting)))
+            Ok::<_, io::Error>(TokioIo::new(await_settings(stream, waiting)))
         }
     });
-    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| causes(&error))?;
+    let channel = endpoint.connect_with_connector(connector).await.map_err(chain)?;
     match greeting.await {
         Ok(()) => Ok(channel),
         Err(_) => Err("what listens there does not speak HTTP/2".into()),
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what map_err takes")]
+fn chain(error: transport::Error) -> String {
+    ErrorChain(&error).to_string()
 }
 
 /// Prints a line. A closed stdout must not stop the command: `println!` would panic,
@@ -72,18 +78,4 @@ pub fn say(line: impl Display) {
 /// A failed call in one line.
 pub fn describe(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
-}
-
-/// An error and what caused it, in one line.
-pub fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -1,9 +1,6 @@
 //! How long a connection lives: its handshake deadline, age, idle time and grace.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -77,7 +74,7 @@ impl Lifetime {
     pub fn new(timeouts: &Timeouts, now: Instant) -> Self {
         // Connections that began together (a deployment, a reconnect) must not all
         // end together.
-        let age = timeouts.age.min(FOREVER).mul_f64(0.9 + 0.2 * random());
+        let age = timeouts.age.min(FOREVER).mul_f64(0.9 + 0.2 * fastrand::f64());
         Self {
             handshake_until: now + timeouts.handshake.min(age).min(timeouts.idle),
             old_at: now + age,
@@ -164,13 +161,6 @@ impl Stall {
         let stalled = pressing && since + STALLED <= now;
         Some(if stalled { Action::Cut(CloseReason::Unread) } else { Action::Wait(now + LOOK) })
     }
-}
-
-/// From 0 to 1. The keys of the standard hash maps are random, which is all that
-/// spreading ages asks for.
-fn random() -> f64 {
-    let bits = RandomState::new().hash_one(()) >> 32;
-    f64::from(u32::try_from(bits).unwrap_or_default()) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

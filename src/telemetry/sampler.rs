@@ -1,10 +1,5 @@
 //! Which calls are traced: the rules of the standard `OTEL_TRACES_SAMPLER`.
 
-use std::{
-    cell::Cell,
-    hash::{BuildHasher, RandomState},
-};
-
 use opentelemetry::TraceId;
 
 use super::variables::Variables;
@@ -56,7 +51,7 @@ impl Sampler {
             Some((_, sampled)) if self.parent_based => sampled,
             // By the trace's id, so that every service on its way decides the same.
             Some((trace, _)) => low_bits(trace) >> 1 < self.below,
-            None => random() >> 1 < self.below,
+            None => fastrand::u64(..) >> 1 < self.below,
         }
     }
 }
@@ -75,18 +70,6 @@ fn ratio(env: &Variables<'_>) -> f64 {
 
 fn low_bits(trace: TraceId) -> u64 {
     trace.to_bytes()[8..].iter().fold(0, |bits, byte| (bits << 8) | u64::from(*byte))
-}
-
-/// A number that is random enough to choose by (splitmix64); no lock, no system call.
-fn random() -> u64 {
-    thread_local! {
-        static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
-    }
-    let state = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-    STATE.set(state);
-    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]
