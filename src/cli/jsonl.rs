@@ -24,14 +24,9 @@ struct UserLine {
 
 /// What a user is on another store too: no etag and no update time.
 pub fn write(user: User) -> serde_json::Result<String> {
-    let create_time = user.create_time.map(|time| time.to_string());
-    serde_json::to_string(&UserLine {
-        id: user.id,
-        name: user.name,
-        email: user.email,
-        age: user.age,
-        create_time,
-    })
+    let User { id, name, email, age, create_time, etag: _, update_time: _ } = user;
+    let create_time = create_time.map(|time| time.to_string());
+    serde_json::to_string(&UserLine { id, name, email, age, create_time })
 }
 
 /// Reads a line; the server checks what the fields hold.
@@ -49,9 +44,10 @@ pub fn read(line: &[u8]) -> Result<ImportUsersRequest, String> {
         };
         format!("{what}, at byte {}", error.column())
     })?;
-    let create_time = line.create_time.map(|time| timestamp(&time).ok_or(TIME_EXPECTED)).transpose()?;
-    let user = User { name: line.name, email: line.email, age: line.age, create_time, ..User::default() };
-    Ok(ImportUsersRequest { user: Some(user), user_id: line.id })
+    let UserLine { id, name, email, age, create_time } = line;
+    let create_time = create_time.map(|time| timestamp(&time).ok_or(TIME_EXPECTED)).transpose()?;
+    let user = User { name, email, age, create_time, ..User::default() };
+    Ok(ImportUsersRequest { user: Some(user), user_id: id })
 }
 
 const TIME_EXPECTED: &str = "create_time must be a time with its offset, as in RFC 3339: \

@@ -1,6 +1,6 @@
 //! What a write asks for.
 
-use super::{Age, Email, Etag, Idempotency, Name, Revision, Timestamp, User, UserId};
+use super::{Email, Etag, Fields, Idempotency, Patch, Revision, Timestamp, User, UserId};
 
 /// A write as a store gets it.
 #[derive(Clone, Debug)]
@@ -18,8 +18,8 @@ pub enum Change {
     /// A new user, under an id that no user has.
     Create { id: UserId, fields: Fields },
     /// The article's write: overwrite the user named by `id`, or else the one
-    /// with this e-mail address; create it where there is none, under `id` or
-    /// else under `new_id`.
+    /// with this e-mail address, in the fields that the article's contract names.
+    /// Create it where there is none, under `id` or else under `new_id`.
     Upsert { id: Option<UserId>, new_id: UserId, fields: Fields },
     /// A user from elsewhere, known by `id` or else by this e-mail address: create
     /// it where there is none, under `id` or else under `new_id`; the very same one
@@ -29,22 +29,6 @@ pub enum Change {
     Update { id: UserId, patch: Patch, etag: Option<Etag> },
     /// A user gone.
     Delete { id: UserId, etag: Option<Etag>, allow_missing: bool },
-}
-
-/// Every field that a caller sets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fields {
-    pub name: Name,
-    pub email: Email,
-    pub age: Age,
-}
-
-/// The fields that an update sets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Patch {
-    pub name: Option<Name>,
-    pub email: Option<Email>,
-    pub age: Option<Age>,
 }
 
 /// How to find the user that a change is about.

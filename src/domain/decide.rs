@@ -1,6 +1,6 @@
 //! The rules of writing, the same for every store.
 
-use super::{Age, Change, Email, Error, Etag, Fields, Name, Revision, Timestamp, UniqueKey, User, UserId};
+use super::{Change, Error, Etag, Fields, Revision, Timestamp, UniqueKey, User, UserId};
 
 /// What a change does to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,18 +34,15 @@ pub fn decide(
         if email_owner.is_some() {
             return Err(Error::AlreadyExists(UniqueKey::Email));
         }
-        let Fields { name, email, age } = fields.clone();
         Ok(Effect::Create(User {
             id: id.clone(),
-            name,
-            email,
-            age,
+            fields: fields.clone(),
             revision,
             create_time,
             update_time: now.max(create_time),
         }))
     };
-    let replace = |current: &User, name: Name, email: Email, age: Age| {
+    let replace = |current: &User, fields: Fields| {
         if email_owner.is_some_and(|owner| *owner != current.id) {
             return Err(Error::AlreadyExists(UniqueKey::Email));
         }
@@ -53,9 +50,7 @@ pub fn decide(
         let update_time = now.max(current.update_time);
         Ok(Effect::Update(User {
             id: current.id.clone(),
-            name,
-            email,
-            age,
+            fields,
             revision,
             create_time: current.create_time,
             update_time,
@@ -77,17 +72,11 @@ pub fn decide(
             Err(Error::AlreadyExists(if id.is_some() { UniqueKey::Id } else { UniqueKey::Email }))
         }
         (Change::Upsert { fields, .. }, Some(user)) => {
-            replace(user, fields.name.clone(), fields.email.clone(), fields.age)
+            replace(user, user.fields.overwritten_by_article(fields))
         }
         (Change::Update { patch, etag, .. }, Some(user)) => {
             check(*etag, user)?;
-            let patch = patch.clone();
-            replace(
-                user,
-                patch.name.unwrap_or_else(|| user.name.clone()),
-                patch.email.unwrap_or_else(|| user.email.clone()),
-                patch.age.unwrap_or(user.age),
-            )
+            replace(user, user.fields.patched(patch))
         }
         (Change::Delete { etag, .. }, Some(user)) => {
             check(*etag, user)?;
@@ -100,8 +89,7 @@ pub fn decide(
 
 /// Whether a stored user is what an import brings, in all that it brings.
 fn is_same(user: &User, fields: &Fields, create_time: Option<Timestamp>) -> bool {
-    (&user.name, &user.email, user.age) == (&fields.name, &fields.email, fields.age)
-        && create_time.is_none_or(|time| time == user.create_time)
+    user.fields == *fields && create_time.is_none_or(|time| time == user.create_time)
 }
 
 fn check(etag: Option<Etag>, user: &User) -> Result<(), Error> {
@@ -114,7 +102,7 @@ fn check(etag: Option<Etag>, user: &User) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Patch;
+    use crate::domain::{Age, Email, Name, Patch};
 
     fn id(id: &str) -> UserId {
         UserId::parse(id).unwrap()
@@ -129,9 +117,8 @@ mod tests {
     }
 
     fn user(user_id: &str, email: &str) -> User {
-        let Fields { name, email, age } = fields(email);
         let time = Timestamp::from_micros(1_000);
-        User { id: id(user_id), name, email, age, revision: 7, create_time: time, update_time: time }
+        User { id: id(user_id), fields: fields(email), revision: 7, create_time: time, update_time: time }
     }
 
     fn run(change: &Change, current: Option<&User>, owner: Option<&UserId>) -> Result<Effect, Error> {

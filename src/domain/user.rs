@@ -1,20 +1,17 @@
-//! A user and the types of its fields. Their fields are private: a value that
-//! exists is a good one.
+//! A user and what the service assigns to it. The types have private fields: a value
+//! that exists is a good one.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
+
+use super::Fields;
 
 /// A user as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
-    pub name: Name,
-    pub email: super::Email,
-    pub age: Age,
+    pub fields: Fields,
     /// The revision of the write that left the user so.
     pub revision: Revision,
     pub create_time: Timestamp,
@@ -57,66 +54,6 @@ impl UserId {
 
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// A full name: 1 to 256 characters after trimming, no control characters.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Name(Box<str>);
-
-impl Name {
-    /// The longest name, in characters.
-    pub const MAX_CHARS: usize = 256;
-
-    /// Trims and checks a name.
-    ///
-    /// # Errors
-    /// A text that says what a name looks like.
-    pub fn parse(name: &str) -> Result<Self, &'static str> {
-        let name = name.trim();
-        if name.is_empty() {
-            return Err("must not be empty");
-        }
-        // No character is shorter than a byte, so a long text is never counted whole.
-        if name.chars().take(Self::MAX_CHARS + 1).count() > Self::MAX_CHARS {
-            return Err("must be at most 256 characters");
-        }
-        if name.chars().any(char::is_control) {
-            return Err("must not contain control characters");
-        }
-        Ok(Self(name.into()))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Names are personal data: a stray `{:?}` in a log line must not show one.
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Name(..)")
-    }
-}
-
-/// An age in years, 0 to 150.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Age(u8);
-
-impl Age {
-    /// Checks an age.
-    ///
-    /// # Errors
-    /// A text that says which ages there are.
-    pub fn parse(age: i32) -> Result<Self, &'static str> {
-        match u8::try_from(age) {
-            Ok(age) if age <= 150 => Ok(Self(age)),
-            _ => Err("must be 0 to 150"),
-        }
-    }
-
-    pub fn years(self) -> u8 {
-        self.0
     }
 }
 
@@ -194,25 +131,6 @@ mod tests {
     }
 
     #[test]
-    fn names_are_trimmed_bounded_and_printable() {
-        assert_eq!(Name::parse("  Ada Lovelace\n").unwrap().as_str(), "Ada Lovelace");
-        assert!(Name::parse(&"ü".repeat(256)).is_ok());
-        for bad in ["", "   ", "a\u{0}b", "a\nb", &"ü".repeat(257)] {
-            assert!(Name::parse(bad).is_err(), "{bad:?} must be refused");
-        }
-    }
-
-    #[test]
-    fn ages_are_human() {
-        for good in [0, 1, 150] {
-            assert_eq!(i32::from(Age::parse(good).unwrap().years()), good);
-        }
-        for bad in [-1, 151, 256, i32::MIN, i32::MAX] {
-            assert!(Age::parse(bad).is_err(), "{bad} must be refused");
-        }
-    }
-
-    #[test]
     fn an_etag_has_one_spelling() {
         for revision in [1, 0xabc, Revision::MAX] {
             let etag = Etag(revision);
@@ -221,10 +139,5 @@ mod tests {
         for bad in ["", "1", "\"\"", "\"01\"", "\"+1\"", "\"A\"", "\"xyz\"", "\"1\" ", "W/\"1\""] {
             assert!(Etag::parse(bad).is_err(), "{bad:?} must be refused");
         }
-    }
-
-    #[test]
-    fn debug_output_shows_no_name() {
-        assert!(!format!("{:?}", Name::parse("Ada").unwrap()).contains("Ada"));
     }
 }

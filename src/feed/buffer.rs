@@ -138,14 +138,12 @@ impl ChangeBuffer {
 /// each part.
 fn weight(entry: &Entry) -> usize {
     const ALLOCATION_OVERHEAD_BYTES: usize = 16;
+    let text = |text: &str| text.len() + ALLOCATION_OVERHEAD_BYTES;
     let texts = match &entry.event {
         Event::Created(user) | Event::Updated(user) => {
-            user.id.as_str().len()
-                + user.name.as_str().len()
-                + user.email.as_str().len()
-                + 3 * ALLOCATION_OVERHEAD_BYTES
+            text(user.id.as_str()) + user.fields.texts().into_iter().map(text).sum::<usize>()
         }
-        Event::Deleted(id) => id.as_str().len() + ALLOCATION_OVERHEAD_BYTES,
+        Event::Deleted(id) => text(id.as_str()),
     };
     // Two counters stand before what an `Arc` points to, which the buffer points to.
     size_of::<Entry>() + 3 * size_of::<usize>() + ALLOCATION_OVERHEAD_BYTES + texts

@@ -4,7 +4,7 @@ use tonic::Status;
 
 use super::{error_status, store_handle::StoreHandle, violations::Violations};
 use crate::{
-    domain::{Change, Email, Error, User, UserId, UserKey, Write},
+    domain::{Age, Change, Email, Error, Fields, Name, User, UserId, UserKey, Write},
     proto::article as pb,
     rpc::call::Call,
 };
@@ -55,8 +55,7 @@ fn put(request: &pb::CreateUserRequest) -> Result<Change, Error> {
         return Err(violations.into_error());
     };
     let id = violations.optional("user.id", &user.id, UserId::parse);
-    let fields = violations.fields(&user.name, &user.email, user.age);
-    match fields {
+    match fields(&mut violations, user) {
         Some(fields) if violations.is_empty() => {
             Ok(Change::Upsert { id, new_id: UserId::generate(), fields })
         }
@@ -64,11 +63,21 @@ fn put(request: &pb::CreateUserRequest) -> Result<Change, Error> {
     }
 }
 
+/// A new user's fields. Of one that is there, those that are not in this contract stay:
+/// [`Fields::overwritten_by_article`].
+fn fields(violations: &mut Violations, user: &pb::User) -> Option<Fields> {
+    let pb::User { name, email, age, id: _ } = user;
+    let name = violations.check("user.name", Name::parse(name));
+    let email = violations.check("user.email", Email::parse(email));
+    let age = violations.check("user.age", Age::parse(*age));
+    Some(Fields { name: name?, email: email?, age: age? })
+}
+
 fn message(user: &User) -> pb::User {
     pb::User {
-        name: user.name.as_str().into(),
-        email: user.email.as_str().into(),
-        age: user.age.years().into(),
+        name: user.fields.name.as_str().into(),
+        email: user.fields.email.as_str().into(),
+        age: user.fields.age.years().into(),
         id: user.id.as_str().into(),
     }
 }

@@ -122,7 +122,7 @@ impl FakeStore {
 
 impl Inner {
     fn by_email(&self, email: &Email) -> Option<&User> {
-        self.users.values().find(|user| user.email == *email)
+        self.users.values().find(|user| user.fields.email == *email)
     }
 }
 

@@ -5,15 +5,17 @@ use std::{sync::Arc, time::Duration};
 
 use tonic::{Status, Streaming};
 
-use super::{convert::timestamp, error_status, store_handle::StoreHandle};
+use self::fields::message;
+use super::{error_status, store_handle::StoreHandle};
 use crate::{
     config::Config,
-    domain::{Error, PageToken, UniqueKey, User, UserKey, Write},
+    domain::{Error, PageToken, UniqueKey, UserKey, Write},
     feed::Watch,
     proto::user::v1 as pb,
     rpc::call::Call,
 };
 
+mod fields;
 mod import;
 mod request;
 #[cfg(test)]
@@ -156,17 +158,5 @@ impl UserV1 {
         let watch = begun.map_err(error_status::from_error)?;
         Ok(watch::WatchStream { watch, heartbeat: self.heartbeat, goaway: call.connection.subscribe() }
             .messages())
-    }
-}
-
-fn message(user: &User) -> pb::User {
-    pb::User {
-        name: user.name.as_str().into(),
-        email: user.email.as_str().into(),
-        age: user.age.years().into(),
-        id: user.id.as_str().into(),
-        etag: user.etag().into(),
-        create_time: Some(timestamp(user.create_time)),
-        update_time: Some(timestamp(user.update_time)),
     }
 }

@@ -1,6 +1,6 @@
 //! Collects every violation of a request before it is answered.
 
-use crate::domain::{Age, Email, Error, Fields, Name, Violation};
+use crate::domain::{Error, Violation};
 
 /// The most violations that one error lists; it counts all of them.
 /// They travel in one header, which has a bounded size ([`super::status::MAX_BYTES`]).
@@ -39,14 +39,6 @@ impl Violations {
     /// A message that has to be there; `None` only after a violation was noted.
     pub fn required<T>(&mut self, field: &str, message: Option<T>) -> Option<T> {
         self.check(field, message.ok_or("must be given"))
-    }
-
-    /// All that a caller says of a user; `None` only after a violation was noted.
-    pub fn fields(&mut self, name: &str, email: &str, age: i32) -> Option<Fields> {
-        let name = self.check("user.name", Name::parse(name));
-        let email = self.check("user.email", Email::parse(email));
-        let age = self.check("user.age", Age::parse(age));
-        Some(Fields { name: name?, email: email?, age: age? })
     }
 
     pub fn is_empty(&self) -> bool {

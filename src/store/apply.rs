@@ -27,7 +27,7 @@ pub(super) trait Transaction {
     /// Stores a new user, unless its id or its address is taken. Returns whether it was
     /// stored.
     fn insert_if_absent(&mut self, user: &User, now: Timestamp) -> Result<bool, Self::Error> {
-        let new = self.user_by_id(&user.id)?.is_none() && self.email_owner(&user.email)?.is_none();
+        let new = self.user_by_id(&user.id)?.is_none() && self.email_owner(&user.fields.email)?.is_none();
         if new {
             self.put(ChangeKind::Created, user, now)?;
         }

@@ -227,9 +227,9 @@ impl Transaction for State {
 
     fn put(&mut self, kind: ChangeKind, user: &User, now: Timestamp) -> Result<(), Error> {
         if let Some(before) = self.users.insert(user.id.clone(), user.clone()) {
-            self.ids_by_email.remove(&before.email);
+            self.ids_by_email.remove(&before.fields.email);
         }
-        self.ids_by_email.insert(user.email.clone(), user.id.clone());
+        self.ids_by_email.insert(user.fields.email.clone(), user.id.clone());
         let event = if kind == ChangeKind::Created { Event::Created } else { Event::Updated };
         self.log(now, event(user.clone()));
         Ok(())
@@ -237,7 +237,7 @@ impl Transaction for State {
 
     fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), Error> {
         if let Some(user) = self.users.remove(id) {
-            self.ids_by_email.remove(&user.email);
+            self.ids_by_email.remove(&user.fields.email);
         }
         self.log(now, Event::Deleted(id.clone()));
         Ok(())

@@ -6,6 +6,7 @@
 //! **Invariant:** a write is answered after its commit is durable. A store deliberately
 //! knows neither statuses nor calls.
 
+mod after_image;
 mod apply;
 mod backup;
 mod error;

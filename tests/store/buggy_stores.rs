@@ -8,8 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use user_service::domain::{
-    Change, Deadline, Entry, Error, LogHead, Page, PageSize, Patch, Revision, Store, StoreHealth, User,
-    UserId, UserKey, Write, WriteResult,
+    Change, Deadline, Entry, Error, Fields, LogHead, Page, PageSize, Patch, Revision, Store, StoreHealth,
+    User, UserId, UserKey, Write, WriteResult,
 };
 
 /// How long a bug keeps its window open.
@@ -79,15 +79,11 @@ impl Store for Broken {
             }
             Bug::LostUpdates => {
                 if let Change::Update { id, patch, .. } = &mut write.change
-                    && let Some(User { name, email, age, .. }) =
+                    && let Some(User { fields, .. }) =
                         self.inner.get(&UserKey::Id(id.clone()), deadline).await?.map(Arc::unwrap_or_clone)
                 {
-                    let Patch { name: new_name, email: new_email, age: new_age } = std::mem::take(patch);
-                    *patch = Patch {
-                        name: new_name.or(Some(name)),
-                        email: new_email.or(Some(email)),
-                        age: new_age.or(Some(age)),
-                    };
+                    let Fields { name, email, age } = fields.patched(patch);
+                    *patch = Patch { name: Some(name), email: Some(email), age: Some(age) };
                     tokio::time::sleep(BUG_WINDOW).await;
                 }
                 self.inner.write(write, deadline).await

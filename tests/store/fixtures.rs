@@ -63,6 +63,11 @@ pub fn fields(name: &str, local: &str) -> Fields {
     Fields { name: Name::parse(name).unwrap(), email: email(local), age: Age::parse(36).unwrap() }
 }
 
+/// Other fields than those of [`fields`], each of them.
+pub fn other_fields() -> Fields {
+    Fields { name: Name::parse("Other").unwrap(), email: email("other"), age: Age::parse(99).unwrap() }
+}
+
 /// A user called as their id and their address are.
 pub fn create(name: &str) -> Change {
     Change::Create { id: id(name), fields: fields(name, name) }

@@ -173,8 +173,8 @@ impl History {
             |text: &str| text.split('@').next().unwrap().rsplit('-').next().unwrap().parse().unwrap();
         Row {
             id: number(user.id.as_str()),
-            address: number(user.email.as_str()),
-            age: user.age.years(),
+            address: number(user.fields.email.as_str()),
+            age: user.fields.age.years(),
             revision: user.revision.saturating_sub(self.base),
         }
     }

@@ -20,6 +20,7 @@ mod imports;
 mod linearizability;
 mod list;
 mod litestream;
+mod migrations;
 mod model;
 mod outages;
 mod pgbouncer;
@@ -76,6 +77,7 @@ suite! {
         an_id_or_an_address_is_taken_once,
         a_put_overwrites_by_id_or_by_address_or_creates,
         an_update_changes_what_it_names,
+        every_field_is_stored_by_each_kind_of_write_and_found_by_each_read,
         an_address_that_was_given_up_is_free,
         a_stale_etag_writes_nothing,
         a_deleted_user_is_gone,

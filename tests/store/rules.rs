@@ -136,8 +136,8 @@ async fn refuses_odd_names(owned: Owned, rule: &str) {
     changes.push((delete("gone"), false));
     only_odd_ones_are_refused(&owned, rule, changes).await;
     assert_eq!(get(store, "odd-3").await, None);
-    assert_eq!(get(store, "kept-1").await.unwrap().name.as_str(), "kept-1");
-    assert_eq!(get(store, "kept-2").await.unwrap().name.as_str(), "fine");
+    assert_eq!(get(store, "kept-1").await.unwrap().fields.name.as_str(), "kept-1");
+    assert_eq!(get(store, "kept-2").await.unwrap().fields.name.as_str(), "fine");
     // What was refused is not remembered, so it can be asked for again.
     for _ in 0..2 {
         let repeated = store.write(repeatable(create("odd-new"), 1, "odd"), Deadline::NONE).await;
@@ -191,10 +191,10 @@ async fn a_rule_of_a_file_fails_the_write_that_breaks_it_and_no_other() {
         // An error of the trigger itself.
         triggers("json(NEW.name)"),
         "CREATE UNIQUE INDEX one_odd ON users (CASE WHEN name LIKE 'odd%' THEN 1 END)".into(),
-        "CREATE TRIGGER odd BEFORE INSERT ON changes WHEN NEW.name LIKE 'odd%'
+        "CREATE TRIGGER odd BEFORE INSERT ON changes WHEN NEW.after_image LIKE '%\"odd%'
              BEGIN SELECT RAISE(ABORT, 'odd'); END"
             .into(),
-        "CREATE TRIGGER odd BEFORE INSERT ON changes WHEN NEW.name LIKE 'odd%'
+        "CREATE TRIGGER odd BEFORE INSERT ON changes WHEN NEW.after_image LIKE '%\"odd%'
              BEGIN SELECT RAISE(IGNORE); END"
             .into(),
     ] {
@@ -210,9 +210,11 @@ async fn a_rule_of_a_file_fails_the_write_that_breaks_it_and_no_other() {
 
 /// A trigger of `PostgreSQL` that does this for a row with an odd name.
 fn trigger(when: &str, row: &str, act: &str) -> String {
+    // The change log has the name within a column.
+    let name = format!("COALESCE(to_json({row})->>'name', (to_json({row})->>'after_image')::json->>'name')");
     format!(
         "CREATE FUNCTION user_service.no_odd() RETURNS trigger LANGUAGE plpgsql AS $$
-             BEGIN IF {row}.name LIKE 'odd%' THEN {act}; END IF; RETURN {row}; END $$;
+             BEGIN IF {name} LIKE 'odd%' THEN {act}; END IF; RETURN {row}; END $$;
          CREATE {when} FOR EACH ROW EXECUTE FUNCTION user_service.no_odd()"
     )
 }
@@ -237,7 +239,7 @@ fn rules() -> Vec<String> {
         trigger(BEFORE, "NEW", "NEW.age := NEW.name::integer"),
         trigger(BEFORE, "NEW", "PERFORM user_service.no_such_function()"),
         trigger(BEFORE, "NEW", "RETURN NULL"),
-        trigger(logged, "NEW", raise),
+        trigger(logged, "NEW", "RAISE EXCEPTION 'no % <odd-one@example.com>', NEW.after_image"),
         trigger(logged, "NEW", "RETURN NULL"),
         // Not before the commit.
         trigger(DEFERRED, "NEW", raise),

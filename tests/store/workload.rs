@@ -222,7 +222,7 @@ async fn a_workload_notices_nothing_of_a_migration_by_the_next_release() {
     let client = server.client(&name).await;
     let now = "SELECT revision, schema_version FROM user_service.meta";
     let now = client.query_one(now, &[]).await.unwrap();
-    assert_eq!(now.get::<_, i32>(1), 2);
+    assert_eq!(now.get::<_, i32>(1), 3);
     let before = now.get::<_, i64>(0).cast_unsigned();
     workload.work(Duration::from_secs(1)).await;
     let events = workload.stop().await;

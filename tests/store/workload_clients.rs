@@ -354,7 +354,8 @@ pub async fn stored(client: &tokio_postgres::Client) -> (Vec<Logged>, BTreeMap<S
     let row = |row: &tokio_postgres::Row| {
         Some(Row { name: row.get::<_, Option<String>>(2)?, email: row.get::<_, Option<String>>(3)? })
     };
-    let log = "SELECT revision, id, name, email FROM user_service.changes ORDER BY revision";
+    let log = "SELECT revision, id, after_image::json->>'name', after_image::json->>'email'
+               FROM user_service.changes ORDER BY revision";
     let log = client.query(log, &[]).await.unwrap();
     let log = log.iter().map(|line| Logged {
         revision: line.get::<_, i64>(0).cast_unsigned(),

@@ -2,9 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use crate::fixtures::{create, delete, email, fields, get, get_by_email, id, plain, stored, write};
+use crate::fixtures::{
+    create, delete, email, fields, get, get_by_email, id, other_fields, plain, stored, write,
+};
 use user_service::domain::{
-    Age, Change, Deadline, Error, PageSize, Patch, Store, StoreHealth, UniqueKey, UserKey, Write,
+    Age, Change, Deadline, Error, Fields, PageSize, Patch, Store, StoreHealth, UniqueKey, UserKey, Write,
 };
 
 fn rename(user: &str, address: &str) -> Change {
@@ -14,7 +16,7 @@ fn rename(user: &str, address: &str) -> Change {
 
 pub async fn a_created_user_is_found_by_id_and_by_address(store: Arc<dyn Store>) {
     let ada = stored(&store, create("ada")).await;
-    assert_eq!(ada.name.as_str(), "ada");
+    assert_eq!(ada.fields.name.as_str(), "ada");
     assert_eq!(ada.create_time, ada.update_time);
     assert_eq!(get(&store, "ada").await, Some(ada.clone()));
     assert_eq!(get_by_email(&store, "ada").await, Some(ada));
@@ -32,7 +34,7 @@ pub async fn an_id_or_an_address_is_taken_once(store: Arc<dyn Store>) {
         assert!(matches!(same_address, Err(Error::AlreadyExists(UniqueKey::Email))), "{same_address:?}");
     }
     assert_eq!(get(&store, "x").await, None);
-    assert_eq!(get(&store, "bob").await.unwrap().email, email("bob"));
+    assert_eq!(get(&store, "bob").await.unwrap().fields.email, email("bob"));
 }
 
 pub async fn a_put_overwrites_by_id_or_by_address_or_creates(store: Arc<dyn Store>) {
@@ -46,7 +48,7 @@ pub async fn a_put_overwrites_by_id_or_by_address_or_creates(store: Arc<dyn Stor
     let by_address = stored(&store, put(None, "new-2", "Ada L", "ada")).await;
     assert_eq!((by_address.id, by_address.create_time), (id("new-1"), created.create_time));
     let by_id = stored(&store, put(Some("new-1"), "new-3", "Ada", "countess")).await;
-    assert_eq!((by_id.id, by_id.email), (id("new-1"), email("countess")));
+    assert_eq!((by_id.id, by_id.fields.email), (id("new-1"), email("countess")));
     assert_eq!(stored(&store, put(Some("own"), "new-4", "Bob", "bob")).await.id, id("own"));
     let taken = write(&store, put(Some("own"), "new-5", "Bob", "countess")).await;
     assert!(matches!(taken, Err(Error::AlreadyExists(UniqueKey::Email))), "{taken:?}");
@@ -57,12 +59,46 @@ pub async fn an_update_changes_what_it_names(store: Arc<dyn Store>) {
     let before = stored(&store, create("ada")).await;
     let patch = Patch { age: Some(Age::parse(37).unwrap()), ..Patch::default() };
     let after = stored(&store, Change::Update { id: id("ada"), patch, etag: Some(before.etag()) }).await;
-    assert_eq!((after.age.years(), &after.name, &after.email), (37, &before.name, &before.email));
+    assert_eq!(after.fields, Fields { age: Age::parse(37).unwrap(), ..before.fields.clone() });
     assert_eq!(after.create_time, before.create_time);
     assert!(after.update_time >= before.update_time && after.etag() != before.etag());
     assert_eq!(get(&store, "ada").await, Some(after));
     let missing = write(&store, rename("bob", "bob")).await;
     assert!(matches!(missing, Err(Error::NotFound(UniqueKey::Id))), "{missing:?}");
+}
+
+pub async fn every_field_is_stored_by_each_kind_of_write_and_found_by_each_read(store: Arc<dyn Store>) {
+    let (before, after) = (fields("ada", "ada"), other_fields());
+    let Fields { name, email, age } = after.clone();
+    assert!(name != before.name && email != before.email && age != before.age);
+    let patch = Patch { name: Some(name), email: Some(email), age: Some(age) };
+    for change in [
+        Change::Create { id: id("ada"), fields: before.clone() },
+        Change::Update { id: id("ada"), patch, etag: None },
+        Change::Upsert { id: Some(id("ada")), new_id: id("new"), fields: before.clone() },
+        Change::Delete { id: id("ada"), etag: None, allow_missing: false },
+        Change::Import { id: Some(id("ada")), new_id: id("new"), fields: after.clone(), create_time: None },
+    ] {
+        let expected = match &change {
+            Change::Delete { .. } => None,
+            Change::Create { .. } | Change::Upsert { .. } => Some(&before),
+            Change::Update { .. } | Change::Import { .. } => Some(&after),
+        };
+        let written = write(&store, change.clone()).await.unwrap();
+        let stored = written.user.as_ref();
+        assert_eq!(stored.map(|user| &user.fields), expected, "{change:?}");
+        assert_eq!(get(&store, "ada").await.as_ref(), stored);
+        let found = store.batch_get(&[id("ada")], Deadline::NONE).await.unwrap().swap_remove(0);
+        assert_eq!(found.as_ref(), stored);
+        let page = store.list(None, PageSize::parse(10).unwrap(), Deadline::NONE).await.unwrap();
+        assert_eq!(page.users.first(), stored);
+        let logged = store.changes(written.revision - 1, 1, Deadline::NONE).await.unwrap();
+        assert_eq!(logged[0].event.user(), stored);
+        if let Some(user) = stored {
+            let key = UserKey::Email(user.fields.email.clone());
+            assert_eq!(store.get(&key, Deadline::NONE).await.unwrap().as_deref(), stored);
+        }
+    }
 }
 
 pub async fn an_address_that_was_given_up_is_free(store: Arc<dyn Store>) {
@@ -111,7 +147,7 @@ pub async fn only_a_lenient_delete_takes_a_missing_user(store: Arc<dyn Store>) {
 pub async fn validation_alone_writes_nothing(store: Arc<dyn Store>) {
     let validate = |change| Write { validate_only: true, ..plain(change) };
     let would_be = store.write(validate(create("ada")), Deadline::NONE).await.unwrap();
-    assert_eq!((would_be.user.unwrap().email, would_be.revision), (email("ada"), 0));
+    assert_eq!((would_be.user.unwrap().fields.email, would_be.revision), (email("ada"), 0));
     assert_eq!(get(&store, "ada").await, None);
     assert_eq!(stored(&store, create("ada")).await.revision, 1);
     let refused = store.write(validate(create("ada")), Deadline::NONE).await;

@@ -14,7 +14,10 @@ use std::{
 use clap::{Parser, Subcommand};
 use rusqlite::{Connection, params};
 
-const SCHEMA: &str = include_str!("../../../src/store/sqlite/migrations/0001_users.sql");
+const SCHEMA: &str = concat!(
+    include_str!("../../../src/store/sqlite/migrations/0001_users.sql"),
+    include_str!("../../../src/store/sqlite/migrations/0002_after_image.sql")
+);
 const PAGE_BYTES: usize = 4096;
 const PAGES: u64 = 4096;
 /// Any time will do, as long as it takes as many bytes as today's.
@@ -107,9 +110,17 @@ fn insert(connection: &Connection, revision: i64) -> rusqlite::Result<()> {
         .prepare_cached("INSERT INTO users VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)")?
         .execute(params![id, name, email, age, revision, NOW_MICROS])?;
     connection
-        .prepare_cached("INSERT INTO changes VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?2, ?2)")?
-        .execute(params![revision, NOW_MICROS, id, name, email, age])?;
+        .prepare_cached("INSERT INTO changes VALUES (?1, ?2, 1, ?3, ?4)")?
+        .execute(params![revision, NOW_MICROS, id, after_image(&name, &email, age)])?;
     Ok(())
+}
+
+/// The user as the service's change log has it.
+fn after_image(name: &str, email: &str, age: i64) -> String {
+    let time = NOW_MICROS;
+    format!(
+        r#"{{"name":"{name}","email":"{email}","age":{age},"create_time":{time},"update_time":{time}}}"#
+    )
 }
 
 #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]

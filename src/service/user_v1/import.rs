@@ -15,7 +15,7 @@ use metrics::{Counter, counter};
 use tokio::{sync::Semaphore, time};
 use tonic::{Status, Streaming};
 
-use super::{message, request};
+use super::{fields::message, request};
 use crate::{
     domain::{Deadline, Error, Store, Write},
     proto::user::v1::{self as pb, import_users_response::Result as ImportResult},

@@ -1,9 +1,10 @@
 //! Reads requests: every rule of a request is checked before any of it is used.
 
+use super::fields::{self, Mask};
 use crate::{
     domain::{
-        Age, Change, Email, Error, Etag, MAX_PAGE_SIZE, Name, PageSize, PageToken, Patch, RequestId,
-        ResumeToken, Timestamp, UserId, UserKey,
+        Change, Email, Error, Etag, MAX_PAGE_SIZE, PageSize, PageToken, RequestId, ResumeToken, Timestamp,
+        UserId, UserKey,
     },
     proto::user::v1 as pb,
     service::violations::Violations,
@@ -14,7 +15,7 @@ pub fn create(request: &pb::CreateUserRequest) -> Result<(Change, Option<Request
     let id = violations.optional("user_id", &request.user_id, UserId::parse);
     let request_id = violations.optional("request_id", &request.request_id, RequestId::parse);
     let user = violations.required("user", request.user.as_ref());
-    let fields = user.and_then(|user| violations.fields(&user.name, &user.email, user.age));
+    let fields = user.and_then(|user| fields::parse(&mut violations, user));
     match fields {
         Some(fields) if violations.is_empty() => {
             Ok((Change::Create { id: id.unwrap_or_else(UserId::generate), fields }, request_id))
@@ -29,7 +30,7 @@ pub fn import(request: &pb::ImportUsersRequest) -> Result<Change, Error> {
     let Some(user) = violations.required("user", request.user.as_ref()) else {
         return Err(violations.into_error());
     };
-    let fields = violations.fields(&user.name, &user.email, user.age);
+    let fields = fields::parse(&mut violations, user);
     let create_time =
         user.create_time.as_ref().and_then(|time| violations.check("user.create_time", parse_time(time)));
     match fields {
@@ -91,13 +92,13 @@ pub fn page(request: &pb::ListUsersRequest) -> Result<(PageSize, Option<PageToke
 pub fn update(request: &pb::UpdateUserRequest) -> Result<(Change, Option<RequestId>), Error> {
     let mut violations = Violations::default();
     let request_id = violations.optional("request_id", &request.request_id, RequestId::parse);
-    let mask = mask(&mut violations, request);
+    let mask = Mask::parse(&mut violations, request);
     let Some(user) = violations.required("user", request.user.as_ref()) else {
         return Err(violations.into_error());
     };
     let id = violations.check("user.id", UserId::parse(&user.id));
     let etag = violations.optional("user.etag", &user.etag, Etag::parse);
-    let patch = patch(&mut violations, user, mask);
+    let patch = mask.patch(&mut violations, user);
     match id {
         Some(id) if violations.is_empty() => Ok((Change::Update { id, patch, etag }, request_id)),
         _ => Err(violations.into_error()),
@@ -121,54 +122,4 @@ pub fn resume_token(request: &pb::WatchUsersRequest) -> Result<Option<ResumeToke
     let mut violations = Violations::default();
     let token = violations.optional("resume_token", &request.resume_token, ResumeToken::parse);
     if violations.is_empty() { Ok(token) } else { Err(violations.into_error()) }
-}
-
-/// The most paths in a mask: more than a user has fields, and few enough to hold
-/// on to while the store works.
-const MAX_PATHS: usize = 32;
-
-/// Which fields an update writes.
-#[derive(Clone, Copy, Default)]
-struct Mask {
-    name: bool,
-    email: bool,
-    age: bool,
-}
-
-/// Reads the mask; without one (or with an empty one, which many clients cannot
-/// tell from none) every populated field is written. An age of 0 is not populated:
-/// to write it, name it.
-fn mask(violations: &mut Violations, request: &pb::UpdateUserRequest) -> Mask {
-    let paths = request.update_mask.as_ref().map(|mask| mask.paths.as_slice()).unwrap_or_default();
-    if paths.is_empty() {
-        let user = request.user.as_ref();
-        return Mask {
-            name: user.is_some_and(|user| !user.name.is_empty()),
-            email: user.is_some_and(|user| !user.email.is_empty()),
-            age: user.is_some_and(|user| user.age != 0),
-        };
-    }
-    if paths.len() > MAX_PATHS {
-        violations.add("update_mask", format!("must have at most {MAX_PATHS} paths"));
-        return Mask::default();
-    }
-    let mut mask = Mask::default();
-    for (i, path) in paths.iter().enumerate() {
-        match path.as_str() {
-            "*" => mask = Mask { name: true, email: true, age: true },
-            "name" => mask.name = true,
-            "email" => mask.email = true,
-            "age" => mask.age = true,
-            "id" | "etag" | "create_time" | "update_time" => {}
-            _ => violations.add(format!("update_mask.paths[{i}]"), "must be '*' or a field of User"),
-        }
-    }
-    mask
-}
-
-fn patch(violations: &mut Violations, user: &pb::User, mask: Mask) -> Patch {
-    let name = mask.name.then(|| violations.check("user.name", Name::parse(&user.name)));
-    let email = mask.email.then(|| violations.check("user.email", Email::parse(&user.email)));
-    let age = mask.age.then(|| violations.check("user.age", Age::parse(user.age)));
-    Patch { name: name.flatten(), email: email.flatten(), age: age.flatten() }
 }

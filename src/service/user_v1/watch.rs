@@ -6,7 +6,7 @@ use futures_util::stream::{self, Stream};
 use tokio::time;
 use tonic::Status;
 
-use super::message;
+use super::fields::message;
 use crate::{
     domain::Event,
     feed::{Item, Watch, WatchError},

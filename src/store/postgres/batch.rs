@@ -94,7 +94,7 @@ impl Batch {
     /// Loads a user as the store has it.
     pub fn load(&mut self, user: User) {
         self.found.insert(user.id.clone());
-        self.ids_by_email.insert(user.email.clone(), user.id.clone());
+        self.ids_by_email.insert(user.fields.email.clone(), user.id.clone());
         self.users.insert(user.id.clone(), user);
     }
 
@@ -186,9 +186,9 @@ impl Transaction for Batch {
 
     fn put(&mut self, kind: ChangeKind, user: &User, now: Timestamp) -> Result<(), Error> {
         if let Some(before) = self.users.insert(user.id.clone(), user.clone()) {
-            self.ids_by_email.remove(&before.email);
+            self.ids_by_email.remove(&before.fields.email);
         }
-        self.ids_by_email.insert(user.email.clone(), user.id.clone());
+        self.ids_by_email.insert(user.fields.email.clone(), user.id.clone());
         self.versions.insert(user.revision, user.clone());
         self.log(kind, &user.id, Some(user.clone()), now);
         Ok(())
@@ -196,7 +196,7 @@ impl Transaction for Batch {
 
     fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), Error> {
         if let Some(user) = self.users.remove(id) {
-            self.ids_by_email.remove(&user.email);
+            self.ids_by_email.remove(&user.fields.email);
         }
         self.log(ChangeKind::Deleted, id, None, now);
         Ok(())

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     domain::{Error, Idempotency, Revision, Timestamp, UserId},
     store::{
+        after_image,
         apply::RecordedWrite,
         queue::{PendingWrite, WriteAnswer},
     },
@@ -238,7 +239,9 @@ async fn fetch(session: &Session, keys: &Keys<'_>) -> Result<Read, CommitError> 
         };
         let key = rows::get::<&[u8]>(row, 0)?.try_into();
         let key = rows::decode(key.map_err(|_| "must be a hash"))?;
-        batch.load_recorded(key, known, rows::maybe_user(row, 4)?, rows::maybe_user(row, 11)?);
+        let image = rows::get::<Option<&str>>(row, 4)?;
+        let left = image.map(|image| after_image::decode(image, known.id.clone(), known.revision));
+        batch.load_recorded(key, known, rows::decode(left.transpose())?, rows::maybe_user(row, 5)?);
     }
     Ok(Read { revision: rows::revision(&seen, 0)?, fence: rows::get(&seen, 1)?, batch })
 }

@@ -131,7 +131,7 @@ async fn read(readers: &Readers, mut gets: Vec<PendingGet>) {
     let found = found.map(|users| users.into_iter().map(Arc::new).collect::<Vec<_>>());
     let users = || found.iter().flatten();
     let by_id: HashMap<_, _> = users().map(|user| (&user.id, user)).collect();
-    let by_email: HashMap<_, _> = users().map(|user| (&user.email, user)).collect();
+    let by_email: HashMap<_, _> = users().map(|user| (&user.fields.email, user)).collect();
     for PendingGet { key, answer, .. } in gets {
         let user = match &key {
             UserKey::Id(id) => by_id.get(id),

@@ -6,6 +6,7 @@
 
 mod backup;
 mod batch;
+mod columns;
 mod commit;
 mod connect_error;
 mod get_batcher;
@@ -90,7 +91,7 @@ pub(super) struct PostgresStore {
 /// Brings the schema up to date, and further where there are steps to come. Blocks.
 pub(super) fn migrate(url: &PostgresUrl, config: &Config, further: &[&str]) -> Result<(), OpenError> {
     let connector = connector(url, config)?;
-    let steps = [&schema::STEPS[..], further].concat();
+    let steps = [&columns::STEPS[..], further].concat();
     block_on(first_connection(&connector, url, async |session: &Session, place: &str| {
         schema::bring_up_to_date(session, place, &steps).await
     }))

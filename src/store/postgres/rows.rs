@@ -2,25 +2,13 @@
 
 use tokio_postgres::Row;
 
+use super::columns::user;
 use crate::{
-    domain::{Age, Email, Entry, Error, LogPosition, Name, Revision, Timestamp, User, UserId},
-    store::apply::event,
+    domain::{Entry, Error, LogPosition, Revision, Timestamp, User},
+    store::after_image::LogRow,
 };
 
-/// The user in the columns from `at` on, in the order of the statements.
-pub(super) fn user(row: &Row, at: usize) -> Result<User, Error> {
-    Ok(User {
-        id: decode(UserId::parse(get(row, at)?))?,
-        name: decode(Name::parse(get(row, at + 1)?))?,
-        email: decode(Email::parse(get(row, at + 2)?))?,
-        age: decode(Age::parse(get(row, at + 3)?))?,
-        revision: revision(row, at + 4)?,
-        create_time: Timestamp::from_micros(get(row, at + 5)?),
-        update_time: Timestamp::from_micros(get(row, at + 6)?),
-    })
-}
-
-/// The same, where there may be none.
+/// The user in the columns from `at` on, where there may be none.
 pub(super) fn maybe_user(row: &Row, at: usize) -> Result<Option<User>, Error> {
     match get::<Option<&str>>(row, at)? {
         Some(_) => user(row, at).map(Some),
@@ -32,18 +20,11 @@ pub(super) fn users(rows: &[Row]) -> Result<Vec<User>, Error> {
     rows.iter().map(|row| user(row, 0)).collect()
 }
 
-/// An entry of the change log: the user, the time and the kind. Where the user is
-/// gone, only the id and the revision are there.
+/// An entry of the change log.
 pub(super) fn entry(row: &Row) -> Result<Entry, Error> {
-    let log_position =
-        LogPosition { revision: revision(row, 4)?, time: Timestamp::from_micros(get(row, 7)?) };
-    let id = decode(UserId::parse(get(row, 0)?))?;
-    let user = match get::<Option<&str>>(row, 2)? {
-        Some(_) => Some(user(row, 0)?),
-        None => None,
-    };
-    let event = event(get(row, 8)?, id, user).ok_or("must be a kind of change");
-    Ok(Entry { position: log_position, event: decode(event)? })
+    let position = LogPosition { revision: revision(row, 0)?, time: Timestamp::from_micros(get(row, 1)?) };
+    let row = LogRow { position, kind: get(row, 2)?, id: get(row, 3)?, after_image: get(row, 4)? };
+    decode(row.into_entry())
 }
 
 pub(super) fn revision(row: &Row, column: usize) -> Result<Revision, Error> {

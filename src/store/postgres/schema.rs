@@ -7,15 +7,12 @@ use tokio::time;
 use tokio_postgres::error::SqlState;
 
 use super::{
+    columns::STEPS,
     connect_error::ConnectError,
     preconditions::{self, failed},
     session::Session,
 };
 use crate::store::OpenError;
-
-/// The schema, one step a version. Only ever appended to, and no step may take
-/// from the release before what it uses.
-pub(super) const STEPS: [&str; 1] = [include_str!("migrations/0001_users.sql")];
 
 /// The advisory lock of a migration.
 const MIGRATION_LOCK: i64 = 0x7573_7276_0000_0001;
@@ -132,10 +129,9 @@ async fn version(session: &Session) -> Result<usize, tokio_postgres::Error> {
 /// Makes deletions of all changes to users before their last deletion; how many.
 pub(super) async fn purge(session: &Session, place: &str) -> Result<u64, OpenError> {
     let purge = "WITH purged AS (
-        UPDATE user_service.changes SET kind = 3, name = NULL, email = NULL, age = NULL,
-            create_time = NULL, update_time = NULL
+        UPDATE user_service.changes SET kind = 3, email = NULL, after_image = NULL
         FROM (SELECT id, max(revision) AS last FROM user_service.changes WHERE kind = 3 GROUP BY id) gone
-        WHERE changes.id = gone.id AND changes.revision < gone.last AND changes.email IS NOT NULL
+        WHERE changes.id = gone.id AND changes.revision < gone.last AND changes.kind <> 3
         RETURNING 1)
         SELECT count(*) FROM purged";
     let purged = async {

@@ -5,10 +5,11 @@ use uuid::Uuid;
 
 use super::{
     batch::Batch,
+    columns::Users,
     session::{Param, Session},
     sql::Sql,
 };
-use crate::domain::User;
+use crate::store::after_image;
 
 pub(super) async fn users(session: &Session, batch: &Batch) -> Result<(), tokio_postgres::Error> {
     let (gone, there) = batch.dirty_users();
@@ -16,16 +17,12 @@ pub(super) async fn users(session: &Session, batch: &Batch) -> Result<(), tokio_
     let delete: [Param; 2] = [&gone, &count];
     let delete =
         async { if gone.is_empty() { Ok(Vec::new()) } else { session.rows(Sql::Delete, &delete).await } };
-    let text = |field: fn(&User) -> &str| there.iter().map(|user| field(user)).collect::<Vec<_>>();
-    let number = |field: fn(&User) -> i64| there.iter().map(|user| field(user)).collect::<Vec<_>>();
-    let (ids, names) = (text(|user| user.id.as_str()), text(|user| user.name.as_str()));
-    let emails = text(|user| user.email.as_str());
-    let ages: Vec<_> = there.iter().map(|user| i32::from(user.age.years())).collect();
-    let behind: Vec<_> = there.iter().map(|user| batch.offset_from_last(user.revision)).collect();
-    let (created, updated) =
-        (number(|user| user.create_time.as_micros()), number(|user| user.update_time.as_micros()));
-    let put: [Param; 7] = [&ids, &names, &emails, &ages, &behind, &created, &updated];
-    let put = async { if ids.is_empty() { Ok(Vec::new()) } else { session.rows(Sql::Put, &put).await } };
+    let mut users = Users::default();
+    for user in &there {
+        users.push(user, batch.offset_from_last(user.revision));
+    }
+    let put = users.params();
+    let put = async { if there.is_empty() { Ok(Vec::new()) } else { session.rows(Sql::Put, &put).await } };
     let (deleted, put) = future::join(delete, put).await;
     deleted.and(put).map(drop)
 }
@@ -38,18 +35,14 @@ pub(super) async fn log(
     if batch.log.is_empty() {
         return Ok(());
     }
-    let users = || batch.log.iter().map(|row| row.user.as_ref());
     let behind: Vec<_> = (1 - batch.count()..=0).collect();
     let times: Vec<_> = batch.log.iter().map(|row| row.time.as_micros()).collect();
     let kinds: Vec<_> = batch.log.iter().map(|row| row.kind as i32).collect();
     let ids: Vec<_> = batch.log.iter().map(|row| row.id.as_str()).collect();
-    let names: Vec<_> = users().map(|user| user.map(|user| user.name.as_str())).collect();
-    let emails: Vec<_> = users().map(|user| user.map(|user| user.email.as_str())).collect();
-    let ages: Vec<_> = users().map(|user| user.map(|user| i32::from(user.age.years()))).collect();
-    let created: Vec<_> = users().map(|user| user.map(|user| user.create_time.as_micros())).collect();
-    let updated: Vec<_> = users().map(|user| user.map(|user| user.update_time.as_micros())).collect();
-    let params: [Param; 10] =
-        [&batch_id, &behind, &times, &kinds, &ids, &names, &emails, &ages, &created, &updated];
+    let users = || batch.log.iter().map(|row| row.user.as_ref());
+    let emails: Vec<_> = users().map(|user| user.map(|user| user.fields.email.as_str())).collect();
+    let images: Vec<_> = users().map(|user| user.map(after_image::encode)).collect();
+    let params: [Param; 7] = [&batch_id, &behind, &times, &kinds, &ids, &emails, &images];
     session.rows(Sql::Log, &params).await.map(drop)
 }
 

@@ -6,9 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, backup::Backup};
 
-use super::{rows, schema};
+use super::{columns::MIGRATIONS, rows, schema};
 use crate::store::{
     OpenError,
     backup::{BackupError, BackupSummary},
@@ -108,8 +108,25 @@ pub(in crate::store) fn create(into: &Path) -> Result<Connection, BackupError> {
     Ok(connection)
 }
 
+/// Opens a backup to read it with the newest schema: a temporary copy of it, where an
+/// earlier release made it.
+pub(in crate::store) fn open_up_to_date(path: &Path) -> Result<Connection, BackupError> {
+    let backup = open(path)?;
+    let version = schema::version(&backup, path)?;
+    if version == MIGRATIONS.len() {
+        return Ok(backup);
+    }
+    // A file without a name, which goes when it is closed.
+    let copied = Connection::open("").and_then(|mut copy| {
+        Backup::new(&backup, &mut copy)?.step(-1)?;
+        schema::migrate(&mut copy, version)?;
+        Ok(copy)
+    });
+    copied.map_err(|source| BackupError::Copy { path: path.into(), source })
+}
+
 /// Opens a store's file, or a backup, to read it.
-pub(in crate::store) fn open(path: &Path) -> Result<Connection, BackupError> {
+fn open(path: &Path) -> Result<Connection, BackupError> {
     // SQLite's own words for a file that is not there would do for a damaged one.
     File::open(path).map_err(|source| BackupError::File { path: path.into(), source })?;
     let absolute = schema::absolute(path)?;

@@ -36,8 +36,8 @@ struct Bytes;
 impl Weighter<UserId, Arc<User>> for Bytes {
     fn weight(&self, id: &UserId, user: &Arc<User>) -> u64 {
         // The id stands in the key and in the user.
-        let texts = 2 * id.as_str().len() + user.name.as_str().len() + user.email.as_str().len();
-        (ENTRY_OVERHEAD_BYTES + texts) as u64
+        let fields = user.fields.texts().into_iter().map(str::len).sum::<usize>();
+        (ENTRY_OVERHEAD_BYTES + 2 * id.as_str().len() + fields) as u64
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::domain::{Age, Email, Name, Revision, Timestamp};
+    use crate::domain::{Age, Email, Fields, Name, Revision, Timestamp};
 
     fn of_bytes(capacity: usize) -> Cache {
         Cache::new(capacity, Arc::default())
@@ -140,9 +140,11 @@ mod tests {
         let time = Timestamp::from_micros(0);
         User {
             id: id("a"),
-            name: Name::parse("Ada").unwrap(),
-            email: Email::parse("ada@example.com").unwrap(),
-            age: Age::parse(36).unwrap(),
+            fields: Fields {
+                name: Name::parse("Ada").unwrap(),
+                email: Email::parse("ada@example.com").unwrap(),
+                age: Age::parse(36).unwrap(),
+            },
             revision,
             create_time: time,
             update_time: time,

@@ -1,11 +1,11 @@
 //! The change log, as it is read.
 
-use rusqlite::{Connection, OptionalExtension, Row, types::Type};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::rows;
 use crate::{
-    domain::{Entry, LogHead, LogPosition, Revision, StoreId, Timestamp},
-    store::apply::event,
+    domain::{Entry, LogHead, LogPosition, Revision, StoreId, Timestamp, User},
+    store::after_image::{self, LogRow},
 };
 
 pub(super) fn log_head(connection: &Connection) -> rusqlite::Result<LogHead> {
@@ -27,21 +27,35 @@ pub(super) fn entries(
     limit: usize,
 ) -> rusqlite::Result<Vec<Entry>> {
     connection
-        .prepare_cached(concat!(
-            "SELECT ",
-            rows::user_columns!(),
-            ", time, kind FROM changes WHERE revision > ?1 ORDER BY revision LIMIT ?2"
-        ))?
+        .prepare_cached(
+            "SELECT revision, time, kind, id, after_image FROM changes
+             WHERE revision > ?1 ORDER BY revision LIMIT ?2",
+        )?
         .query_map((after.cast_signed(), limit.cast_signed()), entry)?
         .collect()
 }
 
 fn entry(row: &Row) -> rusqlite::Result<Entry> {
-    let id = rows::user_id(row, 0)?;
-    let user = if row.get_ref(2)? == rusqlite::types::ValueRef::Null { None } else { Some(rows::user(row)?) };
-    let time = Timestamp::from_micros(row.get(7)?);
-    let event = event(row.get(8)?, id, user).ok_or_else(|| {
-        rusqlite::Error::FromSqlConversionFailure(8, Type::Integer, "must be a kind of change".into())
-    })?;
-    Ok(Entry { position: LogPosition { revision: rows::revision(row, 4)?, time }, event })
+    let position =
+        LogPosition { revision: rows::revision(row, 0)?, time: Timestamp::from_micros(row.get(1)?) };
+    let row = LogRow {
+        position,
+        kind: row.get(2)?,
+        id: row.get_ref(3)?.as_str()?,
+        after_image: row.get_ref(4)?.as_str_or_null()?,
+    };
+    rows::decode(4, row.into_entry())
+}
+
+/// The user as the write with this revision left it.
+pub(super) fn user_at(connection: &Connection, revision: Revision) -> rusqlite::Result<Option<User>> {
+    connection
+        .prepare_cached(
+            "SELECT id, after_image FROM changes WHERE revision = ?1 AND after_image IS NOT NULL",
+        )?
+        .query_row((revision.cast_signed(),), |row| {
+            let id = rows::user_id(row, 0)?;
+            rows::decode(1, after_image::decode(row.get_ref(1)?.as_str()?, id, revision))
+        })
+        .optional()
 }

@@ -6,6 +6,7 @@
 mod backup;
 mod cache;
 mod change_log;
+mod columns;
 mod commit_epoch;
 mod maintenance;
 mod readers;
@@ -28,7 +29,8 @@ use rusqlite::Connection;
 use tokio::{sync::watch, task};
 
 pub(super) use self::backup::{
-    backup, check as check_backup, create as create_backup, files, open as open_backup, restore,
+    backup, check as check_backup, create as create_backup, files, open_up_to_date as open_backup_up_to_date,
+    restore,
 };
 use self::{
     cache::Cache, commit_epoch::CommitEpoch, maintenance::Maintenance, readers::Readers,

@@ -12,13 +12,11 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::columns::MIGRATIONS;
 use crate::store::OpenError;
 
 /// What makes a `SQLite` file one of ours: "usrv" in ASCII.
 const APPLICATION_ID: i32 = 0x7573_7276;
-
-/// The schema, one step a version. Only ever appended to.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_users.sql")];
 
 /// Our own lock keeps other services out, so this is for tools that look in.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -219,10 +217,9 @@ fn with_busy_timeout<T>(
 /// in the file or its log still where the checkpoint was busy.
 pub(super) fn purge(connection: &Connection) -> rusqlite::Result<(u64, Log)> {
     let erased = connection.execute(
-        "UPDATE changes SET kind = 3, name = NULL, email = NULL, age = NULL, create_time = NULL,
-             update_time = NULL
+        "UPDATE changes SET kind = 3, after_image = NULL
          FROM (SELECT id, max(revision) AS last FROM changes WHERE kind = 3 GROUP BY id) gone
-         WHERE changes.id = gone.id AND changes.revision < gone.last AND changes.email IS NOT NULL",
+         WHERE changes.id = gone.id AND changes.revision < gone.last AND changes.kind <> 3",
         (),
     )?;
     // Pages may keep remains of rows that have moved.

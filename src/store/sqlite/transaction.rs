@@ -2,23 +2,14 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{cache::Changed, rows};
+use super::{cache::Changed, change_log, columns, rows};
 use crate::{
     domain::{Email, Error, Idempotency, Revision, Timestamp, User, UserId},
-    store::apply::{ChangeKind, RecordedWrite, Transaction},
+    store::{
+        after_image,
+        apply::{ChangeKind, RecordedWrite, Transaction},
+    },
 };
-
-/// Inserts a user, with this clause for a taken id or address.
-macro_rules! insert_user {
-    ($on_conflict:literal) => {
-        concat!(
-            "INSERT INTO users (",
-            rows::user_columns!(),
-            ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT ",
-            $on_conflict
-        )
-    };
-}
 
 /// A transaction that is open on the writer's connection.
 pub(super) struct SqlTransaction<'a> {
@@ -62,43 +53,33 @@ impl<'a> SqlTransaction<'a> {
         self.connection.prepare_cached(sql)?.execute(()).map(drop)
     }
 
-    /// Runs an [`insert_user!`]; whether a row was inserted or changed.
+    /// Runs one of the statements that insert a user; whether a row was inserted or changed.
     fn insert(&self, user: &User, sql: &str) -> rusqlite::Result<bool> {
-        let User { id, name, email, age, revision, create_time, update_time } = user;
-        let rows = self.connection.prepare_cached(sql)?.execute((
-            id.as_str(),
-            name.as_str(),
-            email.as_str(),
-            age.years(),
-            revision.cast_signed(),
-            create_time.as_micros(),
-            update_time.as_micros(),
-        ))?;
+        let rows = self.connection.prepare_cached(sql)?.execute(columns::params(user))?;
         Ok(rows > 0)
     }
 
     fn log(&mut self, kind: ChangeKind, user: &User, now: Timestamp) -> Result<(), ApplyError> {
-        let User { id, name, email, age, revision, create_time, update_time } = user;
-        let rows = self
-            .connection
-            .prepare_cached(
-                "INSERT INTO changes (revision, time, kind, id, name, email, age, create_time, update_time)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?
-            .execute((
-                revision.cast_signed(),
-                now.as_micros(),
-                kind as u8,
-                id.as_str(),
-                name.as_str(),
-                email.as_str(),
-                age.years(),
-                create_time.as_micros(),
-                update_time.as_micros(),
-            ))?;
-        one(rows)?;
-        self.revision = *revision;
-        self.changed.push((id.clone(), Some(user.clone())));
+        self.append(kind, user.revision, now, &user.id, Some(after_image::encode(user)))?;
+        self.changed.push((user.id.clone(), Some(user.clone())));
+        Ok(())
+    }
+
+    /// Adds a row to the change log.
+    fn append(
+        &mut self,
+        kind: ChangeKind,
+        revision: Revision,
+        now: Timestamp,
+        id: &UserId,
+        after_image: Option<String>,
+    ) -> rusqlite::Result<()> {
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO changes (revision, time, kind, id, after_image) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        let row = (revision.cast_signed(), now.as_micros(), kind as u8, id.as_str(), after_image);
+        one(insert.execute(row)?)?;
+        self.revision = revision;
         Ok(())
     }
 
@@ -154,16 +135,7 @@ impl Transaction for SqlTransaction<'_> {
     }
 
     fn user_at_revision(&mut self, revision: Revision) -> Result<Option<User>, ApplyError> {
-        let user = self
-            .connection
-            .prepare_cached(concat!(
-                "SELECT ",
-                rows::user_columns!(),
-                " FROM changes WHERE revision = ?1 AND email IS NOT NULL"
-            ))?
-            .query_row((revision.cast_signed(),), rows::user)
-            .optional()?;
-        Ok(user)
+        Ok(change_log::user_at(self.connection, revision)?)
     }
 
     fn next_revision(&self) -> Revision {
@@ -171,7 +143,7 @@ impl Transaction for SqlTransaction<'_> {
     }
 
     fn insert_if_absent(&mut self, user: &User, now: Timestamp) -> Result<bool, ApplyError> {
-        let new = self.insert(user, insert_user!("DO NOTHING"))?;
+        let new = self.insert(user, &columns::INSERT)?;
         if new {
             self.log(ChangeKind::Created, user, now)?;
         }
@@ -179,14 +151,7 @@ impl Transaction for SqlTransaction<'_> {
     }
 
     fn put(&mut self, kind: ChangeKind, user: &User, now: Timestamp) -> Result<(), ApplyError> {
-        let put = self.insert(
-            user,
-            insert_user!(
-                "(id) DO UPDATE SET name = excluded.name, email = excluded.email, age = excluded.age,
-                     revision = excluded.revision, create_time = excluded.create_time,
-                     update_time = excluded.update_time"
-            ),
-        )?;
+        let put = self.insert(user, &columns::PUT)?;
         one(put.into())?;
         self.log(kind, user, now)
     }
@@ -194,11 +159,7 @@ impl Transaction for SqlTransaction<'_> {
     fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), ApplyError> {
         let revision = self.next_revision();
         one(self.connection.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute((id.as_str(),))?)?;
-        one(self
-            .connection
-            .prepare_cached("INSERT INTO changes (revision, time, kind, id) VALUES (?1, ?2, ?3, ?4)")?
-            .execute((revision.cast_signed(), now.as_micros(), ChangeKind::Deleted as u8, id.as_str()))?)?;
-        self.revision = revision;
+        self.append(ChangeKind::Deleted, revision, now, id, None)?;
         self.changed.push((id.clone(), None));
         Ok(())
     }
