@@ -2,7 +2,7 @@
 # Builds what the measuring runs use into target/bench: the peers, the load
 # client, the foreign client that checks answers, what draws plots, and our own
 # release binary unless BINARY names one.
-# CARGO_TARGET_DIR moves all of it. build.sh [ours|rust|go|python|plots]...; default: all.
+# CARGO_TARGET_DIR moves all of it. build.sh [ours|rust|nghttpd|go|python|plots]...; default: all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
@@ -25,6 +25,13 @@ build_rust() {
         cargo build --manifest-path benches/Cargo.toml --target-dir "$out/cargo" --locked --release -p "$package"
         cp -u "$out/cargo/release/$package" "$out/bin/"
     done
+}
+
+# nghttpd serves the bytes of raw-hyper's answer as a file.
+build_nghttpd() {
+    mkdir -p "$out/htdocs/UserService"
+    printf '\0\0\0\0\x28\x0a\x26\x0a\x0cAda Lovelace\x12\x0fada@example.com\x18\x24\x22\x03u-1' \
+        >"$out/htdocs/UserService/GetUser"
 }
 
 build_python() {
@@ -60,7 +67,7 @@ build_go() {
 }
 
 [[ -z ${BINARY:-} ]] && ours=ours || ours=
-for part in "${@:-$ours rust go python plots}"; do
+for part in "${@:-$ours rust nghttpd go python plots}"; do
     for name in $part; do
         "build_$name"
     done

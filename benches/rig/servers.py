@@ -37,11 +37,13 @@ class Server:
 OURS_COMMAND = [OURS, "--grpc-addr", "127.0.0.1:{port}", "--admin-addr", "127.0.0.1:{admin}",
                 "--store-url", "sqlite:{store}"]
 
-OURS_ALL, QUIET, HYPER, TONIC, GO = "ours", "ours-quiet", "raw-hyper", "tonic", "grpc-go"
+OURS_ALL, QUIET, HYPER, TONIC, GO, FLOOR = "ours", "ours-quiet", "raw-hyper", "tonic", "grpc-go", "nghttpd"
 
 SERVERS = {server.name: server for server in [
     Server(OURS_ALL, OURS_COMMAND, "v1", TRACES),
     Server(QUIET, [*OURS_COMMAND, "--call-log", "false", "--metric-names", "none"], "v1"),
+    Server(FLOOR, ["nghttpd", "--no-tls", "--address=127.0.0.1", f"--htdocs={OUT / 'htdocs'}", "--no-content-length",
+                   "--trailer=grpc-status: 0", "{port}"], "constant"),
     Server(HYPER, [BIN / "raw-hyper", "{port}"], "constant"),
     Server(TONIC, [BIN / "tonic-bare", "{port}"]),
     Server("tonic-usual", [BIN / "tonic-usual", "{port}"]),
