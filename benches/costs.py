@@ -17,11 +17,13 @@ docs/PERFORMANCE.md says what the rows mean."""
 
 import json
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
 import time
 from collections import defaultdict
+from contextlib import closing, contextmanager
 
 from rig import figures, machine, postgres, stores
 from rig.drivers import Usage, load
@@ -39,6 +41,8 @@ GET_USERS = [int(n) for n in os.environ.get("GET_USERS", "1000 100000 10000000")
 OURS = SERVERS[OURS_ALL]
 # What the service puts into one commit at most.
 MOST_IN_A_COMMIT = 256
+# Calls a second that the load, on one core, can offer without falling behind.
+MOST_OFFERED = 30_000
 STREAMS = 64
 # What plots are made of, by part.
 KEPT = defaultdict(lambda: defaultdict(dict))
@@ -134,6 +138,7 @@ def overload():
     with running(OURS, fresh()) as process:
         yield from open_loop(process, "create", "CreateUser on SQLite, one core for calls and store")
     yield from slow_store()
+    yield from slow_commits()
     with running(OURS, stores.holding(USERS)) as process:
         for times, in_flight in ((1, 200), (3, 600), (10, 2000)):
             found, usage = closed(process, "get", in_flight, "--users", USERS, "--tolerant")
@@ -150,6 +155,60 @@ def slow_store():
         yield from open_loop(process, "create", "CreateUser, 20 ms a commit")
         database.sql(postgres.SLOW_READS)
         yield from open_loop(process, "get", "GetUser, 50 ms a statement", "--users", USERS)
+
+
+def slow_commits():
+    """Commits that wait for a slow disk, and offered so many times what it can take: what is
+    answered in time, what is stored for callers who were told something else, and for how
+    long those that were answered waited."""
+    for store, opened in (("SQLite", sqlite_with_slow_syncs), ("PostgreSQL", postgres_with_slow_commits)):
+        for commit in (0.02, 0.1, 0.5):
+            could_be = MOST_IN_A_COMMIT / commit
+            with opened(commit) as (process, stored):
+                first = 10**7
+                # The forecast knows the disk before the first run.
+                closed(process, "create", 64, "--first", first, "--tolerant")
+                # At the end whether it recovers: two seconds, and then as at first.
+                for times, seconds, name in [(n, max(SECONDS, 20 * commit), n) for n in (1, 2, 3, 10)] + [
+                        (1, 2, None), (1, max(SECONDS, 20 * commit), "after")]:
+                    # One core for the load offers no more.
+                    if times * could_be > MOST_OFFERED:
+                        continue
+                    first += 10**7
+                    before = stored()
+                    found = load(process, "open", "--kind", "create", "--first", first, "--rate", could_be * times,
+                                 "--seconds", seconds)
+                    if name is None:
+                        continue
+                    time.sleep(4 * commit)
+                    rows = max(stored() - before, 1)
+                    answered = (found["calls"] - found["late"]) / found["seconds"] / could_be
+                    late, waited = (rows - found["calls"]) / rows, found["p99_us"] / 1e6
+                    KEPT["slow_commits"][f"{store}, {commit * 1e3:g} ms"][name] = {
+                        "answered": answered, "late": late, "p99": waited, "bound": 2 * commit + 0.05}
+                    yield [f"CreateUser, {store}, {commit * 1e3:g} ms a commit, {name if name == 'after' else f'{times}x'} of "
+                           f"{could_be:,.0f} a second", f"{found['calls'] / found['seconds']:,.0f}", f"{found['p50_us']:,}",
+                           f"{found['p99_us']:,}", "", f"{answered:.2f} of what could be; {late:.1%} of {rows:,} stored were "
+                           f"not told OK; {others(found)}"]
+
+
+@contextmanager
+def sqlite_with_slow_syncs(commit):
+    store = fresh()
+    # Only the two calls stop for strace, which is not the parent of what it traces.
+    delay = ("strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e",
+             f"inject=fsync,fdatasync:delay_exit={commit * 1e6:.0f}")
+    with running(OURS, store, wrapper=delay) as process, \
+            closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
+        yield process, lambda: connection.execute("SELECT count(*) FROM users").fetchone()[0]
+
+
+@contextmanager
+def postgres_with_slow_commits(commit):
+    with postgres.database() as database, running(ON_POSTGRES, database.port) as process:
+        for statement in postgres.slow_commits(commit):
+            database.sql(statement)
+        yield process, lambda: int(database.sql("SELECT count(*) FROM user_service.users"))
 
 
 def open_loop(process, kind, what, *options):
@@ -256,8 +315,8 @@ def main():
     rows = []
     for name in names:
         rows += PARTS[name]()
-        if name in KEPT:
-            figures.keep(figures.LATEST, name, KEPT[name])
+        for table, found in KEPT.items():
+            figures.keep(figures.LATEST, table, found)
         machine.say(name)
     print(markdown(HEAD, rows))
 

@@ -70,6 +70,20 @@ def overload(found):
     return figure
 
 
+def slow_commits(found):
+    times = ["1", "2", "3", "10"]
+    figure, axes = pyplot.subplots(figsize=(8, 3.8))
+    for (store, of), color, marker in zip(found.items(), PALETTE * 2, "ooosss"):
+        shown = [n for n in times if n in of]
+        axes.plot([times.index(n) for n in shown], [of[n]["answered"] for n in shown], marker=marker, label=store, color=color)
+    axes.plot(range(len(times)), [tables.ANSWERED_GOALS[n] for n in times], color=GOAL_COLOR, linestyle="--", linewidth=1, label="goal")
+    axes.set_xticks(range(len(times)), [f"{n}x" for n in times])
+    axes.set(ylim=(0, None), title="Creates answered in time, as a part of 256 a commit", xlabel="offered, x 256 a commit")
+    axes.grid(color="#e2e8f0")
+    axes.legend(fontsize=8)
+    return figure
+
+
 def postgres(found):
     runs = {f"{calls},\n{clients} in flight": of for calls, by in found.items() for clients, of in by.items()}
     figure, axes = pyplot.subplots(figsize=(8, 3.8))
@@ -126,7 +140,7 @@ def bars(axes, groups, values):
     axes.legend()
 
 
-PLOTS = {plot.__name__: plot for plot in (peers, creates, overload, postgres, instructions, scale)}
+PLOTS = {plot.__name__: plot for plot in (peers, creates, overload, slow_commits, postgres, instructions, scale)}
 
 
 def main():
@@ -137,6 +151,8 @@ def main():
                             "font.family": ["DejaVu Sans"], "axes.spines.top": False, "axes.spines.right": False})
     for name in filter(PLOTS.get, names):
         latest = figures.path(LATEST, name).exists()
+        if not latest and not figures.path(RECORDED, name).exists():
+            continue
         if record and latest:
             figures.keep(RECORDED, name, figures.read(LATEST, name))
         found = figures.read(LATEST if latest else RECORDED, name)

@@ -29,6 +29,14 @@ BARE = """CREATE TABLE bare (id text COLLATE "C" PRIMARY KEY, name text NOT NULL
 SLOW_COMMITS = ("ALTER SYSTEM SET commit_siblings = 0", "ALTER SYSTEM SET commit_delay = 20000",
                 "SELECT pg_reload_conf()")
 
+
+def slow_commits(seconds):
+    """Each commit of the service takes so much longer, and holds the counter's row meanwhile."""
+    return (f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$",
+            "CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON user_service.meta DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION slow()")
+
+
 # Each statement that reads users takes 50 ms longer: it has a part for ids and one for addresses.
 SLOW_READS = """BEGIN;
 ALTER TABLE user_service.users RENAME TO quick;
