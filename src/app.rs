@@ -1,14 +1,9 @@
-//! The composition root: builds the modules, connects them, and takes them down in
-//! order. Tests of the whole boot the very same code.
+//! The composition root: builds the modules, connects them, and shuts them down when a
+//! signal asks for it (`shutdown.rs`). Tests of the whole boot the very same code.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{
-    runtime,
-    sync::oneshot,
-    task::{self, JoinHandle},
-    time,
-};
+use tokio::{runtime, sync::oneshot, task, time};
 
 use crate::{
     admin::{Admin, DebugPages},
@@ -16,8 +11,9 @@ use crate::{
     domain::{Store, StoreHealth},
     feed::Feed,
     layers::{self, InFlight},
-    listener::{BindError, Listener, RunningListener, Ticks},
+    listener::{BindError, Listener, Ticks},
     service::{Health, Router, StoreSlot, health::Tick},
+    shutdown::{Ended, OpenStore, RunningAdmin, Shutdown},
     signals::Signals,
     store::{self, OpenError},
     telemetry::Telemetry,
@@ -26,8 +22,8 @@ use crate::{
 /// How often the store is asked whether it can be read and written.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the store may take to answer that, and to close.
-const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the store may take to answer that.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the service could not start. Each text names the thing and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -38,15 +34,6 @@ pub enum StartError {
     Store(#[from] OpenError),
     #[error("cannot start a thread or set up a signal: {0}; is a limit on threads or descriptors too low?")]
     System(#[from] io::Error),
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Every call was answered.
-    Clean,
-    /// The drain's time was up, and calls were cut.
-    CallsCut,
 }
 
 /// The runtime of everything but calls: a flood of calls must not keep the
@@ -89,16 +76,17 @@ impl App {
         let slot = StoreSlot::default();
 
         // Health first: a probe gets an answer while the store opens or migrates.
-        let (stop_admin, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async { drop(stopped.await) };
         let calls = InFlight::default();
         let log_filter = telemetry.log_filter().clone();
         let debug = DebugPages { calls: calls.clone(), connections: listener.registry(), log_filter };
-        let admin = tokio::spawn(admin.serve(telemetry.metrics().clone(), health.clone(), debug, stopped));
+        let served = tokio::spawn(admin.serve(telemetry.metrics().clone(), health.clone(), debug, stopped));
+        let admin = RunningAdmin { stop, served };
         let router = Router::new(&config, &slot, &health);
         let service = layers::stack(router, &config, telemetry.trace_config(), calls);
         let ticks = ticks(&health, listener.threads());
-        let running = listener.serve(&service, &ticks)?;
+        let listener = listener.serve(&service, &ticks)?;
         tracing::info!(%grpc_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");
 
         let opening = config.clone();
@@ -118,44 +106,14 @@ impl App {
             tracing::info!("serving");
             let probing = tokio::spawn(keep_probing(Arc::clone(&opened), health.clone()));
             let reading = tokio::spawn(feed.read());
-            store = Some((opened, [probing, reading]));
+            store = Some(OpenStore { store: opened, tasks: [probing, reading] });
             signals.next().await;
         }
         let lines = telemetry.log_writer().clone();
         tokio::spawn(signals.exit_on_next(async move { lines.flush().await }));
 
-        let ended = drain(&config, &health, running).await;
-        if let Some((store, tasks)) = store {
-            tasks.iter().for_each(JoinHandle::abort);
-            if time::timeout(STORE_TIMEOUT, store.close()).await.is_err() {
-                tracing::warn!("the store did not close in time; what it acknowledged is safe");
-            }
-        }
-        drop(stop_admin);
-        let _ = admin.await;
-        tracing::info!("ended");
-        Ok(ended)
+        Ok(Shutdown { health, listener, store, admin }.run(&config).await)
     }
-}
-
-/// The order of a shutdown without a failed call: report it in health, go on
-/// serving while routes may still lead here, then stop accepting,
-/// send everyone away and wait for their calls.
-async fn drain(config: &Config, health: &Health, running: RunningListener) -> Ended {
-    tracing::info!(delay = ?config.shutdown_delay, timeout = ?config.drain_timeout, "draining");
-    health.set_draining();
-    time::sleep(config.shutdown_delay).await;
-    health.end_streams();
-    let drained = running.drain(config.drain_timeout).await;
-    if drained.calls_cut > 0 {
-        tracing::warn!(
-            calls = drained.calls_cut,
-            connections = drained.connections_cut,
-            "the drain's time was up: calls were cut"
-        );
-        return Ended::CallsCut;
-    }
-    Ended::Clean
 }
 
 fn ticks(health: &Health, threads: usize) -> Ticks {
@@ -175,5 +133,5 @@ async fn keep_probing(store: Arc<dyn Store>, health: Health) {
 /// What the store can do; nothing, where it does not answer.
 async fn probe(store: &dyn Store) -> StoreHealth {
     let silent = StoreHealth { reads: false, writes: false };
-    time::timeout(STORE_TIMEOUT, store.probe()).await.unwrap_or(silent)
+    time::timeout(PROBE_TIMEOUT, store.probe()).await.unwrap_or(silent)
 }

@@ -11,6 +11,7 @@ pub mod listener;
 pub mod proto;
 pub mod rpc;
 pub mod service;
+pub mod shutdown;
 pub mod signals;
 pub mod store;
 pub mod telemetry;
