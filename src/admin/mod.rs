@@ -4,6 +4,9 @@
 //! threads do not, and until the very end of a drain. HTTP/1 and HTTP/2 come in
 //! on one port, in clear text. Connections are bounded: there are few permits,
 //! and each is released soon.
+//!
+//! **Invariant:** no answer waits for the store, a serving thread or a call. It
+//! deliberately serves no user and changes nothing but the log's filter.
 
 mod connection;
 mod debug;

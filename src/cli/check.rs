@@ -8,7 +8,7 @@ use tonic_health::pb::{
     health_client::HealthClient,
 };
 
-use super::client;
+use super::{client, console};
 use crate::util::error_chain::ErrorChain;
 
 const NOT_CONNECTED: u8 = 2;
@@ -29,11 +29,11 @@ impl Check {
     pub async fn run(self) -> ExitCode {
         match self.ask().await {
             Ok(ServingStatus::Serving) => {
-                client::say("SERVING");
+                console::say("SERVING");
                 ExitCode::SUCCESS
             }
             Ok(status) => {
-                client::say(status.as_str_name());
+                console::say(status.as_str_name());
                 ExitCode::from(NOT_SERVING)
             }
             Err((code, why)) => {
@@ -64,6 +64,6 @@ fn failed(status: &Status) -> (u8, String) {
         Some(error) if error.is::<transport::Error>() => {
             (NOT_CONNECTED, format!("could not connect: {}", ErrorChain(error)))
         }
-        _ => (CALL_FAILED, format!("the call failed: {}", client::describe(status))),
+        _ => (CALL_FAILED, format!("the call failed: {}", console::describe(status))),
     }
 }

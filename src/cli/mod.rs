@@ -1,9 +1,13 @@
 //! The command line: what was asked for, and with which code the process ends.
+//!
+//! **Invariant:** only this module writes to stdout, or to stderr as plain text. Commands
+//! that call a server deliberately know its API alone, and open no store.
 
 mod args;
 mod backup;
 mod check;
 mod client;
+mod console;
 mod export;
 mod http2_probe;
 mod import;
@@ -22,8 +26,9 @@ use std::{
 pub use args::{Command, ParseError, parse};
 
 use crate::{
-    app::{self, App, Ended, StartError},
+    app::{self, App, StartError},
     config::Config,
+    shutdown::Ended,
     store, telemetry,
 };
 
@@ -52,11 +57,22 @@ pub fn run(
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(FAILURE, &error),
         },
-        Ok(Command::Check(check)) => client::block_on(check.run()),
-        Ok(Command::Smoke(smoke)) => client::block_on(smoke.run()),
-        Ok(Command::Export(export)) => client::block_on(export.run()),
-        Ok(Command::Import(import)) => client::block_on(import.run()),
+        Ok(Command::Check(check)) => block_on(check.run()),
+        Ok(Command::Smoke(smoke)) => block_on(smoke.run()),
+        Ok(Command::Export(export)) => block_on(export.run()),
+        Ok(Command::Import(import)) => block_on(import.run()),
         Err(refusal) => refusal.report(),
+    }
+}
+
+/// Runs a command on a new runtime; one thread is enough for a client.
+fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            eprintln!("user-service: cannot start a runtime: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -96,7 +112,7 @@ fn migrate(config: &Config) -> ExitCode {
 fn purge(config: &Config) -> ExitCode {
     match store::purge(config) {
         Ok(erased) => {
-            client::say(format!("{erased} changes of deleted users were erased"));
+            console::say(format!("{erased} changes of deleted users were erased"));
             ExitCode::SUCCESS
         }
         Err(error) => failed(FAILURE, &error),

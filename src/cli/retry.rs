@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tonic::{Code, Status};
 
-use super::client::describe;
+use super::console::describe;
 use crate::util::backoff::Backoff;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

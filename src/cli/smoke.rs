@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 
 use self::steps::Steps;
 use super::{
-    client,
+    client, console,
     retry::{CallError, Retry},
 };
 
@@ -33,14 +33,14 @@ impl Smoke {
         let mut steps = match self.connect().await {
             Ok(channel) => Steps::new(channel),
             Err(why) => {
-                client::say(format_args!("FAILED  connect: {why}"));
+                console::say(format_args!("FAILED  connect: {why}"));
                 return ExitCode::FAILURE;
             }
         };
         let done = tokio::select! {
             done = self.all(&mut steps) => done,
             () = interrupted() => {
-                client::say("FAILED  interrupted");
+                console::say("FAILED  interrupted");
                 Err(Failed)
             }
         };
@@ -88,11 +88,11 @@ impl Smoke {
             .unwrap_or_else(|_| Err(format!("no answer within {} ms", self.timeout.as_millis())));
         match outcome {
             Ok(found) => {
-                client::say(format_args!("ok      {name}: {found}"));
+                console::say(format_args!("ok      {name}: {found}"));
                 Ok(())
             }
             Err(why) => {
-                client::say(format_args!("FAILED  {name}: {why}"));
+                console::say(format_args!("FAILED  {name}: {why}"));
                 Err(Failed)
             }
         }

@@ -3,6 +3,10 @@
 //! The table below is the only place that knows the settings: the struct, the
 //! keys of the file, the environment's names, the flags and the table in
 //! docs/CONFIGURATION.md are all made from it.
+//!
+//! **Invariant:** a configuration that parses is one that the service can run with, and no
+//! message about one shows a secret. It deliberately reads no environment by itself and
+//! opens no store: its inputs are given to it.
 
 mod checks;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::StepResult;
 use crate::{
-    cli::client::describe,
+    cli::console::describe,
     proto::{
         article::{self, user_service_client::UserServiceClient as ArticleClient},
         user::v1::{
