@@ -19,6 +19,7 @@ mod postgres;
 mod queue;
 mod sqlite;
 mod traced;
+mod writer_loop;
 
 use std::sync::Arc;
 

@@ -3,6 +3,9 @@
 //! One task writes ([`writer`]) on its own connection; reads share several others. One
 //! task for each connection keeps it open ([`reconnecting`]). A call without a connection
 //! fails immediately. All tasks run on the runtime that opens the store.
+//!
+//! **Invariant:** revisions come from one row, under its lock, so they are in commit order
+//! for all replicas. It deliberately trusts no clock and no memory of another replica.
 
 mod backup;
 mod batch;
@@ -53,10 +56,10 @@ use self::{
 };
 use super::{
     BackupError, BackupSummary, CLOSED, OpenError,
-    heartbeat::WriteHeartbeat,
+    heartbeat::{TRY_INTERVAL, WriteHeartbeat},
     metrics::{Durations, Timer, retries},
     queue::{Queue, queue},
-    sqlite,
+    sqlite, writer_loop,
 };
 use crate::{
     config::{Config, PostgresUrl},
@@ -182,15 +185,17 @@ impl PostgresStore {
         let writer_session = Arc::new(ReconnectingSession::keep(Arc::clone(&connector), "write"));
         let newest = Arc::new(watch::Sender::new(0));
         let heartbeat = Arc::new(WriteHeartbeat::new());
-        let writer = Writer {
+        let now = time::Instant::now();
+        let mut writer = Writer {
             session: Arc::clone(&writer_session),
-            receiver,
             newest: Arc::clone(&newest),
             retries: retries("write"),
             heartbeat: Arc::clone(&heartbeat),
             limit: connector.limit,
             change_log_retention: config.change_log_retention,
             change_log_rows: i64::try_from(config.change_log_rows).unwrap_or(i64::MAX),
+            prune_at: now,
+            try_at: now + TRY_INTERVAL,
         };
         let readers = Arc::new(Readers::new(&connector, config.store_connections));
         let store = Self {
@@ -199,7 +204,9 @@ impl PostgresStore {
             writer_session,
             newest,
             queue,
-            writer: Mutex::new(Some(tokio::spawn(writer.run()))),
+            writer: Mutex::new(Some(tokio::spawn(
+                async move { writer_loop::run(&receiver, &mut writer).await },
+            ))),
             heartbeat,
             durations: Durations::new(),
         };

@@ -23,25 +23,24 @@ use super::{
     sql::Sql,
 };
 use crate::{
-    domain::{Error, Idempotency, Revision, Timestamp},
+    domain::{Error, Idempotency, Revision},
     store::{
         heartbeat::{TRY_INTERVAL, WriteHeartbeat},
-        linger::Linger,
         queue::{PendingWrite, WriteAnswer, WriteReceiver, answer},
+        writer_loop::{BatchWriter, PRUNE_INTERVAL, cutoff_micros, publish},
     },
 };
 
 /// How often a transaction that lost to another is made again.
 const MAX_ATTEMPTS: usize = 4;
 
-/// How often is looked for rows to clear away, and how many are in one go.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a database that is gone is asked for an outcome.
 const RESOLVE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long a try to write waits for a lock; longer than other replicas hold the counter.
 const TRY_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The most rows of one kind that are pruned in one statement.
 const PRUNE_BATCH_ROWS: i64 = 2_000;
 
 /// The advisory lock of pruning.
@@ -49,7 +48,6 @@ const PRUNE_LOCK: i64 = 0x7573_7276_0000_0002;
 
 pub(super) struct Writer {
     pub session: Arc<ReconnectingSession>,
-    pub receiver: WriteReceiver,
     /// Where it says how far it has come.
     pub newest: Arc<watch::Sender<Revision>>,
     pub retries: Counter,
@@ -57,39 +55,32 @@ pub(super) struct Writer {
     pub limit: Duration,
     pub change_log_retention: Duration,
     pub change_log_rows: i64,
+    pub prune_at: Instant,
+    pub try_at: Instant,
+}
+
+impl BatchWriter for Writer {
+    async fn write(&mut self, batch: Vec<PendingWrite>) {
+        self.batch(batch).await;
+    }
+
+    fn maintenance_due(&self) -> std::time::Instant {
+        self.prune_at.min(self.try_at).into_std()
+    }
+
+    async fn maintain(&mut self, _: &WriteReceiver) {
+        if Instant::now() >= self.try_at {
+            self.try_write().await;
+            self.try_at = Instant::now() + TRY_INTERVAL;
+        }
+        if Instant::now() >= self.prune_at {
+            let more = time::timeout(self.limit, self.prune()).await.unwrap_or(false);
+            self.prune_at = Instant::now() + if more { Duration::ZERO } else { PRUNE_INTERVAL };
+        }
+    }
 }
 
 impl Writer {
-    /// Works until the queue is closed and everything in it is done.
-    pub async fn run(self) {
-        let (mut prune_at, mut try_at) = (Instant::now(), Instant::now() + TRY_INTERVAL);
-        let mut linger = Linger::none();
-        loop {
-            tokio::select! {
-                biased;
-                () = self.receiver.wait_for(1) => {
-                    let _ = time::timeout_at(linger.until.into(), self.receiver.wait_for(linger.target)).await;
-                    let Some(requests) = self.receiver.take() else { break };
-                    let (began, size) = (Instant::now().into_std(), requests.len());
-                    if size > 0 {
-                        self.batch(requests).await;
-                        self.receiver.committed();
-                    }
-                    linger = Linger::after(size, self.receiver.len(), began, self.receiver.batch_limit());
-                }
-                () = time::sleep_until(prune_at.min(try_at)) => {}
-            }
-            if Instant::now() >= try_at {
-                self.try_write().await;
-                try_at = Instant::now() + TRY_INTERVAL;
-            }
-            if Instant::now() >= prune_at {
-                let more = time::timeout(self.limit, self.prune()).await.unwrap_or(false);
-                prune_at = Instant::now() + if more { Duration::ZERO } else { PRUNE_INTERVAL };
-            }
-        }
-    }
-
     /// Answers all requests, in their order. Those that share a transaction with a row that
     /// a rule of the database refuses are made again in halves, until it is alone.
     async fn batch(&self, requests: Vec<PendingWrite>) {
@@ -116,11 +107,7 @@ impl Writer {
         if revision > 0 {
             self.heartbeat.beat();
         }
-        self.newest.send_if_modified(|newest| {
-            let news = revision > *newest;
-            *newest = revision.max(*newest);
-            news
-        });
+        publish(&self.newest, revision);
         answer(requests, answers);
     }
 
@@ -192,11 +179,8 @@ impl Writer {
     /// Takes one bite of each kind of old row; whether there may be more.
     async fn prune(&self) -> bool {
         let Some(session) = self.session.session() else { return false };
-        let before = |retention: Duration| {
-            let retention = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
-            Timestamp::now().as_micros().saturating_sub(retention)
-        };
-        let (recorded, changes) = (before(Idempotency::RETENTION), before(self.change_log_retention));
+        let recorded = cutoff_micros(Idempotency::RETENTION);
+        let changes = cutoff_micros(self.change_log_retention);
         let mut more = false;
         let of_requests: [Param; 3] = [&recorded, &PRUNE_BATCH_ROWS, &PRUNE_LOCK];
         let of_changes: [Param; 4] = [&changes, &PRUNE_BATCH_ROWS, &PRUNE_LOCK, &self.change_log_rows];

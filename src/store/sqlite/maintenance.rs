@@ -15,8 +15,12 @@ use super::{
 };
 use crate::{
     config::Config,
-    domain::{Idempotency, Timestamp},
-    store::{heartbeat::TRY_INTERVAL, queue::WriteReceiver},
+    domain::Idempotency,
+    store::{
+        heartbeat::TRY_INTERVAL,
+        queue::WriteReceiver,
+        writer_loop::{PRUNE_INTERVAL, cutoff_micros},
+    },
 };
 
 /// Pages in the log from which on it is moved into the file (4 MiB).
@@ -33,9 +37,6 @@ const MAX_LOG_PAGES: i64 = 16_000;
 /// Rows that are cleared away in one transaction: more than a batch adds, so that
 /// clearing keeps up, and few enough that the wait delays no write noticeably.
 const PRUNE_BATCH_ROWS: usize = 512;
-
-/// How often is looked for rows to clear away.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a try to write waits for a lock; longer than a checkpoint of another program
 /// holds it, as a rule.
@@ -142,18 +143,14 @@ impl Maintenance {
 
     /// Takes one bite of each kind of old row; whether that was all of them.
     fn prune(&self, connection: &Connection) -> rusqlite::Result<bool> {
-        let before = |retention: Duration| {
-            let retention = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
-            Timestamp::now().as_micros().saturating_sub(retention)
-        };
         let requests = connection
             .prepare_cached(
                 "DELETE FROM idempotency WHERE key IN
                      (SELECT key FROM idempotency WHERE time < ?1 ORDER BY time LIMIT ?2)",
             )?
-            .execute((before(Idempotency::RETENTION), PRUNE_BATCH_ROWS.cast_signed()))?;
+            .execute((cutoff_micros(Idempotency::RETENTION), PRUNE_BATCH_ROWS.cast_signed()))?;
         let changes = connection.prepare_cached(PRUNE_CHANGES)?.execute((
-            before(self.change_log_retention),
+            cutoff_micros(self.change_log_retention),
             PRUNE_BATCH_ROWS.cast_signed(),
             self.change_log_rows.cast_signed(),
         ))?;
@@ -183,6 +180,7 @@ mod tests {
     use rusqlite::StatementStatus;
 
     use super::*;
+    use crate::domain::Timestamp;
 
     /// The steps that clearing takes in a log of so many changes, none of them old.
     fn steps(changes: u32) -> i32 {
@@ -204,7 +202,7 @@ mod tests {
         connection.prepare_cached(PRUNE_CHANGES).unwrap().get_status(StatementStatus::VmStep)
     }
 
-    /// Writes wait meanwhile, and the log may hold ten millions.
+    /// Writes wait for it, and the log may hold ten millions.
     #[test]
     fn clearing_does_not_read_the_whole_log() {
         let (short, long) = (steps(1_000), steps(20_000));

@@ -2,6 +2,9 @@
 //!
 //! One thread writes ([`writer`]); reads run concurrently on their own
 //! connections. A read sees every write that was answered before it began.
+//!
+//! **Invariant:** one process has the file (`file.rs`), and while it serves only the writer
+//! writes to it. After a sync that failed, no write is acknowledged any more.
 
 mod backup;
 mod cache;
@@ -26,7 +29,7 @@ use std::{
 use async_trait::async_trait;
 use metrics::Gauge;
 use rusqlite::Connection;
-use tokio::{sync::watch, task};
+use tokio::{runtime::Builder, sync::watch, task};
 
 pub(super) use self::backup::{
     backup, check as check_backup, create as create_backup, files, open_up_to_date as open_backup_up_to_date,
@@ -107,16 +110,16 @@ impl SqliteStore {
         let newest = Arc::new(watch::Sender::new(newest));
         let writer = Writer {
             connection,
-            receiver,
             write_state: write_state.clone(),
             cache: cache.clone(),
             newest: newest.clone(),
             maintenance: Maintenance::new(config, Arc::clone(&readers)),
             lock,
         };
+        let runtime = Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
         let writer = thread::Builder::new()
             .name("store-writer".into())
-            .spawn(|| writer.run())
+            .spawn(move || writer.run(&receiver, &runtime))
             .map_err(OpenError::Thread)?;
         Ok(Self {
             inner: Arc::new(Inner {

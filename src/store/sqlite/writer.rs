@@ -6,18 +6,10 @@
 //! would cost as much again as its rows. What the file itself refuses undoes the batch,
 //! and its writes are then made one by one.
 
-use std::{
-    fs::File,
-    iter,
-    pin::pin,
-    sync::Arc,
-    task::{Context, Wake, Waker},
-    thread::{self, Thread},
-    time::Instant,
-};
+use std::{fs::File, iter, sync::Arc, time::Instant};
 
 use rusqlite::{Connection, ErrorCode, config::DbConfig, ffi::SQLITE_CONSTRAINT_TRIGGER};
-use tokio::sync::watch;
+use tokio::{runtime::Runtime, sync::watch};
 
 use super::{
     cache::Cache,
@@ -30,14 +22,13 @@ use crate::{
     domain::{Error, Revision, Timestamp},
     store::{
         apply::apply,
-        linger::Linger,
         queue::{PendingWrite, WriteAnswer, WriteReceiver, answer},
+        writer_loop::{self, BatchWriter, publish},
     },
 };
 
 pub(super) struct Writer {
     pub connection: Connection,
-    pub receiver: WriteReceiver,
     pub write_state: Arc<SharedWriteState>,
     pub cache: Arc<Cache>,
     /// Where it says how far it has come.
@@ -64,33 +55,14 @@ enum Step {
 }
 
 impl Writer {
-    /// Works until the queue is closed and everything in it is done.
-    pub fn run(mut self) {
-        let mut linger = Linger::none();
-        while let Some(requests) = self.next(linger) {
-            let (began, size) = (Instant::now(), requests.len());
-            if size > 0 {
-                self.write(requests);
-                self.receiver.committed();
-                linger = Linger::after(size, self.receiver.len(), began, self.receiver.batch_limit());
-            }
-            if let Err(error) = self.maintenance.run(&self.connection, &self.write_state, &self.receiver) {
-                self.note_write_failure(&error);
-            }
-        }
+    /// Works until the queue is closed and everything in it is done. Blocks this thread,
+    /// on a runtime of its own.
+    pub fn run(mut self, receiver: &WriteReceiver, runtime: &Runtime) {
+        runtime.block_on(writer_loop::run(receiver, &mut self));
         self.close();
     }
 
-    /// The next batch, an empty one where something else is due first, and `None` where
-    /// nothing will come any more.
-    fn next(&self, linger: Linger) -> Option<Vec<PendingWrite>> {
-        if block_on_until(self.receiver.wait_for(1), self.maintenance.due()) {
-            block_on_until(self.receiver.wait_for(linger.target), linger.until);
-        }
-        self.receiver.take()
-    }
-
-    fn write(&self, requests: Vec<PendingWrite>) {
+    fn write_batch(&self, requests: Vec<PendingWrite>) {
         if self.write_state.refusal().is_some() {
             return self.refuse(requests);
         }
@@ -107,7 +79,7 @@ impl Writer {
                     answer(requests, vec![Err(refused(error))]);
                 } else {
                     for request in requests {
-                        self.write(vec![request]);
+                        self.write_batch(vec![request]);
                     }
                 }
             }
@@ -131,7 +103,7 @@ impl Writer {
         let committed = transaction.run("COMMIT");
         self.cache.end(if committed.is_ok() { transaction.changed } else { Vec::new() });
         committed.map_err(failed_at(Step::Commit))?;
-        self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
+        publish(&self.newest, revision);
         Ok(answers)
     }
 
@@ -199,6 +171,22 @@ impl Writer {
     }
 }
 
+impl BatchWriter for Writer {
+    async fn write(&mut self, batch: Vec<PendingWrite>) {
+        self.write_batch(batch);
+    }
+
+    fn maintenance_due(&self) -> Instant {
+        self.maintenance.due()
+    }
+
+    async fn maintain(&mut self, receiver: &WriteReceiver) {
+        if let Err(error) = self.maintenance.run(&self.connection, &self.write_state, receiver) {
+            self.note_write_failure(&error);
+        }
+    }
+}
+
 fn failed_at(step: Step) -> impl FnOnce(rusqlite::Error) -> BatchError {
     move |error| BatchError { error, step }
 }
@@ -246,30 +234,5 @@ fn refused(error: rusqlite::Error) -> Error {
             Error::RefusedByStore("a trigger left the row out".into())
         }
         _ => Error::Internal(error.into()),
-    }
-}
-
-/// Waits on this thread for a future, until some time; whether it came.
-fn block_on_until(future: impl Future<Output = ()>, until: Instant) -> bool {
-    let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
-            return true;
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
-        }
-        thread::park_timeout(left);
-    }
-}
-
-/// Wakes a thread that waits.
-struct ThreadWaker(Thread);
-
-impl Wake for ThreadWaker {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }

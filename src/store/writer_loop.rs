@@ -1,0 +1,62 @@
+//! The loop of a durable store's one writer.
+//!
+//! It takes the queued writes as batches, lingers for callers that it has just answered
+//! ([`Linger`]), and leaves time for maintenance.
+
+use std::time::{Duration, Instant};
+
+use tokio::{sync::watch, time::timeout_at};
+
+use super::{
+    linger::Linger,
+    queue::{PendingWrite, WriteReceiver},
+};
+use crate::domain::{Revision, Timestamp};
+
+/// How often old rows are looked for.
+pub(super) const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the loop asks of a store.
+pub(super) trait BatchWriter {
+    /// Makes one transaction of a batch, and answers it only when that is durable.
+    fn write(&mut self, batch: Vec<PendingWrite>) -> impl Future<Output = ()> + Send;
+
+    /// When [`Self::maintain`] has something to do at the latest.
+    fn maintenance_due(&self) -> Instant;
+
+    /// Does what is due.
+    fn maintain(&mut self, receiver: &WriteReceiver) -> impl Future<Output = ()> + Send;
+}
+
+/// Works until the queue is closed and everything in it is done.
+pub(super) async fn run(receiver: &WriteReceiver, writer: &mut impl BatchWriter) {
+    let mut linger = Linger::none();
+    loop {
+        if timeout_at(writer.maintenance_due().into(), receiver.wait_for(1)).await.is_ok() {
+            let _ = timeout_at(linger.until.into(), receiver.wait_for(linger.target)).await;
+        }
+        let Some(batch) = receiver.take() else { return };
+        let (began, size) = (Instant::now(), batch.len());
+        if size > 0 {
+            writer.write(batch).await;
+            receiver.committed();
+            linger = Linger::after(size, receiver.len(), began, receiver.batch_limit());
+        }
+        writer.maintain(receiver).await;
+    }
+}
+
+/// Tells watches of a revision, unless they were told of a newer one.
+pub(super) fn publish(newest: &watch::Sender<Revision>, revision: Revision) {
+    newest.send_if_modified(|newest| {
+        let is_newer = revision > *newest;
+        *newest = revision.max(*newest);
+        is_newer
+    });
+}
+
+/// The time before which rows are older than `retention`, in microseconds.
+pub(super) fn cutoff_micros(retention: Duration) -> i64 {
+    let retention = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::now().as_micros().saturating_sub(retention)
+}
