@@ -119,7 +119,8 @@ async fn writes_fail_while_the_file_is_held_and_work_again_afterwards() {
     other.execute_batch("COMMIT").unwrap();
     client.create_user(user("ada")).await.unwrap();
     block_in_place(|| server.wait_for_line("the store takes writes again"));
-    let warnings = server.log().iter().filter(|line| line.contains("writes fail meanwhile")).count();
+    let warnings =
+        server.log().iter().filter(|line| line.contains("writes fail until it releases it")).count();
     assert_eq!(warnings, 1, "{:?}", server.log());
     assert!(block_in_place(|| server.stop()).success());
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -34,22 +34,45 @@ enum Outcome {
     Unknown,
 }
 
-/// Creates users, each once, until told to stop.
-fn keep_creating(
-    store: &Arc<dyn Store>,
-    clients: usize,
-    round: &str,
-    stop: &Arc<AtomicBool>,
-) -> JoinSet<BTreeMap<String, Outcome>> {
+/// Clients that create users, each once.
+struct Creating {
+    stop: Arc<AtomicBool>,
+    created: Arc<AtomicUsize>,
+    clients: JoinSet<BTreeMap<String, Outcome>>,
+}
+
+impl Creating {
+    /// Until so many users were created.
+    async fn reach(&self, users: usize) {
+        let until = Instant::now() + TEST_TIMEOUT;
+        while self.created.load(Ordering::Relaxed) < users {
+            assert!(Instant::now() < until, "no {users} users are created");
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn stop(self) -> Vec<BTreeMap<String, Outcome>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.clients.join_all().await
+    }
+}
+
+/// Creates users until told to stop.
+fn keep_creating(store: &Arc<dyn Store>, clients: usize, round: &str) -> Creating {
+    let (created, stopped) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
     let mut creating = JoinSet::new();
     for client in 0..clients {
-        let (store, stop, round) = (store.clone(), stop.clone(), round.to_owned());
+        let (store, stop, round) = (store.clone(), stopped.clone(), round.to_owned());
+        let created = created.clone();
         creating.spawn(async move {
             let mut outcomes = BTreeMap::new();
             while !stop.load(Ordering::Relaxed) {
                 let name = format!("{round}-{client}-{}", outcomes.len());
                 let outcome = match write(&store, create(&name)).await {
-                    Ok(_) => Outcome::Created,
+                    Ok(_) => {
+                        created.fetch_add(1, Ordering::Relaxed);
+                        Outcome::Created
+                    }
                     Err(Error::OutcomeUnknown) => Outcome::Unknown,
                     Err(Error::Unavailable(_)) => Outcome::Failed,
                     Err(error) => panic!("{error:?}"),
@@ -62,14 +85,14 @@ fn keep_creating(
             outcomes
         });
     }
-    creating
+    Creating { stop: stopped, created, clients: creating }
 }
 
 /// Whether what is stored is what the answers said. Returns how many were created,
 /// and how many not.
-async fn check(store: &Arc<dyn Store>, creating: JoinSet<BTreeMap<String, Outcome>>) -> (usize, usize) {
+async fn check(store: &Arc<dyn Store>, creating: Creating) -> (usize, usize) {
     let (mut created, mut failed) = (0, 0);
-    for (name, outcome) in creating.join_all().await.into_iter().flatten() {
+    for (name, outcome) in creating.stop().await.into_iter().flatten() {
         let stored = get(store, &name).await.is_some();
         match outcome {
             Outcome::Created => assert!(stored, "{name} was acknowledged and is lost"),
@@ -101,8 +124,7 @@ async fn nothing_is_lost_or_doubled_when_every_connection_is_cut_again_and_again
     let server = block_in_place(shared);
     let config = server.fresh().await;
     let store = block_in_place(|| store::open(&config)).unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let creating = keep_creating(&store, 8, "user", &stop);
+    let creating = keep_creating(&store, 8, "user");
     let client = server.client("postgres").await;
     for round in 0..20 {
         let before = format!("before-{round}");
@@ -111,7 +133,6 @@ async fn nothing_is_lost_or_doubled_when_every_connection_is_cut_again_and_again
         assert!(!client.query(cut, &[&name(&config)]).await.unwrap().is_empty());
     }
     recovered(&store, "after").await;
-    stop.store(true, Ordering::Relaxed);
     let (created, failed) = check(&store, creating).await;
     assert!(created > 0 && failed > 0, "{created} were created and {failed} not");
     // Revisions have no gap, so none was spent on what was not committed.
@@ -131,13 +152,13 @@ async fn nothing_is_lost_or_doubled_when_every_connection_is_cut_again_and_again
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_fails_at_once_while_its_database_is_down_and_comes_back_with_it() {
     let mut server = block_in_place(Database::start);
-    let config = server.fresh().await;
+    // One call that waits for its time limit takes longer than all calls below.
+    let config = Config { store_timeout: TEST_TIMEOUT, ..server.fresh().await };
     let store = block_in_place(|| store::open(&config)).unwrap();
     write(&store, create("ada")).await.unwrap();
     for signal in ["INT", "QUIT"] {
-        let stop = Arc::new(AtomicBool::new(false));
-        let creating = keep_creating(&store, 4, &signal.to_lowercase(), &stop);
-        time::sleep(Duration::from_millis(50)).await;
+        let creating = keep_creating(&store, 4, &signal.to_lowercase());
+        creating.reach(20).await;
         block_in_place(|| server.stop(signal));
         // Found out by the connections, not by calls.
         let until = Instant::now() + TEST_TIMEOUT;
@@ -154,7 +175,6 @@ async fn a_store_fails_at_once_while_its_database_is_down_and_comes_back_with_it
         assert!(begun.elapsed() < config.store_timeout, "calls wait for a database that is not there");
         block_in_place(|| server.run());
         recovered(&store, &format!("back-after-{}", signal.to_lowercase())).await;
-        stop.store(true, Ordering::Relaxed);
         check(&store, creating).await;
         assert!(get(&store, "ada").await.is_some());
     }

@@ -65,12 +65,12 @@ fn assert_right(wrong: &[String]) {
 
 /// `calm` is how long the same takes while all is well, which tells how slow the
 /// machine is.
-async fn back(replicas: &Replicas, calm: Duration, what: &str) {
+async fn back(replicas: &Replicas, workload: &Workload, calm: Duration, what: &str) {
     let took = replicas.recovered().await;
     println!("back {took:?} after {what}, {calm:?} while all is well");
     assert!(took < RECOVERY_TIMEOUT + calm * 20, "the service is back {took:?} after {what}");
     // So that there is something to lose the next time.
-    time::sleep(Duration::from_millis(700)).await;
+    workload.progress(200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,34 +143,34 @@ async fn a_workload_loses_nothing_when_replicas_connections_and_database_fail() 
 
     let killed = Arc::clone(&replicas);
     spawn_blocking(move || killed.replace(1)).await.unwrap();
-    back(&replicas, calm, "a replica was killed").await;
+    back(&replicas, &workload, calm, "a replica was killed").await;
 
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
     assert!(!server.client("postgres").await.query(cut, &[&name]).await.unwrap().is_empty());
-    back(&replicas, calm, "connections were cut").await;
+    back(&replicas, &workload, calm, "connections were cut").await;
 
     for plan in [Plan::CutBeforeCommit, Plan::CutAfterCommit].repeat(4) {
         proxy.plan.send_replace(plan);
         proxy.plan.subscribe().wait_for(|plan| *plan == Plan::Forward).await.unwrap();
-        time::sleep(Duration::from_millis(200)).await;
+        workload.progress(20).await;
     }
-    back(&replicas, calm, "commits were cut").await;
+    back(&replicas, &workload, calm, "commits were cut").await;
 
     proxy.plan.send_replace(Plan::Silence);
     time::sleep(phase(5)).await;
     proxy.plan.send_replace(Plan::Forward);
-    back(&replicas, calm, "the database said nothing").await;
+    back(&replicas, &workload, calm, "the database said nothing").await;
 
     proxy.plan.send_replace(Plan::Slow(Duration::from_millis(200)));
     time::sleep(phase(3)).await;
     proxy.plan.send_replace(Plan::Forward);
-    back(&replicas, calm, "the database was slow").await;
+    back(&replicas, &workload, calm, "the database was slow").await;
 
     for signal in ["INT", "QUIT"] {
         block_in_place(|| server.stop(signal));
         time::sleep(phase(1)).await;
         block_in_place(|| server.run());
-        back(&replicas, calm, "the database restarted").await;
+        back(&replicas, &workload, calm, "the database restarted").await;
     }
     workload.work(phase(1)).await;
     let events = workload.stop().await;
@@ -193,7 +193,7 @@ async fn a_workload_loses_nothing_when_the_database_fails_over() {
     let promoted = standby.client("postgres").await.query_one("SELECT pg_promote()", &[]).await.unwrap();
     assert!(promoted.get::<_, bool>(0));
     println!("promoted within {:?}", begun.elapsed());
-    back(&replicas, calm, "a failover").await;
+    back(&replicas, &workload, calm, "a failover").await;
     workload.work(phase(2)).await;
     let events = workload.stop().await;
     assert_right(&judge(&standby, &name, &events, Some(watchers)).await);

@@ -164,6 +164,15 @@ impl Workload {
     pub async fn work(&self, duration: Duration) {
         let enough = self.counts.least() + 200;
         time::sleep(duration).await;
+        self.reach(enough).await;
+    }
+
+    /// Until they have done so many more reads, and as many more writes.
+    pub async fn progress(&self, calls: u64) {
+        self.reach(self.counts.least() + calls).await;
+    }
+
+    async fn reach(&self, enough: u64) {
         let end = Instant::now() + crate::support::TEST_TIMEOUT;
         while self.counts.least() < enough {
             assert!(Instant::now() < end, "only {} of {enough} calls are done", self.counts.least());

@@ -33,8 +33,11 @@ fn over_the_cap_a_connection_is_refused_until_another_ends() {
 
 #[test]
 fn whoever_does_not_shake_hands_is_cut_at_the_deadline() {
-    let server = ListenerOnly::serve(Config { handshake_timeout: SHORT, ..config() });
+    // Long enough for a peer that shakes hands on a busy machine.
+    let handshake_timeout = 4 * SHORT;
+    let server = ListenerOnly::serve(Config { handshake_timeout, ..config() });
     let mut honest = Peer::connect(server.addr);
+    honest.so_far();
     let mut silent = Peer::silent(server.addr);
     let mut half = Peer::silent(server.addr);
     half.write(PREFACE);
