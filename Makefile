@@ -56,6 +56,13 @@ test: tools ## Everything but the cluster: format, lints, all tests.
 	$(call step,dashboard and alerts on a live stack)
 	$(PYTHON) tests/dashboards/live.py $(BUILT)/debug/user-service
 
+.PHONY: msrv
+msrv: MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
+msrv: ## Compile everything, tests as well, with the oldest Rust that Cargo.toml promises; rustup installs it.
+	rustup toolchain list | grep -q '^$(MSRV)-' || rustup toolchain install --profile minimal $(MSRV)
+	CARGO_TARGET_DIR=$(BUILT)/msrv cargo +$(MSRV) check --locked --all-targets
+	rm -rf $(BUILT)/msrv
+
 .PHONY: chart
 chart: bin/.built .venv/.built ## Check the Dockerfile and the Helm chart: docs, lints, unit tests, schemas of Kubernetes.
 	@tools/packages.sh promtool=prometheus
