@@ -27,7 +27,7 @@ RUN mkdir src \
     && cp build.rs src/main.rs \
     && deploy/image/compile.sh "$TARGETARCH"
 
-# Cargo goes by times, and a checkout may be older than the layer above.
+# Cargo compares times, and a checkout may be older than the layer above.
 COPY build.rs ./
 COPY proto proto
 COPY src src

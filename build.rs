@@ -3,7 +3,7 @@
 //! Two results: Rust code for each package, and one encoded descriptor set with
 //! comments kept, which reflection serves.
 //!
-//! And, where the program is linked to musl, what is faster than musl's own.
+//! Where the program is linked to musl, also functions that are faster than musl's own.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -46,7 +46,7 @@ fn replace_slow_libc() -> Result<(), Box<dyn Error>> {
         cc::Build::new()
             .file(SOURCE)
             .opt_level(2)
-            // Or the compiler would make a call of memmove of what is memmove.
+            // Otherwise the compiler turns the loop of memmove into a call of memmove.
             .flags(["-ffreestanding", "-fno-tree-loop-distribute-patterns"])
             // Whether or not anything asked for it before libc comes to be linked.
             .link_lib_modifier("+whole-archive")

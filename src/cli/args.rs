@@ -194,7 +194,7 @@ fn program() -> clap::Command {
                 .arg(backup_file("TO", "Where to; an older backup is replaced. -: stdout")),
         )
         .subcommand(
-            configured("restore", "Put a backup into a store that nobody serves from")
+            configured("restore", "Put a backup into a store that is not served")
                 .arg(backup_file("FROM", "What to restore. -: stdin"))
                 .arg(
                     Arg::new("replace").long("replace").action(ArgAction::SetTrue).help(

@@ -11,7 +11,7 @@ use std::{
 /// it is: a device, a pipe.
 pub struct Output {
     file: File,
-    /// `None` for what is no regular file.
+    /// `None` where the path names no regular file.
     rename: Option<Rename>,
 }
 
@@ -27,7 +27,7 @@ impl Output {
     /// **Invariant:** only a regular file is ever replaced. A symbolic link is followed.
     pub fn open(path: &Path) -> io::Result<Self> {
         if is_descriptor(path) {
-            // What is there already was written by somebody else, so it stays.
+            // The descriptor belongs to the caller, so its contents stay.
             return Ok(Self { file: OpenOptions::new().append(true).open(path)?, rename: None });
         }
         let path = match fs::metadata(path) {

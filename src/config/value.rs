@@ -195,7 +195,7 @@ impl Value for StoreUrl {
 /// read something else into is refused: it would make a file of that very name.
 ///
 /// # Errors
-/// What is to be there instead.
+/// The form that is expected instead.
 fn sqlite_path(path: &str) -> Result<PathBuf, &'static str> {
     let escape = |part: &str| part.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
     if path.starts_with("//") {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
-/// What is the same of every error with this reason.
+/// What every error with this reason shares.
 #[derive(Debug)]
 pub struct Reason {
     /// In `google.rpc.ErrorInfo`.
@@ -30,8 +30,8 @@ impl Reason {
     }
 }
 
-/// A caller that was turned away comes back after calls in flight have ended, and before
-/// anybody notices.
+/// A caller that was turned away repeats its call after calls in flight have ended, and
+/// before a person notices.
 const OVERLOAD_MS: u64 = 500;
 
 /// A store that opens, or is full, is looked at so often.

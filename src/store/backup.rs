@@ -97,7 +97,7 @@ pub fn may_be_replaced(config: &Config, name: &Path) -> Result<(), BackupError> 
     }
 }
 
-/// Puts a backup into a store that nobody serves from: one that is new or empty, or with
+/// Puts a backup into a store that is not served: one that is new or empty, or with
 /// `replace` any.
 pub fn restore(config: &Config, from: &Path, replace: bool) -> Result<BackupSummary, BackupError> {
     match &config.store_url {

@@ -137,7 +137,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// After many commits of `commit` each, and in the midst of one that began `so_far` ago.
+    /// After many commits of `commit` each, and during one that began `so_far` ago.
     fn forecast(commit: Duration, so_far: Duration) -> (Forecast, Instant) {
         let mut forecast = Forecast::default();
         let mut now = Instant::now();

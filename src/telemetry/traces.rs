@@ -281,7 +281,7 @@ mod tests {
             let has_id = resource.get(&"service.instance.id".into()).is_some();
             (resource.get(&"service.name".into()).map(|name| name.to_string()), has_id)
         };
-        // The process itself has no such variable: what is named there is left to the SDK.
+        // The process itself has no such variable: the SDK reads the names there.
         assert_eq!(name("peer.service.name=a,my.service.instance.id=b"), (Some("user-service".into()), true));
         assert!(!name("a=b, service.instance.id=ns.pod.app").1);
     }

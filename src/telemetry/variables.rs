@@ -7,7 +7,7 @@
 
 use std::{cell::RefCell, fmt::Display, ops::RangeInclusive};
 
-/// The variables, and what is wrong with them. The log does not exist yet when they are
+/// The variables, and the warnings about them. The log does not exist yet when they are
 /// read, so warnings wait here.
 pub struct Variables<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,

@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// A body, and what is held for as long as it is there.
+    /// A body and its guard.
     #[derive(Debug)]
     pub struct GuardedBody<B, G> {
         #[pin]

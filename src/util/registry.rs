@@ -1,4 +1,4 @@
-//! What is open right now, for the admin port to list.
+//! A registry of open things, which the admin port lists.
 //!
 //! Each thread has its own list, so entering and leaving contend for no lock. Another
 //! thread takes the lock only to read the list.

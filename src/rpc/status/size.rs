@@ -7,14 +7,13 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::rpc::status::DOMAIN;
 
-/// The most bytes that an answer without a message takes up, all of its headers
-/// together. nginx has a buffer of 4 KiB for it, unless another size is set.
+/// The most bytes of an answer without a message, all of its headers together. nginx has a buffer of 4 KiB for it, unless another size is set.
 pub const MAX_BYTES: usize = 4 * 1_024;
 
-/// What a header takes up besides its name and value (RFC 9113, section 6.5.2).
+/// The bytes of a header besides its name and value (RFC 9113, section 6.5.2).
 pub const HEADER_OVERHEAD_BYTES: usize = 32;
 
-/// What all headers but the message, the details and the metadata take up at most:
+/// The most bytes of all headers but the message, the details and the metadata:
 /// `:status`, `content-type`, `grpc-status`, and the names of the others.
 const HEAD_BYTES: usize = 400;
 

@@ -196,7 +196,7 @@ mod tests {
         cache.begin(&changed(2));
         assert_eq!(cache.get_cached(&id("a")), None, "it may be the old user still, or the new one already");
         assert_eq!(read(&cache, Some(1)), Some(1));
-        assert_eq!(read(&cache, Some(2)), Some(2), "the commit is visible: nobody may see the old user now");
+        assert_eq!(read(&cache, Some(2)), Some(2), "the commit is visible: no read may see the old user now");
         cache.end(Vec::new());
         assert_eq!(read(&cache, Some(3)), Some(3), "nothing was kept of the time between");
     }

@@ -178,7 +178,7 @@ mod tests {
         let seen = || readers.with(rows::current_revision).unwrap();
         assert_eq!(seen(), 0);
         write(1);
-        assert_eq!(seen(), 0, "nobody said that there is something new");
+        assert_eq!(seen(), 0, "the snapshot was not refreshed");
         commit_epoch.begin();
         assert_eq!(seen(), 1);
         write(2);
@@ -194,7 +194,7 @@ mod tests {
             assert_eq!(seen(), 5);
         });
         let alone = "PRAGMA wal_checkpoint(TRUNCATE)";
-        assert_eq!(writer.query_row(alone, (), |row| row.get(0)), Ok(0), "nobody holds it up");
+        assert_eq!(writer.query_row(alone, (), |row| row.get(0)), Ok(0), "no reader holds it up");
         let overtaken = |connection: &Connection| {
             let seen = rows::current_revision(connection);
             commit_epoch.begin();

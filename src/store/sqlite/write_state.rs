@@ -72,7 +72,9 @@ impl SharedWriteState {
         match state {
             WriteState::Writable => tracing::info!("the store takes writes again"),
             WriteState::Locked => {
-                tracing::warn!("another program holds the store's file; writes fail meanwhile; reads go on");
+                tracing::warn!(
+                    "another program holds the store's file; writes fail until it releases it; reads go on"
+                );
             }
             WriteState::DiskFull => {
                 tracing::error!("the disk is full: no writes until there is room; reads go on");
