@@ -55,8 +55,7 @@ enum Step {
 }
 
 impl Writer {
-    /// Works until the queue is closed and everything in it is done. Blocks this thread,
-    /// on a runtime of its own.
+    /// Works until the queue is closed and everything in it is done. Blocks this thread.
     pub fn run(mut self, receiver: &WriteReceiver, runtime: &Runtime) {
         runtime.block_on(writer_loop::run(receiver, &mut self));
         self.close();
