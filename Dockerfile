@@ -1,6 +1,7 @@
 # One static binary in an otherwise empty image. For one platform or several:
 #
 #   docker build --tag user-service --build-arg VERSION=0.1.0 .
+#   docker build --tag user-service --build-arg PGO=1 .    # quicker to serve, slower to build
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag registry/user-service --push .
 #
 # Where no registry can be reached, `make image` makes the last stage from the
@@ -12,27 +13,34 @@ ARG RUST_VERSION=1.95
 # emulating the compiler.
 FROM --platform=$BUILDPLATFORM rust:${RUST_VERSION}-slim-bookworm AS build
 ARG TARGETARCH=amd64
+# 1 trains the binary and compiles it by the profile (deploy/image/build.sh).
+ARG PGO=0
 WORKDIR /src
 
 COPY deploy/image/toolchain.sh deploy/image/
 RUN deploy/image/toolchain.sh "$TARGETARCH" \
     && rm -rf /var/lib/apt/lists/*
 
-# The dependencies, with an empty crate: this layer lasts until one of them changes.
+# The dependencies, with an empty crate: this layer lasts until one of them changes. The
+# second compilation of a trained build is of all of them, by the new profile.
 COPY deploy/image/compile.sh deploy/image/
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && touch src/lib.rs \
     && echo 'fn main() {}' > build.rs \
     && cp build.rs src/main.rs \
-    && deploy/image/compile.sh "$TARGETARCH"
+    && if [ "$PGO" != 0 ] && [ "$TARGETARCH" = "$(dpkg --print-architecture)" ]; \
+        then deploy/image/compile.sh "$TARGETARCH" instrumented; \
+        else deploy/image/compile.sh "$TARGETARCH" plain; fi
 
 # Cargo compares times, and a checkout may be older than the layer above.
 COPY build.rs ./
 COPY proto proto
+COPY benches benches
 COPY src src
+COPY deploy/image/build.sh deploy/image/train.sh deploy/image/
 RUN touch build.rs src/lib.rs src/main.rs \
-    && deploy/image/compile.sh "$TARGETARCH"
+    && deploy/image/build.sh "$TARGETARCH"
 
 COPY deploy/image/stage.sh deploy/image/
 RUN deploy/image/stage.sh "target/image/$TARGETARCH/user-service" /out

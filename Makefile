@@ -106,9 +106,9 @@ stack-native: bin/otelcol $(BUILT)/release/user-service ## The same with servers
 
 .PHONY: image image-report
 image image-report: IMAGE := $(BUILT)/image/$(ARCH)
-image: ## Make the container image of the Dockerfile without Docker or a registry, for ARCH=amd64 or arm64.
+image: ## Make the container image of the Dockerfile without Docker or a registry, for ARCH=amd64 or arm64 (PGO=1: quicker to serve, three times as long to build).
 	deploy/image/toolchain.sh $(ARCH)
-	deploy/image/compile.sh $(ARCH)
+	deploy/image/build.sh $(ARCH)
 	rm -rf $(IMAGE)/staged
 	deploy/image/stage.sh $(IMAGE)/user-service $(IMAGE)/staged
 	python3 deploy/image/assemble.py --arg VERSION=$(VERSION) --arg REVISION=$$(git rev-parse HEAD) \

@@ -14,7 +14,7 @@ build_ours() {
     local arch
     arch=$(dpkg --print-architecture)
     deploy/image/toolchain.sh "$arch"
-    deploy/image/compile.sh "$arch"
+    deploy/image/build.sh "$arch"
     cp -u "$target/image/$arch/user-service" "$out/bin/"
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Whether the Dockerfile's last stage still makes the image that the chart relies
-# on, the same one each time, and whether the report knows one that is too large.
+# on, the same one each time, whether the report knows one that is too large, and whether
+# a build refuses a profile that rustc has not used.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -23,3 +24,48 @@ truncate --size 16M "$work/staged/user-service"
 python3 deploy/image/assemble.py amd64 "$work/staged" localhost/user-service:1.2.3 "$work/large.tar"
 report=$(python3 deploy/image/report.py "$work/large.tar" 2>&1) && { echo "image: 16 MiB pass" >&2; exit 1; }
 [[ $report == *"16.0 MiB, and 15 MiB at most"* ]] || { echo "image: 16 MiB fail for another reason: $report" >&2; exit 1; }
+
+# A cargo that compiles nothing, and has HOT functions hot where it is given a profile.
+root=$work/root
+mkdir -p "$root/deploy/image" "$work/bin" "$root/target/bench/cargo/release"
+cp deploy/image/build.sh deploy/image/compile.sh "$root/deploy/image/"
+cat >"$root/deploy/image/train.sh" <<'EOF'
+#!/bin/sh
+echo "$1" >"$3"
+EOF
+cat >"$work/bin/cargo" <<'EOF'
+#!/bin/sh
+case "$*" in *benches*) echo >target/bench/cargo/release/load; exit ;; esac
+for flag in ${RUSTFLAGS:-}; do
+    case $flag in *-Map=*) yes ' .text.hot._ZN4user' | head -n "$HOT" >"${flag##*-Map=}" ;; esac
+done
+cpu=x86_64
+case "$*" in *aarch64*) cpu=aarch64 ;; esac
+mkdir -p "target/$cpu-unknown-linux-musl/release"
+echo "built${RUSTFLAGS:-}" >"target/$cpu-unknown-linux-musl/release/user-service"
+EOF
+chmod +x "$work/bin/cargo" "$root/deploy/image/train.sh"
+own=$(dpkg --print-architecture) other=arm64
+[[ $own == amd64 ]] || other=amd64
+build() { # architecture, environment
+    (cd "$root" && env -u RUSTFLAGS -u CARGO_TARGET_DIR PATH="$work/bin:$PATH" "${@:2}" deploy/image/build.sh "$1") \
+        >"$work/said" 2>&1
+}
+built() { # architecture, pattern
+    grep -q -e "$2" "$root/target/image/$1/user-service" && return
+    echo "image: the build for $1 is not $2:" >&2
+    cat "$work/said" "$root/target/image/$1/user-service" >&2
+    exit 1
+}
+build "$own" PGO=0 HOT=0
+built "$own" '^built$'
+build "$own" PGO=1 HOT=500
+built "$own" '-Cprofile-use=/.*\.profdata '
+build "$other" PGO=1 HOT=0
+built "$other" '^built$'
+rm "$root/target/image/$own/user-service"
+if build "$own" PGO=1 HOT=0 || [[ -e $root/target/image/$own/user-service ]]; then
+    echo "image: a profile that was not used passes" >&2
+    exit 1
+fi
+grep -q 'rustc has not used' "$work/said" || { cat "$work/said" >&2; exit 1; }

@@ -1,7 +1,10 @@
 #!/bin/sh
-# Compiles the static binary for an architecture: target/image/ARCH/user-service.
+# Compiles the static binary for an architecture. build.sh calls it, and says why:
+#   compile.sh ARCH plain          target/image/ARCH/user-service
+#   compile.sh ARCH instrumented   target/image/ARCH/user-service-instrumented, which counts
+#   compile.sh ARCH PROFILE        target/image/ARCH/user-service, optimised by such counts
 set -eu
-arch=$1
+arch=$1 profile=$2
 case $arch in
 amd64) cpu=x86_64 ;;
 arm64) cpu=aarch64 ;;
@@ -10,6 +13,8 @@ esac
 target=$cpu-unknown-linux-musl
 upper=$(echo "$target" | tr 'a-z-' 'A-Z_')
 lower=$(echo "$target" | tr '-' '_')
+target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+out=$target_dir/image/$arch
 
 # musl-dev's specs make an ordinary gcc, native or not, compile against musl. Rust
 # brings its own musl to link with.
@@ -33,7 +38,30 @@ export "CFLAGS_$lower=$cflags"
 # default it is 64 KiB, which is every twentieth call or so.
 export JEMALLOC_SYS_WITH_MALLOC_CONF=tcache_gc_incr_bytes:1048576
 
-target_dir=${CARGO_TARGET_DIR:-target}
+mkdir -p "$out"
+binary=$out/user-service
+case $profile in
+plain) ;;
+instrumented)
+    binary=$out/user-service-instrumented
+    export RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-generate=$out/counts"
+    ;;
+*)
+    map=$out/link.map
+    export RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-use=$profile -Clink-arg=-Wl,-Map=$map"
+    ;;
+esac
+
 cargo build --locked --release --target "$target" --bin user-service
-mkdir -p "$target_dir/image/$arch"
-cp "$target_dir/$target/release/user-service" "$target_dir/image/$arch/user-service"
+
+# rustc ignores a profile that it cannot read, and says nothing. Only a profile makes
+# functions hot, and those are in sections with that name.
+if [ -n "${map:-}" ]; then
+    hot=$(grep -c '^ \.text\.hot\.' "$map" || true)
+    echo "$binary: $hot functions are hot by the profile"
+    if [ "$hot" -lt 20 ]; then
+        echo "rustc has not used $profile" >&2
+        exit 1
+    fi
+fi
+cp "$target_dir/$target/release/user-service" "$binary"

@@ -23,3 +23,7 @@ if ! { command -v "$cpu-linux-gnu-gcc" && [ -e "/usr/lib/$cpu-linux-musl/musl-gc
         ca-certificates "$package" libc6-dev "musl-dev:$arch"
 fi
 rustup target add "$cpu-unknown-linux-musl"
+# llvm-profdata, for what is trained.
+if [ "${PGO:-0}" != 0 ] && [ "$arch" = "$own" ]; then
+    rustup component add llvm-tools
+fi
