@@ -95,10 +95,7 @@ impl App {
             _ = signals.next() => None,
         };
         let mut store = None;
-        if let Some(mut opened) = opened {
-            if telemetry.trace_config().sampler.is_some() {
-                opened = store::traced(opened, &config);
-            }
+        if let Some(opened) = opened {
             let feed = Feed::new(Arc::clone(&opened), config.watch_buffer_bytes);
             slot.open(Arc::clone(&opened), feed.clone());
             health.set_store(probe(&*opened).await);

@@ -102,18 +102,14 @@ fn check(etag: Option<Etag>, user: &User) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Age, Email, Name, Patch};
+    use crate::domain::{Email, Patch};
 
     fn id(id: &str) -> UserId {
         UserId::parse(id).unwrap()
     }
 
     fn fields(email: &str) -> Fields {
-        Fields {
-            name: Name::parse("Ada").unwrap(),
-            email: Email::parse(email).unwrap(),
-            age: Age::parse(36).unwrap(),
-        }
+        Fields::example(email)
     }
 
     fn user(user_id: &str, email: &str) -> User {

@@ -53,6 +53,18 @@ impl Fields {
     }
 }
 
+#[cfg(test)]
+impl Fields {
+    /// Ada's, with this address.
+    pub fn example(email: &str) -> Self {
+        Self {
+            name: Name::parse("Ada").unwrap(),
+            email: Email::parse(email).unwrap(),
+            age: Age::parse(36).unwrap(),
+        }
+    }
+}
+
 /// A full name: 1 to 256 characters after trimming, no control characters.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Name(Box<str>);
@@ -138,12 +150,12 @@ mod tests {
 
     #[test]
     fn a_patch_sets_the_fields_that_it_names_and_no_other() {
-        let parse = |name: &str, email: &str, age| Fields {
-            name: Name::parse(name).unwrap(),
-            email: Email::parse(email).unwrap(),
-            age: Age::parse(age).unwrap(),
+        let before = Fields::example("ada@example.com");
+        let new = Fields {
+            name: Name::parse("Eve").unwrap(),
+            email: Email::parse("eve@example.com").unwrap(),
+            age: Age::parse(0).unwrap(),
         };
-        let (before, new) = (parse("Ada", "ada@example.com", 36), parse("Eve", "eve@example.com", 0));
         assert_eq!(before.patched(&Patch::default()), before);
         let Fields { name, email, age } = new.clone();
         for (patch, after) in [

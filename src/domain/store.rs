@@ -36,8 +36,8 @@ pub struct StoreHealth {
 /// that is durable. A read that begins after a write was answered sees it.
 ///
 /// A write that has begun is finished whole even when the returned future is
-/// dropped. No method begins work after its deadline
-/// ([`Error::DeadlineExceeded`]).
+/// dropped. No method of an open store begins work after its deadline
+/// ([`Error::DeadlineExceeded`]): the decorator that `store::open` puts around each checks it.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Returns the user if it is cached, and never a version older than [`Self::get`]

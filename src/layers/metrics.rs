@@ -34,7 +34,7 @@ impl CallMetrics {
     }
 
     pub fn of(&self, method: Option<&Method>) -> &MethodMetrics {
-        method.and_then(|method| self.methods.get(method.index)).unwrap_or(&self.unknown)
+        method.and_then(|method| self.methods.get(method.index())).unwrap_or(&self.unknown)
     }
 }
 

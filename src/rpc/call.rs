@@ -58,13 +58,16 @@ impl Call {
 
     /// How to know this write again, if the caller named it. `payload` is what was
     /// asked for, the name left out.
+    ///
+    /// # Panics
+    /// If no method was matched: nothing serves such a call.
     pub fn idempotency(
         &self,
-        method: &str,
         request_id: Option<RequestId>,
         payload: &impl prost::Message,
     ) -> Option<Idempotency> {
         let request_id = request_id?;
+        let method = self.method.expect("a call that is served has its method").full_name();
         Some(Idempotency::new(&self.caller, method, request_id, &payload.encode_to_vec()))
     }
 }

@@ -34,17 +34,21 @@ impl Api {
 /// A method.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Method {
+    pub id: MethodId,
     /// `/package.Service/Method`
     pub path: &'static str,
     pub api: Api,
     pub kind: MethodKind,
     /// Whether it may change users.
     pub writes: bool,
-    /// Where it stands in [`METHODS`].
-    pub index: usize,
 }
 
 impl Method {
+    /// Where it is in [`METHODS`].
+    pub fn index(&self) -> usize {
+        self.id as usize
+    }
+
     /// `package.Service`
     pub fn service(&self) -> &'static str {
         self.split().0
@@ -66,15 +70,20 @@ impl Method {
 }
 
 macro_rules! methods {
-    ($($path:literal, $api:ident, $kind:ident, $writes:literal;)*) => {
-        /// Every method, in the order of their indices.
-        pub static METHODS: [Method; [$($path),*].len()] = {
-            let mut index = 0;
-            [$({
-                index += 1;
-                Method { path: $path, api: Api::$api, kind: MethodKind::$kind, writes: $writes, index: index - 1 }
-            }),*]
-        };
+    ($($id:ident, $path:literal, $api:ident, $kind:ident, $writes:literal;)*) => {
+        /// Which method: the router matches it, so a method that nothing serves does not
+        /// compile.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum MethodId { $($id,)* }
+
+        /// Every method, in the order of [`MethodId`].
+        pub static METHODS: [Method; [$($path),*].len()] = [$(Method {
+            id: MethodId::$id,
+            path: $path,
+            api: Api::$api,
+            kind: MethodKind::$kind,
+            writes: $writes,
+        }),*];
 
         /// The method with exactly this path.
         pub fn find(path: &str) -> Option<&'static Method> {
@@ -83,21 +92,21 @@ macro_rules! methods {
     };
 }
 
-// path, api, kind, whether it writes
+// id, path, api, kind, whether it writes
 methods! {
-    "/user.v1.UserService/GetUser", UserV1, Unary, false;
-    "/user.v1.UserService/CreateUser", UserV1, Unary, true;
-    "/user.v1.UserService/BatchGetUsers", UserV1, Unary, false;
-    "/user.v1.UserService/ListUsers", UserV1, Unary, false;
-    "/user.v1.UserService/UpdateUser", UserV1, Unary, true;
-    "/user.v1.UserService/DeleteUser", UserV1, Unary, true;
-    "/user.v1.UserService/ImportUsers", UserV1, BidiStreaming, true;
-    "/user.v1.UserService/WatchUsers", UserV1, ServerStreaming, false;
-    "/UserService/GetUser", Article, Unary, false;
-    "/UserService/CreateUser", Article, Unary, true;
-    "/grpc.health.v1.Health/Check", Health, Unary, false;
-    "/grpc.health.v1.Health/List", Health, Unary, false;
-    "/grpc.health.v1.Health/Watch", Health, ServerStreaming, false;
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", ReflectionV1, BidiStreaming, false;
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", ReflectionV1Alpha, BidiStreaming, false;
+    GetUser, "/user.v1.UserService/GetUser", UserV1, Unary, false;
+    CreateUser, "/user.v1.UserService/CreateUser", UserV1, Unary, true;
+    BatchGetUsers, "/user.v1.UserService/BatchGetUsers", UserV1, Unary, false;
+    ListUsers, "/user.v1.UserService/ListUsers", UserV1, Unary, false;
+    UpdateUser, "/user.v1.UserService/UpdateUser", UserV1, Unary, true;
+    DeleteUser, "/user.v1.UserService/DeleteUser", UserV1, Unary, true;
+    ImportUsers, "/user.v1.UserService/ImportUsers", UserV1, BidiStreaming, true;
+    WatchUsers, "/user.v1.UserService/WatchUsers", UserV1, ServerStreaming, false;
+    ArticleGetUser, "/UserService/GetUser", Article, Unary, false;
+    ArticleCreateUser, "/UserService/CreateUser", Article, Unary, true;
+    HealthCheck, "/grpc.health.v1.Health/Check", Health, Unary, false;
+    HealthList, "/grpc.health.v1.Health/List", Health, Unary, false;
+    HealthWatch, "/grpc.health.v1.Health/Watch", Health, ServerStreaming, false;
+    ReflectionV1, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", ReflectionV1, BidiStreaming, false;
+    ReflectionV1Alpha, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", ReflectionV1Alpha, BidiStreaming, false;
 }

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     config::Config,
     proto::health::health_server::Health as _,
-    rpc::{call::Inbound, status},
+    rpc::{call::Inbound, methods::MethodId, status},
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -67,7 +67,8 @@ impl Router {
         }))
     }
 
-    /// The answer of the method that was matched; `None` where none is served.
+    /// The answer of the method that was matched; `None` where none was, or where it is
+    /// switched off.
     fn dispatch<B>(&self, request: Request<Inbound<B>>) -> Option<Served>
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
@@ -90,14 +91,14 @@ impl Router {
                 }))
             }};
         }
-        Some(match request.body().call.method?.path {
-            "/user.v1.UserService/GetUser" => unary!(services.user_v1, get_user),
-            "/user.v1.UserService/CreateUser" => unary!(services.user_v1, create_user),
-            "/user.v1.UserService/BatchGetUsers" => unary!(services.user_v1, batch_get_users),
-            "/user.v1.UserService/ListUsers" => unary!(services.user_v1, list_users),
-            "/user.v1.UserService/UpdateUser" => unary!(services.user_v1, update_user),
-            "/user.v1.UserService/DeleteUser" => unary!(services.user_v1, delete_user),
-            "/user.v1.UserService/ImportUsers" => {
+        Some(match request.body().call.method?.id {
+            MethodId::GetUser => unary!(services.user_v1, get_user),
+            MethodId::CreateUser => unary!(services.user_v1, create_user),
+            MethodId::BatchGetUsers => unary!(services.user_v1, batch_get_users),
+            MethodId::ListUsers => unary!(services.user_v1, list_users),
+            MethodId::UpdateUser => unary!(services.user_v1, update_user),
+            MethodId::DeleteUser => unary!(services.user_v1, delete_user),
+            MethodId::ImportUsers => {
                 let (call, request) = Inbound::split(request);
                 let serve = service_fn(move |messages: tonic::Request<_>| {
                     let answers = services.user_v1.import_users(&call, messages.into_inner());
@@ -107,7 +108,7 @@ impl Router {
                     async move { with_error_details(grpc(limit).streaming(serve, request).await, limit) },
                 )
             }
-            "/user.v1.UserService/WatchUsers" => {
+            MethodId::WatchUsers => {
                 let (call, request) = Inbound::split(request);
                 let serve = service_fn(move |message: tonic::Request<_>| {
                     let (services, call) = (Arc::clone(&services), call.clone());
@@ -120,22 +121,21 @@ impl Router {
                     with_error_details(grpc(limit).server_streaming(serve, request).await, limit)
                 })
             }
-            "/UserService/GetUser" => {
+            MethodId::ArticleGetUser => {
                 let article = services.article.clone()?;
                 unary!(article, get_user)
             }
-            "/UserService/CreateUser" => {
+            MethodId::ArticleCreateUser => {
                 let article = services.article.clone()?;
                 unary!(article, create_user)
             }
-            "/grpc.health.v1.Health/Check" => health!(check),
-            "/grpc.health.v1.Health/List" => health!(list),
-            "/grpc.health.v1.Health/Watch" => {
+            MethodId::HealthCheck => health!(check),
+            MethodId::HealthList => health!(list),
+            MethodId::HealthWatch => {
                 let mut health = services.health.server().max_decoding_message_size(limit);
                 Box::pin(answer_by(health.call(Inbound::split(request).1), limit))
             }
-            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-            | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
+            MethodId::ReflectionV1 | MethodId::ReflectionV1Alpha => {
                 let request = Inbound::split(request).1;
                 let serve = service_fn(move |requests: tonic::Request<_>| {
                     let answers = services.reflection.answers(requests.into_inner());
@@ -145,7 +145,6 @@ impl Router {
                     async move { with_error_details(grpc(limit).streaming(serve, request).await, limit) },
                 )
             }
-            _ => return None,
         })
     }
 }

@@ -1,12 +1,8 @@
-//! Helpers of this module's tests: a router over a small store, called through the
+//! Helpers of this module's tests: a router over the store in memory, called through the
 //! generated clients.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use http::{HeaderValue, Request, header::CONTENT_TYPE};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -14,27 +10,30 @@ use tower::util::MapRequest;
 
 use super::{Health, Router, StoreSlot};
 use crate::{
-    config::Config,
-    domain::{
-        Deadline, Effect, Email, Entry, Error, LogHead, LogPosition, Page, PageSize, Revision, Store,
-        StoreHealth, StoreId, Timestamp, User, UserId, UserKey, Write, WriteResult, decide,
-    },
+    config::{Config, StoreUrl},
+    domain::{self, Deadline, Error, Store},
     feed::Feed,
     rpc::{
         call::{Call, Inbound},
         methods,
     },
+    store,
 };
+
+#[path = "../../tests/support/forward.rs"]
+mod forward;
+
+use forward::{Forward, Hooks};
 
 pub type Transport = MapRequest<Router, fn(Request<Body>) -> Request<Inbound<Body>>>;
 
 /// A router with its store open.
-pub fn router() -> (Router, Arc<FakeStore>) {
+pub fn router() -> (Router, Arc<ScriptedStore>) {
     router_with(&Config::default())
 }
 
-pub fn router_with(config: &Config) -> (Router, Arc<FakeStore>) {
-    let store = Arc::new(FakeStore::default());
+pub fn router_with(config: &Config) -> (Router, Arc<ScriptedStore>) {
+    let store = Arc::new(ScriptedStore::new());
     let slot = StoreSlot::default();
     slot.open(store.clone(), Feed::new(store.clone(), 1));
     (Router::new(config, &slot, &Health::new(config)), store)
@@ -86,123 +85,40 @@ pub fn bad_fields(status: &Status) -> Vec<String> {
     details.bad_request().unwrap().field_violations.iter().map(|v| v.field.clone()).collect()
 }
 
-/// Users in memory by the domain's own rules; says what it is told to say.
-#[derive(Default)]
-pub struct FakeStore(Mutex<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    users: BTreeMap<String, User>,
-    revision: u64,
-    done: HashMap<[u8; 32], ([u8; 32], WriteResult)>,
-    error: Option<Error>,
-    deadline: Option<Deadline>,
+/// The store in memory, which fails when it is told to and notes deadlines.
+pub struct Scripted {
+    store: Arc<dyn Store>,
+    error: Mutex<Option<Error>>,
+    deadline: Mutex<Option<Deadline>>,
 }
 
-impl FakeStore {
-    /// What the next call fails with.
+pub type ScriptedStore = Forward<Scripted>;
+
+impl ScriptedStore {
+    fn new() -> Self {
+        let config = Config { store_url: StoreUrl::Memory, ..Config::default() };
+        let store = store::open(&config).expect("a store in memory always opens");
+        Self(Scripted { store, error: Mutex::default(), deadline: Mutex::default() })
+    }
+
+    /// What the next operation fails with.
     pub fn fail_next(&self, error: Error) {
-        self.0.lock().unwrap().error = Some(error);
+        *self.0.error.lock().unwrap() = Some(error);
     }
 
-    /// The deadline of the last call.
+    /// The deadline of the last operation.
     pub fn last_deadline(&self) -> Option<Deadline> {
-        self.0.lock().unwrap().deadline
-    }
-
-    fn begin(&self, deadline: Deadline) -> Result<std::sync::MutexGuard<'_, Inner>, Error> {
-        let mut inner = self.0.lock().unwrap();
-        inner.deadline = Some(deadline);
-        match inner.error.take() {
-            Some(error) => Err(error),
-            None => Ok(inner),
-        }
+        *self.0.deadline.lock().unwrap()
     }
 }
 
-impl Inner {
-    fn by_email(&self, email: &Email) -> Option<&User> {
-        self.users.values().find(|user| user.fields.email == *email)
-    }
-}
-
-#[async_trait]
-impl Store for FakeStore {
-    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
-        let inner = self.begin(deadline)?;
-        let user = match key {
-            UserKey::Id(id) => inner.users.get(id.as_str()),
-            UserKey::Email(email) => inner.by_email(email),
-        };
-        Ok(user.cloned().map(Arc::new))
+impl Hooks for Scripted {
+    fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
-    async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
-        let inner = self.begin(deadline)?;
-        Ok(ids.iter().map(|id| inner.users.get(id.as_str()).cloned()).collect())
+    fn begin(&self, deadline: Deadline) -> Result<(), Error> {
+        *self.deadline.lock().unwrap() = Some(deadline);
+        self.error.lock().unwrap().take().map_or(Ok(()), Err)
     }
-
-    async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
-        let inner = self.begin(deadline)?;
-        let mut rest =
-            inner.users.values().filter(|user| after.is_none_or(|after| user.id > *after)).peekable();
-        let users = rest.by_ref().take(size.get()).cloned().collect();
-        Ok(Page { users, more: rest.peek().is_some() })
-    }
-
-    async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
-        use crate::domain::Target;
-        let mut inner = self.begin(deadline)?;
-        if let Some(known) = write.idempotency
-            && let Some((payload, written)) = inner.done.get(&known.key)
-        {
-            return if *payload == known.payload { Ok(written.clone()) } else { Err(Error::RequestIdReused) };
-        }
-        let current = match write.change.target() {
-            Target::Id(id) => inner.users.get(id.as_str()),
-            Target::Email(email) => inner.by_email(email),
-        };
-        let owner = write.change.email().and_then(|email| inner.by_email(email)).map(|user| &user.id);
-        let revision = inner.revision + 1;
-        let effect = decide(&write.change, current, owner, revision, Timestamp::now())?;
-        let user = match &effect {
-            Effect::Create(user) | Effect::Update(user) => Some(user.clone()),
-            Effect::Nothing => return Ok(WriteResult { user: current.cloned(), revision: 0 }),
-            Effect::Delete(_) => None,
-        };
-        let written = WriteResult { user: user.clone(), revision };
-        if !write.validate_only {
-            inner.revision = revision;
-            match (effect, user) {
-                (Effect::Delete(id), _) => drop(inner.users.remove(id.as_str())),
-                (_, Some(user)) => drop(inner.users.insert(user.id.as_str().into(), user)),
-                _ => {}
-            }
-            if let Some(known) = write.idempotency {
-                inner.done.insert(known.key, (known.payload, written.clone()));
-            }
-        }
-        Ok(written)
-    }
-
-    async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error> {
-        let revision = self.begin(deadline)?.revision;
-        let newest = LogPosition { revision, ..LogPosition::BEGINNING };
-        Ok(LogHead { store: StoreId([1; 16]), newest })
-    }
-
-    /// Watches are tested on the real stores.
-    async fn changes(&self, _: Revision, _: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        self.begin(deadline).map(|_| Vec::new())
-    }
-
-    async fn changed(&self, _: Revision) {
-        std::future::pending::<()>().await;
-    }
-
-    async fn probe(&self) -> StoreHealth {
-        StoreHealth { reads: true, writes: true }
-    }
-
-    async fn close(&self) {}
 }

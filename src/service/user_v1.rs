@@ -48,7 +48,7 @@ impl UserV1 {
     ) -> Result<pb::CreateUserResponse, Status> {
         let (change, request_id) = request::create(&request).map_err(error_status::from_error)?;
         request.request_id.clear();
-        let idempotency = call.idempotency("user.v1.UserService/CreateUser", request_id, &request);
+        let idempotency = call.idempotency(request_id, &request);
         let write = Write { change, idempotency, validate_only: request.validate_only };
         let user = self.users.save(write, &request.user_id, call.deadline).await?;
         Ok(pb::CreateUserResponse { user: Some(message(&user)) })
@@ -112,7 +112,7 @@ impl UserV1 {
     ) -> Result<pb::UpdateUserResponse, Status> {
         let (change, request_id) = request::update(&request).map_err(error_status::from_error)?;
         request.request_id.clear();
-        let idempotency = call.idempotency("user.v1.UserService/UpdateUser", request_id, &request);
+        let idempotency = call.idempotency(request_id, &request);
         let write = Write { change, idempotency, validate_only: request.validate_only };
         let id = request.user.map(|user| user.id).unwrap_or_default();
         let user = self.users.save(write, &id, call.deadline).await?;
@@ -126,7 +126,7 @@ impl UserV1 {
     ) -> Result<pb::DeleteUserResponse, Status> {
         let (change, request_id) = request::delete(&request).map_err(error_status::from_error)?;
         request.request_id.clear();
-        let idempotency = call.idempotency("user.v1.UserService/DeleteUser", request_id, &request);
+        let idempotency = call.idempotency(request_id, &request);
         let write = Write { change, idempotency, validate_only: false };
         self.users.write(write, &request.id, call.deadline).await?;
         Ok(pb::DeleteUserResponse {})

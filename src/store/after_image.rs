@@ -84,8 +84,7 @@ mod tests {
             id: UserId::parse("ada").unwrap(),
             fields: Fields {
                 name: Name::parse("Ada \"\u{1f980}\" Lovelace").unwrap(),
-                email: Email::parse("ada@example.com").unwrap(),
-                age: Age::parse(36).unwrap(),
+                ..Fields::example("ada@example.com")
             },
             revision: 7,
             create_time: Timestamp::from_micros(-1),

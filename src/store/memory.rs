@@ -15,7 +15,6 @@ use uuid::Uuid;
 use super::{
     CLOSED,
     apply::{ChangeKind, RecordedWrite, Transaction, apply},
-    metrics::{Durations, Timer},
 };
 use crate::config::Config;
 use crate::domain::{
@@ -38,7 +37,6 @@ pub(super) struct MemoryStore {
     /// The last revision.
     newest: watch::Sender<Revision>,
     retention: Retention,
-    durations: Durations,
 }
 
 /// What the change log keeps.
@@ -72,32 +70,24 @@ impl MemoryStore {
                 age: config.change_log_retention,
                 rows: config.change_log_rows.min(MAX_CHANGES),
             },
-            durations: Durations::new(),
         }
     }
 
-    fn read(&self, deadline: Deadline) -> Result<RwLockReadGuard<'_, State>, Error> {
-        check(deadline)?;
+    fn read(&self) -> Result<RwLockReadGuard<'_, State>, Error> {
         let state = self.state.read().expect(NO_PANIC);
         if state.closed { Err(CLOSED) } else { Ok(state) }
     }
 
-    fn write(&self, deadline: Deadline) -> Result<RwLockWriteGuard<'_, State>, Error> {
-        check(deadline)?;
+    fn write(&self) -> Result<RwLockWriteGuard<'_, State>, Error> {
         let state = self.state.write().expect(NO_PANIC);
         if state.closed { Err(CLOSED) } else { Ok(state) }
     }
 }
 
-fn check(deadline: Deadline) -> Result<(), Error> {
-    if deadline.is_over() { Err(Error::DeadlineExceeded) } else { Ok(()) }
-}
-
 #[async_trait]
 impl Store for MemoryStore {
-    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
-        let _timer = Timer::start(&self.durations.get);
-        let state = self.read(deadline)?;
+    async fn get(&self, key: &UserKey, _: Deadline) -> Result<Option<Arc<User>>, Error> {
+        let state = self.read()?;
         let user = match key {
             UserKey::Id(id) => state.users.get(id),
             UserKey::Email(email) => state.by_email(email),
@@ -105,24 +95,21 @@ impl Store for MemoryStore {
         Ok(user.cloned().map(Arc::new))
     }
 
-    async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
-        let _timer = Timer::start(&self.durations.batch_get);
-        let state = self.read(deadline)?;
+    async fn batch_get(&self, ids: &[UserId], _: Deadline) -> Result<Vec<Option<User>>, Error> {
+        let state = self.read()?;
         Ok(ids.iter().map(|id| state.users.get(id).cloned()).collect())
     }
 
-    async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
-        let _timer = Timer::start(&self.durations.list);
-        let state = self.read(deadline)?;
+    async fn list(&self, after: Option<&UserId>, size: PageSize, _: Deadline) -> Result<Page, Error> {
+        let state = self.read()?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = state.users.range::<UserId, _>((from, Bound::Unbounded)).map(|(_, user)| user);
         let users = rest.by_ref().take(size.get()).cloned().collect();
         Ok(Page { users, more: rest.next().is_some() })
     }
 
-    async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
-        let _timer = Timer::start(&self.durations.write);
-        let mut state = self.write(deadline)?;
+    async fn write(&self, write: Write, _: Deadline) -> Result<WriteResult, Error> {
+        let mut state = self.write()?;
         let now = Timestamp::now();
         state.expire(now, &self.retention);
         let written = apply(&mut *state, &write, now);
@@ -131,16 +118,15 @@ impl Store for MemoryStore {
         written
     }
 
-    async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error> {
-        let state = self.read(deadline)?;
+    async fn log_head(&self, _: Deadline) -> Result<LogHead, Error> {
+        let state = self.read()?;
         let newest =
             state.changes.last_key_value().map_or(LogPosition::BEGINNING, |(_, entry)| entry.position);
         Ok(LogHead { store: self.id, newest })
     }
 
-    async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        let _timer = Timer::start(&self.durations.changes);
-        let state = self.read(deadline)?;
+    async fn changes(&self, after: Revision, limit: usize, _: Deadline) -> Result<Vec<Entry>, Error> {
+        let state = self.read()?;
         Ok(state.changes.range(after + 1..).take(limit).map(|(_, entry)| entry.clone()).collect())
     }
 

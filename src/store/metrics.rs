@@ -10,28 +10,6 @@ pub const QUEUE_LIMIT: &str = "user_service_store_queue_limit";
 pub const BATCH_SIZE: &str = "user_service_store_batch_size";
 pub const WRITABLE: &str = "user_service_store_writable";
 
-/// How long each operation takes, from the call to the answer; a read that the
-/// cache answers is none.
-pub(super) struct Durations {
-    pub get: Histogram,
-    pub batch_get: Histogram,
-    pub list: Histogram,
-    pub changes: Histogram,
-    pub write: Histogram,
-}
-
-impl Durations {
-    pub fn new() -> Self {
-        Self {
-            get: histogram!(OPERATION_DURATION, "operation" => "get"),
-            batch_get: histogram!(OPERATION_DURATION, "operation" => "batch_get"),
-            list: histogram!(OPERATION_DURATION, "operation" => "list"),
-            changes: histogram!(OPERATION_DURATION, "operation" => "changes"),
-            write: histogram!(OPERATION_DURATION, "operation" => "write"),
-        }
-    }
-}
-
 /// How the writer does.
 pub(super) struct WriterMetrics {
     pub queue_depth: Gauge,

@@ -12,13 +12,13 @@ mod backup;
 mod error;
 mod forecast;
 mod heartbeat;
+mod instrumented;
 mod linger;
 mod memory;
 mod metrics;
 mod postgres;
 mod queue;
 mod sqlite;
-mod traced;
 mod writer_loop;
 
 use std::sync::Arc;
@@ -27,6 +27,7 @@ pub use backup::{BackupError, BackupSummary, backup, may_be_replaced, restore};
 pub use error::OpenError;
 pub use metrics::{BATCH_SIZE, OPERATION_DURATION, QUEUE_DEPTH, WRITABLE};
 
+use self::instrumented::Instrumented;
 use crate::{
     config::{Config, PostgresUrl, StoreUrl},
     domain::{Error, Store},
@@ -41,22 +42,19 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
     match &config.store_url {
         StoreUrl::Memory => {
             tracing::warn!("the store is in memory: every user is gone when the process ends");
-            Ok(Arc::new(memory::MemoryStore::new(config)))
+            let store = memory::MemoryStore::new(config);
+            Ok(Arc::new(Instrumented::new(store, "memory", Vec::new())))
         }
-        StoreUrl::Postgres(url) => Ok(Arc::new(postgres::PostgresStore::open(url, config)?)),
-        StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path, config)?)),
+        StoreUrl::Postgres(url) => {
+            let store = postgres::PostgresStore::open(url, config)?;
+            Ok(Arc::new(Instrumented::new(store, "postgresql", instrumented::place(url))))
+        }
+        StoreUrl::Sqlite(path) => {
+            let store = sqlite::SqliteStore::open(path, config)?;
+            // Its path says nothing to a reader of traces of many instances.
+            Ok(Arc::new(Instrumented::new(store, "sqlite", Vec::new())))
+        }
     }
-}
-
-/// The same store, whose operations are spans beneath those of traced calls.
-pub fn traced(store: Arc<dyn Store>, config: &Config) -> Arc<dyn Store> {
-    let (system, place) = match &config.store_url {
-        StoreUrl::Memory => ("memory", Vec::new()),
-        StoreUrl::Postgres(url) => ("postgresql", traced::place(url)),
-        // Its path says nothing to who looks at traces of many instances.
-        StoreUrl::Sqlite(_) => ("sqlite", Vec::new()),
-    };
-    Arc::new(traced::Traced { store, system, place })
 }
 
 /// Makes the store that `config` names and brings its schema up to date, and

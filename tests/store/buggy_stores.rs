@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use user_service::domain::{
-    Change, Deadline, Entry, Error, Fields, LogHead, Page, PageSize, Patch, Revision, Store, StoreHealth,
-    User, UserId, UserKey, Write, WriteResult,
+use crate::{
+    fixtures::patch_of,
+    forward::{Forward, Hooks},
 };
+use async_trait::async_trait;
+use user_service::domain::{Change, Deadline, Error, Store, User, UserId, UserKey, Write, WriteResult};
 
 /// How long a bug keeps its window open.
 const BUG_WINDOW: Duration = Duration::from_millis(1);
@@ -29,21 +30,25 @@ struct Broken {
 
 /// Answers a write once it is known to be allowed, and makes it a little later.
 pub fn early_answers(inner: Arc<dyn Store>) -> Arc<dyn Store> {
-    Arc::new(Broken { inner, bug: Bug::EarlyAnswers })
+    Arc::new(Forward(Broken { inner, bug: Bug::EarlyAnswers }))
 }
 
 /// Updates by reading, changing and writing back the whole user.
 pub fn lost_updates(inner: Arc<dyn Store>) -> Arc<dyn Store> {
-    Arc::new(Broken { inner, bug: Bug::LostUpdates })
+    Arc::new(Forward(Broken { inner, bug: Bug::LostUpdates }))
 }
 
 /// Answers every second read of a user from a cache that no write clears.
 pub fn stale_reads(inner: Arc<dyn Store>) -> Arc<dyn Store> {
-    Arc::new(Broken { inner, bug: Bug::StaleReads(Mutex::default()) })
+    Arc::new(Forward(Broken { inner, bug: Bug::StaleReads(Mutex::default()) }))
 }
 
 #[async_trait]
-impl Store for Broken {
+impl Hooks for Broken {
+    fn store(&self) -> &Arc<dyn Store> {
+        &self.inner
+    }
+
     async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
         let Bug::StaleReads(cache) = &self.bug else { return self.inner.get(key, deadline).await };
         let UserKey::Id(id) = key else { return self.inner.get(key, deadline).await };
@@ -53,14 +58,6 @@ impl Store for Broken {
         let user = self.inner.get(key, deadline).await?;
         cache.lock().unwrap().insert(id.clone(), user.clone());
         Ok(user)
-    }
-
-    async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
-        self.inner.batch_get(ids, deadline).await
-    }
-
-    async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
-        self.inner.list(after, size, deadline).await
     }
 
     async fn write(&self, mut write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
@@ -82,33 +79,12 @@ impl Store for Broken {
                     && let Some(User { fields, .. }) =
                         self.inner.get(&UserKey::Id(id.clone()), deadline).await?.map(Arc::unwrap_or_clone)
                 {
-                    let Fields { name, email, age } = fields.patched(patch);
-                    *patch = Patch { name: Some(name), email: Some(email), age: Some(age) };
+                    *patch = patch_of(fields.patched(patch));
                     tokio::time::sleep(BUG_WINDOW).await;
                 }
                 self.inner.write(write, deadline).await
             }
             _ => self.inner.write(write, deadline).await,
         }
-    }
-
-    async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error> {
-        self.inner.log_head(deadline).await
-    }
-
-    async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        self.inner.changes(after, limit, deadline).await
-    }
-
-    async fn changed(&self, after: Revision) {
-        self.inner.changed(after).await;
-    }
-
-    async fn probe(&self) -> StoreHealth {
-        self.inner.probe().await
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
     }
 }

@@ -8,8 +8,8 @@ use tokio::{runtime::Handle, task::block_in_place};
 use user_service::{
     config::{Config, StoreUrl},
     domain::{
-        Age, Caller, Change, Deadline, Email, Error, Fields, Idempotency, Name, RequestId, Store, User,
-        UserId, UserKey, Write, WriteResult,
+        Age, Caller, Change, Deadline, Email, Error, Fields, Idempotency, Name, Patch, RequestId, Store,
+        User, UserId, UserKey, Write, WriteResult,
     },
     store,
 };
@@ -66,6 +66,18 @@ pub fn fields(name: &str, local: &str) -> Fields {
 /// Other fields than those of [`fields`], each of them.
 pub fn other_fields() -> Fields {
     Fields { name: Name::parse("Other").unwrap(), email: email("other"), age: Age::parse(99).unwrap() }
+}
+
+/// A patch that sets every field.
+pub fn patch_of(fields: Fields) -> Patch {
+    let Fields { name, email, age } = fields;
+    Patch { name: Some(name), email: Some(email), age: Some(age) }
+}
+
+/// Whether each field differs.
+pub fn differ_in_each(a: &Fields, b: &Fields) -> bool {
+    let Fields { name, email, age } = a;
+    *name != b.name && *email != b.email && *age != b.age
 }
 
 /// A user called as their id and their address are.

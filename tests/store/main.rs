@@ -13,6 +13,8 @@ mod disk;
 mod erasure;
 mod export_import;
 mod fixtures;
+#[path = "../support/forward.rs"]
+mod forward;
 mod held;
 mod history_checker;
 mod idempotency;
@@ -48,6 +50,7 @@ mod workload_watchers;
 mod writes;
 
 use support::database;
+use user_service::domain;
 
 /// Runs every rule on every store.
 macro_rules! suite {

@@ -4,12 +4,12 @@ use std::{path::Path, sync::Arc};
 
 use crate::{
     database::{name, shared},
-    fixtures::{at, create, delete, get, id, stored, write},
+    fixtures::{at, create, delete, fields, get, id, stored, write},
 };
 use rusqlite::Connection;
 use tokio::task::block_in_place;
 use user_service::{
-    domain::{Age, Deadline, Email, Entry, Event, Fields, LogPosition, Name, Store, Timestamp, User},
+    domain::{Age, Deadline, Email, Entry, Event, Fields, LogPosition, Store, Timestamp, User},
     store,
 };
 
@@ -31,9 +31,9 @@ fn history() -> Vec<Entry> {
     let user = |user: &str, name: &str, email: &str, age, revision, [created, updated]: [i64; 2]| User {
         id: id(user),
         fields: Fields {
-            name: Name::parse(name).unwrap(),
             email: Email::parse(email).unwrap(),
             age: Age::parse(age).unwrap(),
+            ..fields(name, "any")
         },
         revision,
         create_time: Timestamp::from_micros(created),

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::fixtures::{at, create, get, plain, stored};
+use crate::fixtures::{at, create, get, id, plain, stored};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use user_service::{
@@ -86,8 +86,8 @@ async fn the_store_is_measured() {
     let open = || store::open(&at(&dir.path().join("users.db"))).unwrap();
     let store = metrics::with_local_recorder(&recorder, open);
     stored(&store, create("ada")).await;
-    // Just written, so at hand; and not there, so looked for in the file.
-    get(&store, "ada").await;
+    // Just written, so cached; and not there, so looked for in the file.
+    assert!(store.get_cached(&id("ada")).is_some());
     get(&store, "bob").await;
     store.close().await;
     let rendered = recorder.handle().render();

@@ -6,12 +6,12 @@ use super::pb::{self, user_service_client::UserServiceClient};
 use crate::{
     config::Config,
     domain::Error,
-    service::testing::{FakeStore, Transport, bad_fields, details, router, router_with, transport},
+    service::testing::{ScriptedStore, Transport, bad_fields, details, router, router_with, transport},
 };
 
 type Client = UserServiceClient<Transport>;
 
-fn client() -> (Client, Arc<FakeStore>) {
+fn client() -> (Client, Arc<ScriptedStore>) {
     let (router, store) = router();
     (Client::new(transport(router)), store)
 }

@@ -11,6 +11,7 @@ use crate::{
     proto::user::v1::{
         BatchGetUsersRequest, CreateUserRequest, ListUsersRequest, user_service_client::UserServiceClient,
     },
+    rpc::methods::{Api, METHODS, MethodKind},
     service::testing::{bad_fields, details, raw, router, router_with, transport},
 };
 
@@ -146,4 +147,37 @@ async fn calls_wait_for_the_store_and_health_does_not() {
     let (_, store) = router_with(&config);
     slot.open(store.clone(), Feed::new(store, 1));
     client.list_users(ListUsersRequest::default()).await.unwrap();
+}
+
+#[test]
+fn every_method_of_the_protos_has_its_row_and_each_row_its_index() {
+    let set = prost_types::FileDescriptorSet::decode(crate::proto::DESCRIPTORS).unwrap();
+    let mut declared = Vec::new();
+    for file in &set.file {
+        for service in &file.service {
+            let package = file.package();
+            let service_name = if package.is_empty() {
+                service.name().into()
+            } else {
+                format!("{package}.{}", service.name())
+            };
+            for method in &service.method {
+                let kind = match (method.client_streaming(), method.server_streaming()) {
+                    (false, false) => MethodKind::Unary,
+                    (false, true) => MethodKind::ServerStreaming,
+                    (true, true) => MethodKind::BidiStreaming,
+                    (true, false) => panic!("no kind for {}", method.name()),
+                };
+                declared.push((format!("/{service_name}/{}", method.name()), kind));
+            }
+        }
+    }
+    // tonic-reflection brings the protos of reflection.
+    let ours =
+        METHODS.iter().filter(|method| !matches!(method.api, Api::ReflectionV1 | Api::ReflectionV1Alpha));
+    let mut listed: Vec<_> = ours.map(|method| (method.path.to_owned(), method.kind)).collect();
+    declared.sort_by(|a, b| a.0.cmp(&b.0));
+    listed.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(listed, declared);
+    assert!(METHODS.iter().enumerate().all(|(index, method)| method.index() == index));
 }

@@ -11,14 +11,14 @@ use super::pb;
 use crate::{
     domain::{Deadline, Error},
     rpc::call::Call,
-    service::testing::{FakeStore, Transport, bad_fields, details, router, transport},
+    service::testing::{ScriptedStore, Transport, bad_fields, details, router, transport},
 };
 
 const REQUEST_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 type Client = UserServiceClient<Transport>;
 
-fn client() -> (Client, Arc<FakeStore>) {
+fn client() -> (Client, Arc<ScriptedStore>) {
     let (router, store) = router();
     (Client::new(transport(router)), store)
 }

@@ -57,7 +57,7 @@ use self::{
 use super::{
     BackupError, BackupSummary, CLOSED, OpenError,
     heartbeat::{TRY_INTERVAL, WriteHeartbeat},
-    metrics::{Durations, Timer, retries},
+    metrics::retries,
     queue::{Queue, queue},
     sqlite, writer_loop,
 };
@@ -88,7 +88,6 @@ pub(super) struct PostgresStore {
     queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
     heartbeat: Arc<WriteHeartbeat>,
-    durations: Durations,
 }
 
 /// Brings the schema up to date, and further where there are steps to come. Blocks.
@@ -208,7 +207,6 @@ impl PostgresStore {
                 async move { writer_loop::run(&receiver, &mut writer).await },
             ))),
             heartbeat,
-            durations: Durations::new(),
         };
         super::metrics::writable().set(1.0);
         runtime.block_on(store.connected());
@@ -227,12 +225,10 @@ impl PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
-        let _timer = Timer::start(&self.durations.get);
         self.get_batcher.get(key, deadline).await
     }
 
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
-        let _timer = Timer::start(&self.durations.batch_get);
         let asked: Vec<_> = ids.iter().map(UserId::as_str).collect();
         let rows = self.readers.rows(Sql::Users, &[&asked, &[""; 0].as_slice()], deadline).await?;
         let users = rows::users(&rows)?.into_iter().map(|user| (user.id.clone(), user));
@@ -241,7 +237,6 @@ impl Store for PostgresStore {
     }
 
     async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
-        let _timer = Timer::start(&self.durations.list);
         // No id is empty, so every id comes after the empty text. One row more than
         // asked for tells whether there is more.
         let after = after.map_or("", UserId::as_str);
@@ -254,10 +249,6 @@ impl Store for PostgresStore {
     }
 
     async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
-        let _timer = Timer::start(&self.durations.write);
-        if deadline.is_over() {
-            return Err(Error::DeadlineExceeded);
-        }
         if self.writer_session.session().is_none() {
             return Err(DISCONNECTED);
         }
@@ -276,7 +267,6 @@ impl Store for PostgresStore {
     }
 
     async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        let _timer = Timer::start(&self.durations.changes);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self.readers.rows(Sql::Changes, &[&after.cast_signed(), &limit], deadline).await?;
         rows.iter().map(rows::entry).collect()

@@ -83,9 +83,6 @@ impl Readers {
         deadline: Deadline,
         reading: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        if deadline.is_over() {
-            return Err(Error::DeadlineExceeded);
-        }
         let until = deadline.remaining().map_or(self.limit, |left| left.min(self.limit));
         match time::timeout(until, reading).await {
             Ok(read) => read,

@@ -2,7 +2,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::{
-    domain::{Age, Change, Email, Fields, Name, UserId},
+    domain::{Change, Fields, UserId},
     store::BATCH_SIZE,
     telemetry::testing::recorded,
 };
@@ -17,11 +17,7 @@ fn push_until(queue: &Queue, deadline: Deadline) -> Result<oneshot::Receiver<Wri
 }
 
 fn push_import(queue: &Queue) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
-    let fields = Fields {
-        name: Name::parse("Ada").unwrap(),
-        email: Email::parse("ada@example.com").unwrap(),
-        age: Age::parse(36).unwrap(),
-    };
+    let fields = Fields::example("ada@example.com");
     let change = Change::Import { id: None, new_id: UserId::generate(), fields, create_time: None };
     queue.push(Write { change, idempotency: None, validate_only: false }, Deadline::NONE)
 }

@@ -126,7 +126,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::domain::{Age, Email, Fields, Name, Revision, Timestamp};
+    use crate::domain::{Fields, Revision, Timestamp};
 
     fn of_bytes(capacity: usize) -> Cache {
         Cache::new(capacity, Arc::default())
@@ -140,11 +140,7 @@ mod tests {
         let time = Timestamp::from_micros(0);
         User {
             id: id("a"),
-            fields: Fields {
-                name: Name::parse("Ada").unwrap(),
-                email: Email::parse("ada@example.com").unwrap(),
-                age: Age::parse(36).unwrap(),
-            },
+            fields: Fields::example("ada@example.com"),
             revision,
             create_time: time,
             update_time: time,

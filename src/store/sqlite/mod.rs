@@ -41,7 +41,7 @@ use self::{
 };
 use super::{
     CLOSED, OpenError,
-    metrics::{Durations, Timer, writable},
+    metrics::writable,
     queue::{Queue, queue},
 };
 use crate::{
@@ -71,7 +71,6 @@ struct Inner {
     newest: Arc<watch::Sender<Revision>>,
     queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    durations: Durations,
     writable: Gauge,
 }
 
@@ -129,7 +128,6 @@ impl SqliteStore {
                 newest,
                 queue,
                 writer: Mutex::new(Some(writer)),
-                durations: Durations::new(),
                 writable,
             }),
         })
@@ -143,7 +141,10 @@ impl SqliteStore {
     ) -> Result<T, Error> {
         let permits = self.inner.readers.blocking_reads.clone();
         let permit = permits.acquire_owned().await.map_err(|_| CLOSED)?;
-        check(deadline)?;
+        // The permit may have taken long.
+        if deadline.is_over() {
+            return Err(Error::DeadlineExceeded);
+        }
         let inner = self.inner.clone();
         let read = move || {
             // With the read, which goes on when the caller goes away.
@@ -154,22 +155,16 @@ impl SqliteStore {
     }
 }
 
-fn check(deadline: Deadline) -> Result<(), Error> {
-    if deadline.is_over() { Err(Error::DeadlineExceeded) } else { Ok(()) }
-}
-
 #[async_trait]
 impl Store for SqliteStore {
     fn get_cached(&self, id: &UserId) -> Option<Arc<User>> {
         self.inner.cache.get_cached(id)
     }
 
-    async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
-        let Inner { readers, cache, durations, .. } = &*self.inner;
+    async fn get(&self, key: &UserKey, _: Deadline) -> Result<Option<Arc<User>>, Error> {
+        let Inner { readers, cache, .. } = &*self.inner;
         // Microseconds, as a rule: not worth a change of thread.
         let read = || {
-            let _timer = Timer::start(&durations.get);
-            check(deadline)?;
             readers.with(|connection| match key {
                 UserKey::Id(id) => rows::by_id(connection, id),
                 UserKey::Email(email) => rows::by_email(connection, email),
@@ -182,7 +177,6 @@ impl Store for SqliteStore {
     }
 
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
-        let _timer = Timer::start(&self.inner.durations.batch_get);
         let ids = ids.to_vec();
         self.blocking_read(deadline, move |connection| {
             ids.iter().map(|id| rows::by_id(connection, id)).collect()
@@ -191,8 +185,6 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
-        let _timer = Timer::start(&self.inner.durations.list);
-        check(deadline)?;
         let after = after.cloned();
         let size = size.get();
         let read = move |connection: &Connection| rows::page(connection, after.as_ref(), size);
@@ -204,21 +196,17 @@ impl Store for SqliteStore {
     }
 
     async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
-        let _timer = Timer::start(&self.inner.durations.write);
-        check(deadline)?;
         if let Some(refusal) = self.inner.write_state.refusal() {
             return Err(refusal);
         }
         self.inner.queue.push(write, deadline)?.await.unwrap_or(Err(Error::OutcomeUnknown))
     }
 
-    async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error> {
-        check(deadline)?;
+    async fn log_head(&self, _: Deadline) -> Result<LogHead, Error> {
         self.inner.readers.with(change_log::log_head)
     }
 
     async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        let _timer = Timer::start(&self.inner.durations.changes);
         self.blocking_read(deadline, move |connection| change_log::entries(connection, after, limit)).await
     }
 

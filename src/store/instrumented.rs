@@ -1,16 +1,19 @@
-//! A store whose operations are spans, beneath the calls that are traced.
+//! What every store does around its operations: the check of the deadline, the time that
+//! they take, and spans beneath the calls that are traced.
 //!
-//! Attributes are those of OpenTelemetry's conventions for clients of databases,
+//! The attributes of spans are those of OpenTelemetry's conventions for clients of databases,
 //! none of which says what was asked about whom.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use metrics::{Histogram, histogram};
 use opentelemetry::{KeyValue, trace::Status};
 use tokio_postgres::config::Host;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use super::metrics::{OPERATION_DURATION, Timer};
 use crate::{
     config::PostgresUrl,
     domain::{
@@ -23,12 +26,35 @@ use crate::{
 /// Where PostgreSQL listens unless its URL says otherwise.
 const POSTGRES_PORT: u16 = 5_432;
 
-/// The store behind it, and what `db.system.name` calls its kind.
-pub(super) struct Traced {
-    pub store: Arc<dyn Store>,
-    pub system: &'static str,
+/// A store, and what is said of its operations.
+pub(super) struct Instrumented<S> {
+    store: S,
+    operations: Operations,
+    /// What `db.system.name` calls this kind of store.
+    system: &'static str,
     /// More attributes, of where it is.
-    pub place: Vec<KeyValue>,
+    place: Vec<KeyValue>,
+}
+
+struct Operations {
+    get: Operation,
+    batch_get: Operation,
+    list: Operation,
+    changes: Operation,
+    write: Operation,
+}
+
+struct Operation {
+    name: &'static str,
+    span: String,
+    duration: Histogram,
+}
+
+impl Operation {
+    fn new(name: &'static str) -> Self {
+        let duration = histogram!(OPERATION_DURATION, "operation" => name);
+        Self { name, span: format!("{name} users"), duration }
+    }
 }
 
 /// Where a database is: its schema of ours, and the host, unless there are several and
@@ -51,34 +77,34 @@ pub(super) fn place(url: &PostgresUrl) -> Vec<KeyValue> {
     place
 }
 
-impl Traced {
-    /// Runs an operation, with a span where the call has one. `size` is that of a
-    /// batch.
+impl<S> Instrumented<S> {
+    pub fn new(store: S, system: &'static str, place: Vec<KeyValue>) -> Self {
+        let operations = Operations {
+            get: Operation::new("get"),
+            batch_get: Operation::new("batch_get"),
+            list: Operation::new("list"),
+            changes: Operation::new("changes"),
+            write: Operation::new("write"),
+        };
+        Self { store, operations, system, place }
+    }
+
+    /// Runs an operation that is not late, and records its time, until its answer or
+    /// until its caller gives up. It is a span where the call has one.
     async fn run<T>(
         &self,
-        (operation, name): (&'static str, &'static str),
-        size: Option<usize>,
+        operation: &Operation,
+        deadline: Deadline,
+        batch_size: usize,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
+        let _timer = Timer::start(&operation.duration);
+        check(deadline)?;
         // Without one it would begin a trace that was not sampled.
         if Span::current().is_none() {
             return work.await;
         }
-        let span = tracing::info_span!(
-            target: SPAN_TARGET,
-            "store",
-            otel.name = name,
-            otel.kind = "client",
-            db.system.name = self.system,
-            db.operation.name = operation,
-            db.collection.name = "users",
-        );
-        for attribute in &self.place {
-            span.set_attribute(attribute.key.clone(), attribute.value.clone());
-        }
-        if let Some(size) = size.filter(|size| *size > 1) {
-            span.set_attribute("db.operation.batch.size", i64::try_from(size).unwrap_or(i64::MAX));
-        }
+        let span = self.span(operation, batch_size);
         let done = work.await;
         if let Some(fault) = done.as_ref().err().and_then(fault) {
             span.set_attribute("error.type", fault);
@@ -86,6 +112,30 @@ impl Traced {
         }
         done
     }
+
+    fn span(&self, operation: &Operation, batch_size: usize) -> Span {
+        let span = tracing::info_span!(
+            target: SPAN_TARGET,
+            "store",
+            otel.name = operation.span,
+            otel.kind = "client",
+            db.system.name = self.system,
+            db.operation.name = operation.name,
+            db.collection.name = "users",
+        );
+        for attribute in &self.place {
+            span.set_attribute(attribute.key.clone(), attribute.value.clone());
+        }
+        if batch_size > 1 {
+            span.set_attribute("db.operation.batch.size", i64::try_from(batch_size).unwrap_or(i64::MAX));
+        }
+        span
+    }
+}
+
+/// **Invariant:** no operation begins after its deadline.
+fn check(deadline: Deadline) -> Result<(), Error> {
+    if deadline.is_over() { Err(Error::DeadlineExceeded) } else { Ok(()) }
 }
 
 /// What went wrong where the store itself is at fault; what the caller asked for
@@ -102,33 +152,36 @@ fn fault(error: &Error) -> Option<&'static str> {
 }
 
 #[async_trait]
-impl Store for Traced {
+impl<S: Store> Store for Instrumented<S> {
+    /// Neither timed nor a span: it takes less than either.
     fn get_cached(&self, id: &UserId) -> Option<Arc<User>> {
         self.store.get_cached(id)
     }
 
     async fn get(&self, key: &UserKey, deadline: Deadline) -> Result<Option<Arc<User>>, Error> {
-        self.run(("get", "get users"), None, self.store.get(key, deadline)).await
+        self.run(&self.operations.get, deadline, 1, self.store.get(key, deadline)).await
     }
 
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
-        self.run(("batch_get", "batch_get users"), Some(ids.len()), self.store.batch_get(ids, deadline)).await
+        let work = self.store.batch_get(ids, deadline);
+        self.run(&self.operations.batch_get, deadline, ids.len(), work).await
     }
 
     async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
-        self.run(("list", "list users"), None, self.store.list(after, size, deadline)).await
+        self.run(&self.operations.list, deadline, 1, self.store.list(after, size, deadline)).await
     }
 
     async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
-        self.run(("write", "write users"), None, self.store.write(write, deadline)).await
+        self.run(&self.operations.write, deadline, 1, self.store.write(write, deadline)).await
     }
 
     async fn log_head(&self, deadline: Deadline) -> Result<LogHead, Error> {
+        check(deadline)?;
         self.store.log_head(deadline).await
     }
 
     async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        self.run(("changes", "changes users"), None, self.store.changes(after, limit, deadline)).await
+        self.run(&self.operations.changes, deadline, 1, self.store.changes(after, limit, deadline)).await
     }
 
     async fn changed(&self, after: Revision) {
