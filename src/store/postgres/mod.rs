@@ -10,6 +10,7 @@
 mod backup;
 mod batch;
 mod columns;
+mod commands;
 mod commit;
 mod connect_error;
 mod get_batcher;
@@ -30,36 +31,31 @@ mod writer;
 use std::{
     collections::HashMap,
     io,
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use tokio::{
-    runtime::{self, Handle},
-    sync::watch,
-    task::JoinHandle,
-    time,
-};
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
 use uuid::Uuid;
 
-pub use connect_error::ConnectError;
+pub(super) use self::commands::{backup, migrate, purge, restore};
+pub use self::connect_error::ConnectError;
 
 use self::{
+    commands::{CONNECT_TIMEOUT, block_on, connector, first_connection},
     get_batcher::GetBatcher,
     readers::Readers,
-    reconnecting::{Connector, DISCONNECTED, ReconnectingSession},
-    session::Session,
+    reconnecting::{DISCONNECTED, ReconnectingSession},
     sql::Sql,
     writer::Writer,
 };
 use super::{
-    BackupError, BackupSummary, CLOSED, OpenError,
+    CLOSED, OpenError,
     heartbeat::{TRY_INTERVAL, WriteHeartbeat},
     metrics::retries,
     queue::{Queue, queue},
-    sqlite, writer_loop,
+    writer_loop,
 };
 use crate::{
     config::{Config, PostgresUrl},
@@ -68,9 +64,6 @@ use crate::{
         Timestamp, User, UserId, UserKey, Write, WriteResult,
     },
 };
-
-/// How long the first connection is retried: the database may be starting as well.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often watches poll for writes of other replicas. A notification by the database
 /// would serialise commits, and does not pass a pooler.
@@ -88,88 +81,6 @@ pub(super) struct PostgresStore {
     queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
     heartbeat: Arc<WriteHeartbeat>,
-}
-
-/// Brings the schema up to date, and further where there are steps to come. Blocks.
-pub(super) fn migrate(url: &PostgresUrl, config: &Config, further: &[&str]) -> Result<(), OpenError> {
-    let connector = connector(url, config)?;
-    let steps = [&columns::STEPS[..], further].concat();
-    block_on(first_connection(&connector, url, async |session: &Session, place: &str| {
-        schema::bring_up_to_date(session, place, &steps).await
-    }))
-}
-
-/// Erases deleted users from the change log; how many changes. Blocks.
-pub(super) fn purge(url: &PostgresUrl, config: &Config) -> Result<u64, OpenError> {
-    migrate(url, config, &[])?;
-    let connector = connector(url, config)?;
-    block_on(first_connection(&connector, url, schema::purge))
-}
-
-/// Copies what the database holds at one moment into a new file. Blocks.
-pub(super) fn backup(url: &PostgresUrl, config: &Config, into: &Path) -> Result<BackupSummary, BackupError> {
-    let connector = connector(url, config)?;
-    block_on(first_connection(&connector, url, async |session: &Session, place: &str| {
-        schema::is_known(session, place).await?;
-        backup::dump(session, place, into).await
-    }))?;
-    sqlite::check_backup(into)
-}
-
-/// Copies a backup into a database. Blocks.
-pub(super) fn restore(
-    url: &PostgresUrl,
-    config: &Config,
-    from: &Path,
-    replace: bool,
-) -> Result<BackupSummary, BackupError> {
-    let holds = sqlite::check_backup(from)?;
-    migrate(url, config, &[])?;
-    let connector = connector(url, config)?;
-    block_on(first_connection(&connector, url, async |session: &Session, place: &str| {
-        backup::load(session, place, from, (holds, replace)).await
-    }))?;
-    Ok(holds)
-}
-
-fn block_on<T, E: From<OpenError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    match Handle::try_current() {
-        Ok(handle) => handle.block_on(work),
-        Err(_) => runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(OpenError::Thread)?
-            .block_on(work),
-    }
-}
-
-fn connector(url: &PostgresUrl, config: &Config) -> Result<Connector, OpenError> {
-    Connector::new(url, config).map_err(|bad| OpenError::Certificates(bad.0))
-}
-
-/// Connects, waiting a little for a database that is not there yet, and does
-/// something there.
-async fn first_connection<T, E: From<OpenError>>(
-    connector: &Connector,
-    url: &PostgresUrl,
-    work: impl AsyncFn(&Session, &str) -> Result<T, E>,
-) -> Result<T, E> {
-    let place = url.to_string();
-    let until = Instant::now() + CONNECT_TIMEOUT;
-    loop {
-        let plain = connector.without_statements();
-        let (work, place_of_it) = (&work, &place);
-        let done = plain.with(|session| async move { work(&session, place_of_it).await });
-        let fault = match done.await {
-            Ok(Some(done)) => return done,
-            Ok(None) => ConnectError::Timeout,
-            Err(fault) => fault,
-        };
-        if !fault.is_transient() || Instant::now() >= until {
-            return Err(OpenError::Postgres { place, source: fault }.into());
-        }
-        time::sleep(Duration::from_millis(250)).await;
-    }
 }
 
 impl PostgresStore {

@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, backup::Backup};
 
-use super::{columns::MIGRATIONS, rows, schema};
+use super::{columns::MIGRATIONS, connections, file, rows, schema};
 use crate::store::{
     OpenError,
     backup::{BackupError, BackupSummary},
@@ -16,7 +16,7 @@ use crate::store::{
 
 /// Copies a store that may be in use, as it is at one moment.
 pub(in crate::store) fn backup(path: &Path, into: &Path) -> Result<BackupSummary, BackupError> {
-    let path = schema::absolute(path)?;
+    let path = file::absolute(path)?;
     let store = open(&path)?;
     let before = rows::current_revision(&store).map_err(|source| OpenError::sqlite(&path, source))?;
     copy(&store, into)?;
@@ -33,11 +33,11 @@ pub(in crate::store) fn restore(
     from: &Path,
     replace: bool,
 ) -> Result<BackupSummary, BackupError> {
-    let path = schema::absolute(path)?;
-    let _lock = schema::lock(&path)?;
+    let path = file::absolute(path)?;
+    let _lock = file::lock(&path)?;
     let found = check(from)?;
     if path.exists() {
-        match schema::open_writer(&path) {
+        match connections::open_writer(&path) {
             // Closing it moves its log into it.
             Ok(store) if replace || summary(&store).is_ok_and(|summary| summary.revision == 0) => {}
             Ok(_) => return Err(BackupError::NotEmpty(path.display().to_string())),
@@ -46,7 +46,7 @@ pub(in crate::store) fn restore(
             Err(error) => return Err(error.into()),
         }
     }
-    let part = schema::beside(&path, ".part");
+    let part = file::beside(&path, ".part");
     let placed = place(from, &part, &path, replace);
     if placed.is_err() {
         let _ = fs::remove_file(&part);
@@ -63,7 +63,7 @@ fn place(from: &Path, part: &Path, path: &Path, replace: bool) -> Result<BackupS
         Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(source)),
         _ => {}
     }
-    let file = schema::private(part).map_err(failed)?;
+    let file = file::private(part).map_err(failed)?;
     copy(&open(from)?, part)?;
     let placed = check(part)?;
     file.sync_all().map_err(failed)?;
@@ -83,7 +83,7 @@ fn place(from: &Path, part: &Path, path: &Path, replace: bool) -> Result<BackupS
 /// Gives what is to be replaced another name, next to its own until something takes its
 /// place. A log is left of a damaged file only.
 fn keep(path: &Path) -> Result<(), BackupError> {
-    let kept = schema::beside(path, ".replaced");
+    let kept = file::beside(path, ".replaced");
     let failed = |source| BackupError::File { path: kept.clone(), source };
     let missing_is_fine = |done: io::Result<()>| match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -101,7 +101,7 @@ fn keep(path: &Path) -> Result<(), BackupError> {
 /// anything, and nothing is synced.
 pub(in crate::store) fn create(into: &Path) -> Result<Connection, BackupError> {
     let failed = |source| BackupError::Copy { path: into.into(), source };
-    let mut connection = schema::connect(into, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+    let mut connection = connections::connect(into, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
     connection.query_row("PRAGMA journal_mode = OFF", (), |_| Ok(())).map_err(failed)?;
     connection.pragma_update(None, "synchronous", "OFF").map_err(failed)?;
     schema::migrate(&mut connection, 0).map_err(failed)?;
@@ -129,8 +129,8 @@ pub(in crate::store) fn open_up_to_date(path: &Path) -> Result<Connection, Backu
 fn open(path: &Path) -> Result<Connection, BackupError> {
     // SQLite's own words for a file that is not there would do for a damaged one.
     File::open(path).map_err(|source| BackupError::File { path: path.into(), source })?;
-    let absolute = schema::absolute(path)?;
-    let connection = schema::connect(&absolute, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    let absolute = file::absolute(path)?;
+    let connection = connections::connect(&absolute, OpenFlags::SQLITE_OPEN_READ_ONLY)
         .map_err(|source| OpenError::sqlite(path, source))?;
     match schema::version(&connection, path)? {
         0 => Err(OpenError::Foreign(path.into()).into()),
@@ -161,12 +161,12 @@ pub(in crate::store) fn check(path: &Path) -> Result<BackupSummary, BackupError>
 
 /// The file of a store, and those that may lie next to it while it is open.
 pub(in crate::store) fn files(path: &Path) -> [PathBuf; 5] {
-    ["", "-wal", "-shm", "-journal", ".lock"].map(|suffix| schema::beside(path, suffix))
+    ["", "-wal", "-shm", "-journal", ".lock"].map(|suffix| file::beside(path, suffix))
 }
 
 fn copy(from: &Connection, into: &Path) -> Result<(), BackupError> {
     let failed = |source| BackupError::Copy { path: into.into(), source };
-    let path = schema::absolute(into)?;
+    let path = file::absolute(into)?;
     let path = path.to_str().ok_or_else(|| failed(rusqlite::Error::InvalidPath(into.into())))?;
     from.execute("VACUUM INTO ?1", (path,)).map(drop).map_err(failed)
 }

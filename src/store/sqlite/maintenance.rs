@@ -9,8 +9,8 @@ use std::{
 use rusqlite::{Connection, ErrorCode};
 
 use super::{
+    connections::{self, Log},
     readers::Readers,
-    schema::{self, Log},
     write_state::{SharedWriteState, WriteState},
 };
 use crate::{
@@ -109,16 +109,16 @@ impl Maintenance {
                 self.prune_at = now;
             }
         }
-        let log = schema::checkpoint(connection, "NOOP")?;
+        let log = connections::checkpoint(connection, "NOOP")?;
         let unmoved = log.pages - log.moved;
         let may_take_time = now >= self.checkpoint_at || receiver.len() == 0;
         if now >= self.truncate_at && may_take_time {
             self.truncate_at = now + TRUNCATE_INTERVAL;
             if log.pages > 0 {
-                self.checkpoint(receiver, || schema::empty_log(connection))?;
+                self.checkpoint(receiver, || connections::empty_log(connection))?;
             }
         } else if unmoved >= CHECKPOINT_PAGES && may_take_time || unmoved >= MAX_LOG_PAGES {
-            self.checkpoint(receiver, || schema::checkpoint(connection, "PASSIVE"))?;
+            self.checkpoint(receiver, || connections::checkpoint(connection, "PASSIVE"))?;
         }
         Ok(())
     }
@@ -163,7 +163,7 @@ fn try_write(connection: &Connection, write_state: &SharedWriteState) -> rusqlit
     match write_state.get() {
         // Nothing is written: an idle store costs no sync, and a replica of it nothing.
         WriteState::Writable | WriteState::Locked if write_state.is_try_due() => {
-            schema::try_write_lock(connection, TRY_TIMEOUT)?;
+            connections::try_write_lock(connection, TRY_TIMEOUT)?;
         }
         // It must change a value: a page overwritten with the same bytes never reaches the disk.
         WriteState::DiskFull => {
@@ -186,7 +186,7 @@ mod tests {
     fn steps(changes: u32) -> i32 {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users.db");
-        let connection = schema::open_writer(&path).unwrap();
+        let connection = connections::open_writer(&path).unwrap();
         connection
             .execute(
                 "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1)

@@ -11,6 +11,8 @@ mod cache;
 mod change_log;
 mod columns;
 mod commit_epoch;
+mod connections;
+mod file;
 mod maintenance;
 mod readers;
 mod rows;
@@ -75,16 +77,16 @@ struct Inner {
 }
 
 pub(super) fn migrate(path: &Path) -> Result<(), OpenError> {
-    let path = schema::absolute(path)?;
-    let _lock = schema::lock(&path)?;
-    schema::open_writer(&path).map(drop)
+    let path = file::absolute(path)?;
+    let _lock = file::lock(&path)?;
+    connections::open_writer(&path).map(drop)
 }
 
 /// Erases deleted users from the change log, and so from the file; how many changes.
 pub(super) fn purge(path: &Path) -> Result<u64, OpenError> {
-    let path = schema::absolute(path)?;
-    let _lock = schema::lock(&path)?;
-    let connection = schema::open_writer(&path)?;
+    let path = file::absolute(path)?;
+    let _lock = file::lock(&path)?;
+    let connection = connections::open_writer(&path)?;
     match schema::purge(&connection) {
         Ok((_, log)) if log.is_busy => Err(OpenError::NotErased(path)),
         Ok((erased, _)) => Ok(erased),
@@ -94,9 +96,9 @@ pub(super) fn purge(path: &Path) -> Result<u64, OpenError> {
 
 impl SqliteStore {
     pub fn open(path: &Path, config: &Config) -> Result<Self, OpenError> {
-        let path = schema::absolute(path)?;
-        let lock = schema::lock(&path)?;
-        let connection = schema::open_writer(&path)?;
+        let path = file::absolute(path)?;
+        let lock = file::lock(&path)?;
+        let connection = connections::open_writer(&path)?;
         let writable = writable();
         writable.set(1.0);
         let (queue, receiver) = queue(config.store_queue.max(1));

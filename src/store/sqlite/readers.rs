@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     commit_epoch::{CommitEpoch, StableEpoch},
-    schema,
+    connections,
 };
 use crate::{domain::Error, store::CLOSED};
 
@@ -54,7 +54,7 @@ impl Readers {
         }
         let mut reader = match self.with_idle(Vec::pop) {
             Some(reader) => reader,
-            None => Reader { connection: schema::open_reader(&self.path).map_err(failed)?, since: None },
+            None => Reader { connection: connections::open_reader(&self.path).map_err(failed)?, since: None },
         };
         // A connection that failed is not used again.
         reader.refresh_snapshot(self.commit_epoch.stable()).map_err(failed)?;
@@ -142,7 +142,7 @@ mod tests {
     fn an_end_waits_for_whoever_reads() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users.db");
-        drop(schema::open_writer(&path).unwrap());
+        drop(connections::open_writer(&path).unwrap());
         let readers = &Readers::new(path, Arc::default());
         let (reading, begun) = mpsc::channel();
         let (go_on, told) = mpsc::channel::<()>();
@@ -171,7 +171,7 @@ mod tests {
     fn a_state_is_kept_until_a_commit_begins() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users.db");
-        let writer = schema::open_writer(&path).unwrap();
+        let writer = connections::open_writer(&path).unwrap();
         let commit_epoch = Arc::<CommitEpoch>::default();
         let readers = Readers::new(path, Arc::clone(&commit_epoch));
         let write = |revision: i64| writer.execute("UPDATE meta SET revision = ?1", (revision,)).unwrap();

@@ -13,8 +13,8 @@ use tokio::{runtime::Runtime, sync::watch};
 
 use super::{
     cache::Cache,
+    connections,
     maintenance::Maintenance,
-    schema,
     transaction::{ApplyError, SqlTransaction},
     write_state::{SharedWriteState, WriteState},
 };
@@ -155,7 +155,7 @@ impl Writer {
             None
         } else {
             // SQLite does so only for the last program that closes the file.
-            schema::empty_log(&self.connection).ok().filter(|log| log.is_busy)
+            connections::empty_log(&self.connection).ok().filter(|log| log.is_busy)
         };
         if in_log.is_some() {
             tracing::warn!(
