@@ -11,7 +11,7 @@ use crate::{
     domain::{Store, StoreHealth},
     feed::Feed,
     layers::{self, InFlight},
-    listener::{BindError, Listener, Ticks},
+    listener::{BindError, ListenError, Listener, Ticks},
     service::{Health, Router, StoreSlot, health::Tick},
     shutdown::{Ended, OpenStore, RunningAdmin, Shutdown},
     signals::Signals,
@@ -28,6 +28,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why the service could not start. Each text names the thing and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
@@ -88,6 +90,17 @@ impl App {
         let ticks = ticks(&health, listener.threads());
         let listener = listener.serve(&service, &ticks)?;
         tracing::info!(%grpc_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");
+        if config.tls_cert_file.path().is_none() {
+            tracing::warn!(
+                "TLS is off: names and addresses pass in plain text, and anyone who reaches the port may read \
+                 and change users; set tls_cert_file, tls_key_file and tls_client_ca_file"
+            );
+        } else if config.tls_client_ca_file.path().is_none() {
+            tracing::warn!(
+                "clients need no certificate: anyone who reaches the port may read and change users; set \
+                 tls_client_ca_file"
+            );
+        }
 
         let opening = config.clone();
         let opened = tokio::select! {

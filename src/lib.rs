@@ -15,4 +15,5 @@ pub mod shutdown;
 pub mod signals;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod util;

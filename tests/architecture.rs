@@ -12,16 +12,17 @@ use std::{
 /// What each module may import, itself apart. `listener` and `layers` take what they
 /// call as a tower service, so neither imports the next one.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("listener", &["rpc", "config", "util"]),
+    ("listener", &["rpc", "config", "tls", "util"]),
     ("layers", &["rpc", "domain", "config", "telemetry", "proto", "util"]),
     ("service", &["rpc", "feed", "domain", "config", "proto", "util"]),
     ("rpc", &["domain", "config"]),
     ("feed", &["domain"]),
-    ("store", &["domain", "config", "telemetry", "util"]),
+    ("store", &["domain", "config", "telemetry", "tls", "util"]),
     ("domain", &[]),
     // Every module may ask these, and they ask none of the above.
     ("config", &[]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "tls"]),
+    ("tls", &[]),
     ("signals", &[]),
     ("proto", &[]),
     ("util", &[]),

@@ -20,6 +20,7 @@ use super::{
     export::Export,
     import::Import,
     smoke::Smoke,
+    target::{self, Target},
 };
 use crate::config::{Config, ConfigErrors, HIDDEN, Inputs, Loaded, SETTINGS, Setting, quote};
 
@@ -105,10 +106,18 @@ pub fn parse(
     let matches = program().try_get_matches_from(args).map_err(|error| ParseError::Usage(error, usage))?;
     let load = |matches: &ArgMatches| inputs(matches, env).load().map_err(ParseError::Config);
     match matches.subcommand() {
-        Some(("check", matches)) => Ok(Command::Check(check(matches))),
-        Some(("smoke", matches)) => Ok(Command::Smoke(smoke(matches))),
-        Some(("export", matches)) => Ok(Command::Export(export(matches))),
-        Some(("import", matches)) => Ok(Command::Import(import(matches))),
+        Some(("check", matches)) => {
+            check(matches).map(Command::Check).map_err(|why| wrong_target(&why, usage))
+        }
+        Some(("smoke", matches)) => {
+            smoke(matches).map(Command::Smoke).map_err(|why| wrong_target(&why, usage))
+        }
+        Some(("export", matches)) => {
+            export(matches).map(Command::Export).map_err(|why| wrong_target(&why, usage))
+        }
+        Some(("import", matches)) => {
+            import(matches).map(Command::Import).map_err(|why| wrong_target(&why, usage))
+        }
         Some(("migrate", matches)) => Ok(Command::Migrate(load(matches)?.config)),
         Some(("purge", matches)) => Ok(Command::Purge(load(matches)?.config)),
         Some(("backup", matches)) => {
@@ -151,13 +160,15 @@ fn program() -> clap::Command {
                 .arg(addr())
                 .arg(service())
                 .arg(millis("connect-timeout-ms", "1000", "How long connecting may take"))
-                .arg(millis("timeout-ms", "1000", "How long the answer may take")),
+                .arg(millis("timeout-ms", "1000", "How long the answer may take"))
+                .args(target::args()),
         )
         .subcommand(
             clap::Command::new("smoke")
                 .about("Try a deployment with a temporary user; leaves nothing behind")
                 .arg(addr())
-                .arg(millis("timeout-ms", "10000", "How long each step may take")),
+                .arg(millis("timeout-ms", "10000", "How long each step may take"))
+                .args(target::args()),
         )
         .subcommand(
             clap::Command::new("export")
@@ -170,7 +181,8 @@ fn program() -> clap::Command {
                     )
                     .short('o'),
                 )
-                .arg(retry_timeout()),
+                .arg(retry_timeout())
+                .args(target::args()),
         )
         .subcommand(
             clap::Command::new("import")
@@ -185,7 +197,8 @@ fn program() -> clap::Command {
                         .help("What to read; without one, stdin"),
                 )
                 .arg(path("report", "Write what was refused, and why, to this file; else to stderr"))
-                .arg(retry_timeout()),
+                .arg(retry_timeout())
+                .args(target::args()),
         )
         .subcommand(configured("migrate", "Bring the store to this version's schema"))
         .subcommand(configured("purge", "Erase deleted users' names and addresses from the change log"))
@@ -305,32 +318,41 @@ fn text(matches: &ArgMatches, name: &str) -> String {
     matches.get_one::<String>(name).cloned().expect("it is required or has a default")
 }
 
-fn check(matches: &ArgMatches) -> Check {
-    Check {
-        addr: text(matches, "addr"),
+/// The flags say nothing that a server could be called with.
+fn wrong_target(why: &str, usage: u8) -> ParseError {
+    ParseError::Usage(clap::Error::raw(ErrorKind::ValueValidation, format!("{why}\n")), usage)
+}
+
+fn target(matches: &ArgMatches, addr: &str) -> Result<Target, String> {
+    Target::new(text(matches, addr), matches)
+}
+
+fn check(matches: &ArgMatches) -> Result<Check, String> {
+    Ok(Check {
+        target: target(matches, "addr")?,
         service: text(matches, "service"),
         connect_timeout: duration(matches, "connect-timeout-ms"),
         timeout: duration(matches, "timeout-ms"),
-    }
+    })
 }
 
-fn smoke(matches: &ArgMatches) -> Smoke {
-    Smoke { addr: text(matches, "addr"), timeout: duration(matches, "timeout-ms") }
+fn smoke(matches: &ArgMatches) -> Result<Smoke, String> {
+    Ok(Smoke { target: target(matches, "addr")?, timeout: duration(matches, "timeout-ms") })
 }
 
-fn export(matches: &ArgMatches) -> Export {
-    Export {
-        server: text(matches, "server"),
+fn export(matches: &ArgMatches) -> Result<Export, String> {
+    Ok(Export {
+        server: target(matches, "server")?,
         output: matches.get_one("output").filter(|path| *path != Path::new("-")).cloned(),
         retry_timeout: duration(matches, "retry-timeout-ms"),
-    }
+    })
 }
 
-fn import(matches: &ArgMatches) -> Import {
-    Import {
-        server: text(matches, "server"),
+fn import(matches: &ArgMatches) -> Result<Import, String> {
+    Ok(Import {
+        server: target(matches, "server")?,
         files: matches.get_many("files").unwrap_or_default().cloned().collect(),
         report: matches.get_one("report").cloned(),
         retry_timeout: duration(matches, "retry-timeout-ms"),
-    }
+    })
 }

@@ -8,7 +8,7 @@ use tonic_health::pb::{
     health_client::HealthClient,
 };
 
-use super::{client, console};
+use super::{client, console, target::Target};
 use crate::util::error_chain::ErrorChain;
 
 const NOT_CONNECTED: u8 = 2;
@@ -18,7 +18,7 @@ const NOT_SERVING: u8 = 4;
 /// What to ask, and how long to wait.
 #[derive(Debug)]
 pub struct Check {
-    pub addr: String,
+    pub target: Target,
     /// Empty: the server as a whole.
     pub service: String,
     pub connect_timeout: Duration,
@@ -37,14 +37,14 @@ impl Check {
                 ExitCode::from(NOT_SERVING)
             }
             Err((code, why)) => {
-                eprintln!("check: {}: {why}", self.addr);
+                eprintln!("check: {}: {why}", self.target.addr);
                 ExitCode::from(code)
             }
         }
     }
 
     async fn ask(&self) -> Result<ServingStatus, (u8, String)> {
-        let channel = client::connect(&self.addr, self.connect_timeout)
+        let channel = client::connect(&self.target, self.connect_timeout)
             .await
             .map_err(|why| (NOT_CONNECTED, format!("could not connect: {why}")))?;
         let request = HealthCheckRequest { service: self.service.clone() };

@@ -1,45 +1,67 @@
 //! The connection of the commands that call a server.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::oneshot};
-use tonic::transport::{self, Channel, Endpoint};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{self, Channel, Endpoint},
+};
 
-use super::http2_probe::await_settings;
+use super::{
+    http2_probe::{NoteError, Stream, await_settings},
+    target::{Bearer, Target},
+};
 use crate::util::error_chain::ErrorChain;
 
 /// How often a server is asked whether it is there while a call is open.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Connects to `HOST:PORT`, in plain text, and waits until HTTP/2 is spoken there.
+/// A connection that sends the token, if there is one, with each call.
+pub type Connection = InterceptedService<Channel, Bearer>;
+
+/// Connects to a server and waits until HTTP/2 is spoken there.
 ///
 /// # Errors
 /// A text that says what went wrong, for people.
-pub async fn connect(addr: &str, timeout: Duration) -> Result<Channel, String> {
-    match tokio::time::timeout(timeout, await_http2(addr)).await {
+pub async fn connect(target: &Target, timeout: Duration) -> Result<Connection, String> {
+    match tokio::time::timeout(timeout, await_http2(target)).await {
         Ok(connected) => connected,
         Err(_) => Err(format!("no HTTP/2 connection within {} ms", timeout.as_millis())),
     }
 }
 
-async fn await_http2(addr: &str) -> Result<Channel, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(chain)?;
+async fn await_http2(target: &Target) -> Result<Connection, String> {
+    let (addr, bearer, tls) = (target.addr.clone(), target.bearer()?, target.tls()?);
+    let endpoint = Endpoint::from_shared(format!("{}://{addr}", target.scheme())).map_err(chain)?;
     // A stream must not wait for ever for a server that is gone without a word.
     let endpoint = endpoint.http2_keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_INTERVAL);
     let (waiting, settings) = oneshot::channel();
-    let (addr, mut waiting) = (addr.to_owned(), Some(waiting));
+    let (mut waiting, error) = (Some(waiting), Arc::new(OnceLock::new()));
+    let noted = Arc::clone(&error);
     let connector = tower::service_fn(move |_| {
-        let (addr, waiting) = (addr.clone(), waiting.take());
+        let (addr, tls, noted) = (addr.clone(), tls.clone(), Arc::clone(&noted));
+        let waiting = waiting.take();
         async move {
             let stream = TcpStream::connect(addr).await?;
             stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(TokioIo::new(await_settings(stream, waiting)))
+            let stream: Box<dyn Stream> = match tls {
+                None => Box::new(stream),
+                Some((tls, name)) => Box::new(tls.connect(name, stream).await?),
+            };
+            Ok::<_, io::Error>(TokioIo::new(await_settings(NoteError { stream, noted }, waiting)))
         }
     });
     let channel = endpoint.connect_with_connector(connector).await.map_err(chain)?;
     match settings.await {
-        Ok(()) => Ok(channel),
+        Ok(()) => Ok(InterceptedService::new(channel, bearer)),
+        // With TLS 1.3 a server refuses the client's certificate after the handshake.
+        Err(_) if error.get().is_some() => Err(error.get().cloned().unwrap_or_default()),
         Err(_) => Err("what listens there does not speak HTTP/2".into()),
     }
 }

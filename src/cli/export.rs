@@ -11,12 +11,13 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use tonic::transport::Channel;
 
 use super::{
-    client, jsonl,
+    client::{self, Connection},
+    jsonl,
     output::Output,
     retry::{CONNECT_TIMEOUT, CallError, Retry},
+    target::Target,
 };
 use crate::proto::user::v1::{ListUsersRequest, ListUsersResponse, user_service_client::UserServiceClient};
 
@@ -25,7 +26,7 @@ const PAGE: i32 = 1_000;
 /// From where to where.
 #[derive(Debug)]
 pub struct Export {
-    pub server: String,
+    pub server: Target,
     /// `None`: stdout.
     pub output: Option<PathBuf>,
     /// How long to try again without a page.
@@ -92,7 +93,7 @@ impl Export {
 
     async fn page(
         &self,
-        client: &mut Option<UserServiceClient<Channel>>,
+        client: &mut Option<UserServiceClient<Connection>>,
         page_token: &str,
     ) -> Result<ListUsersResponse, CallError> {
         let client = if let Some(client) = client {

@@ -15,6 +15,7 @@ mod jsonl;
 mod output;
 mod retry;
 mod smoke;
+mod target;
 
 use std::{
     collections::HashMap,

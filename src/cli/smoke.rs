@@ -6,18 +6,19 @@ mod steps;
 use std::{future::Future, process::ExitCode, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tonic::transport::Channel;
 
 use self::steps::Steps;
 use super::{
-    client, console,
+    client::{self, Connection},
+    console,
     retry::{CallError, Retry},
+    target::Target,
 };
 
 /// What to try, and how patiently.
 #[derive(Debug)]
 pub struct Smoke {
-    pub addr: String,
+    pub target: Target,
     /// For each step.
     pub timeout: Duration,
 }
@@ -56,10 +57,10 @@ impl Smoke {
 
     /// Tries for as long as a step may take: right after an installation the name of a
     /// Service may lead nowhere yet.
-    async fn connect(&self) -> Result<Channel, String> {
+    async fn connect(&self) -> Result<Connection, String> {
         let mut retry = Retry::new(self.timeout);
         loop {
-            match client::connect(&self.addr, self.timeout).await {
+            match client::connect(&self.target, self.timeout).await {
                 Ok(channel) => return Ok(channel),
                 Err(why) => retry.pause(CallError::Retryable(why)).await?,
             }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigErrors, Loaded, StoreUrl};
+use super::{ClientAuth, ConfigErrors, Loaded, StoreUrl};
 
 /// Checks settings against each other, except those that are `bad` in themselves.
 pub fn run(loaded: &Loaded, bad: &[String], errors: &mut ConfigErrors) {
@@ -21,6 +21,7 @@ pub fn run(loaded: &Loaded, bad: &[String], errors: &mut ConfigErrors) {
         let limit = config.max_timeout.as_millis();
         errors.add_between(format!("{default} must be at most {max}, which is {limit}"));
     }
+    check_tls(loaded, errors);
     if let StoreUrl::Postgres(url) = &config.store_url
         && url.verifies()
         && config.store_ca_file.path().is_none()
@@ -30,6 +31,31 @@ pub fn run(loaded: &Loaded, bad: &[String], errors: &mut ConfigErrors) {
     }
     if let Err(error) = EnvFilter::builder().parse(&config.log_filter) {
         errors.add(loaded.source("log_filter"), format_args!("log_filter is not a filter: {error}"));
+    }
+}
+
+/// What TLS needs together. Half of it would be a port that is open by mistake.
+fn check_tls(loaded: &Loaded, errors: &mut ConfigErrors) {
+    let config = &loaded.config;
+    let has = |key: &str| match key {
+        "tls_cert_file" => config.tls_cert_file.path().is_some(),
+        "tls_key_file" => config.tls_key_file.path().is_some(),
+        "tls_client_ca_file" => config.tls_client_ca_file.path().is_some(),
+        "store_cert_file" => config.store_cert_file.path().is_some(),
+        "store_key_file" => config.store_key_file.path().is_some(),
+        _ => config.tls_client_auth != ClientAuth::Required,
+    };
+    for (key, needed) in [
+        ("tls_cert_file", "tls_key_file"),
+        ("tls_key_file", "tls_cert_file"),
+        ("tls_client_ca_file", "tls_cert_file"),
+        ("tls_client_auth", "tls_client_ca_file"),
+        ("store_cert_file", "store_key_file"),
+        ("store_key_file", "store_cert_file"),
+    ] {
+        if has(key) && !has(needed) {
+            errors.add_between(format!("{} needs {needed}, too", named(loaded, key)));
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub use errors::{ConfigErrors, HIDDEN, quote};
 pub use load::{Inputs, Loaded, Source};
 pub use postgres::{PostgresUrl, TlsMode};
 pub use table::Setting;
-pub use value::{LogFormat, MetricNames, OptionalPath, StoreUrl};
+pub use value::{ClientAuth, LogFormat, MetricNames, OptionalPath, StoreUrl};
 
 /// What the environment's names begin with. Not `USER_SERVICE_`: Kubernetes sets
 /// variables of that name in every pod of a namespace with a Service called `user-service`.
@@ -47,6 +47,18 @@ table::settings! {
         /// How many threads serve connections. 0: one for each CPU that may be used.
         serving_threads: usize = 0, 0..=1_024;
     }
+    "TLS" {
+        /// The certificate of the gRPC port and its chain (PEM, the certificate first). Without it the port speaks plain text. Read again when it changes, as the other files of TLS are.
+        tls_cert_file: OptionalPath = OptionalPath::NONE;
+        /// The key of that certificate (PEM, without a passphrase).
+        tls_key_file: OptionalPath = OptionalPath::NONE;
+        /// The authorities (PEM) that clients' certificates are checked with. Without it clients are asked for none.
+        tls_client_ca_file: OptionalPath = OptionalPath::NONE;
+        /// Whether a client without a certificate is refused (`required`) or served without an identity (`optional`). A certificate that does not pass is refused either way.
+        tls_client_auth: ClientAuth = ClientAuth::Required;
+        /// How often the files of TLS are looked at. Changed files that are not good are refused, and the ones before stay.
+        tls_reload_interval: Duration = Duration::from_secs(5), 100..=DAY_MS;
+    }
     "Connections" {
         /// The limit on open connections. 0: 80% of the limit on open files.
         max_connections: usize = 0, 0..=1_048_576;
@@ -56,7 +68,7 @@ table::settings! {
         max_stream_resets: usize = 1_024, 1..=1_048_576;
         /// How large the headers of one call may be, in bytes.
         max_header_list_bytes: u32 = 16 * 1_024, 1_024..=MIB;
-        /// How long a new connection may take to begin speaking HTTP/2.
+        /// How long a new connection may take to begin speaking HTTP/2, its TLS handshake included.
         handshake_timeout: Duration = Duration::from_secs(10), 1..=DAY_MS;
         /// How long a connection may live before its client is asked to open another, give or take a tenth. 0: for ever.
         max_connection_age: Duration = Duration::from_mins(30), 0..=365 * DAY_MS;
@@ -106,6 +118,10 @@ table::settings! {
         store_password_file: OptionalPath = OptionalPath::NONE;
         /// The file of authorities (PEM) that a PostgreSQL store's certificate is checked with, for `sslmode=verify-ca` and `verify-full`.
         store_ca_file: OptionalPath = OptionalPath::NONE;
+        /// The certificate (PEM, with its chain) that is shown to PostgreSQL; read for each connection, as its key and the authorities are.
+        store_cert_file: OptionalPath = OptionalPath::NONE;
+        /// The key of that certificate (PEM, without a passphrase).
+        store_key_file: OptionalPath = OptionalPath::NONE;
         /// How many connections to PostgreSQL reads share; writes have one more.
         store_connections: usize = 4, 1..=256;
         /// How long connecting to PostgreSQL, or one of its answers, may take.

@@ -23,7 +23,7 @@ pub(super) enum Meaning {
 use Meaning::{Already, Driver, Instead, Own};
 
 const TABLES: &str = "leave it out: the tables are in the schema user_service, and are named with it";
-const NO_CLIENT_CERTIFICATE: &str = "use a password (store_password_file): the service has no certificate";
+const NO_PASSPHRASE: &str = "leave it out: the key in store_key_file has no passphrase";
 const NO_GSSAPI: &str = "leave it out: GSSAPI is not supported";
 const NO_REVOCATION: &str = "leave it out: lists of revoked certificates are not read";
 const PASSWORD: &str = "use store_password_file, or write the password behind the user";
@@ -79,16 +79,16 @@ pub(super) const OPTIONS: &[(&str, Meaning)] = &[
     ("ssl_max_protocol_version", Already(&["TLSv1.3"])),
     ("ssl_min_protocol_version", Already(&["TLSv1", "TLSv1.1", "TLSv1.2"])),
     ("sslaccept", Instead(SSLMODE)),
-    ("sslcert", Instead(NO_CLIENT_CERTIFICATE)),
+    ("sslcert", Instead("use store_cert_file")),
     ("sslcertmode", Already(&["disable", "allow"])),
     ("sslcompression", Already(&["0"])),
     ("sslcrl", Instead(NO_REVOCATION)),
     ("sslcrldir", Instead(NO_REVOCATION)),
-    ("sslkey", Instead(NO_CLIENT_CERTIFICATE)),
+    ("sslkey", Instead("use store_key_file")),
     ("sslkeylogfile", Instead("leave it out: keys are not written anywhere")),
     ("sslmode", Own("`disable`, `prefer` (the default), `require`, `verify-ca` or `verify-full`")),
     ("sslnegotiation", Already(&["postgres"])),
-    ("sslpassword", Instead(NO_CLIENT_CERTIFICATE)),
+    ("sslpassword", Instead(NO_PASSPHRASE)),
     ("sslrootcert", Instead("use store_ca_file")),
     ("sslsni", Already(&["1"])),
     ("statement_cache_size", Instead(PREPARED)),

@@ -253,6 +253,31 @@ impl Value for OptionalPath {
     }
 }
 
+/// Whether clients need a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    Required,
+    Optional,
+}
+
+impl Value for ClientAuth {
+    const KIND: SettingKind = SettingKind::Text;
+    const EXPECTED: &'static str = "required or optional";
+    const PLACEHOLDER: &'static str = "required|optional";
+
+    fn read(text: &str) -> Option<Self> {
+        [Self::Required, Self::Optional].into_iter().find(|auth| auth.show() == text)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Required => "required",
+            Self::Optional => "optional",
+        }
+        .into()
+    }
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

@@ -9,6 +9,7 @@ use std::{
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
+    net::TcpStream,
     select,
     sync::watch,
     time::{Instant, sleep_until},
@@ -22,6 +23,7 @@ use super::{
     lingering_close::{Closing, Fin, Outcome, Socket, lend},
     metrics::{CloseReason, ConnectionPhase, ListenerMetrics},
     registry::ConnectionRegistry,
+    tls::{Handshakes, Refused, Transport},
 };
 use crate::{config::Config, rpc::goaway::GoAwayReason, util::registry::RegistryKey};
 
@@ -62,18 +64,35 @@ pub struct ServeContext<S> {
     pub load: Arc<ThreadLoad>,
     pub phase: watch::Receiver<ListenerPhase>,
     pub registry: ConnectionRegistry,
+    /// `None` where the port is plain.
+    pub handshakes: Option<Handshakes>,
 }
 
 impl<S: CallService> ServeContext<S> {
     /// Serves a connection to its end, and then releases its permit. One future, because
     /// another one around it would double its size.
-    pub async fn serve<T: Socket>(self: Arc<Self>, io: T, _permit: impl Sized) {
+    pub async fn serve(self: Arc<Self>, socket: TcpStream, _permit: impl Sized) {
         let opened_at = Instant::now();
         let shared = Arc::new(ConnectionState::new(Arc::clone(&self.load), opened_at));
-        let (io, owner) = lend(io, Fin::WhenSilent);
-        let (io, handshake_done) = PrefaceIo::new(io);
         let mut lifetime = Lifetime::new(&self.timeouts, opened_at);
         let mut metrics_guard = MetricsGuard::new(&self, Arc::clone(&shared));
+        let io = match &self.handshakes {
+            None => Transport::Plain(socket),
+            Some(handshakes) => {
+                // Boxed, because most of a connection's life is spent behind it.
+                match Box::pin(handshakes.accept(socket, lifetime.clone(), self.phase.clone())).await {
+                    Ok((io, peer)) => {
+                        if let Some(peer) = peer {
+                            shared.handle.set_peer(peer);
+                        }
+                        io
+                    }
+                    Err(Refused { told }) => return metrics_guard.refuse(told, &lifetime).await,
+                }
+            }
+        };
+        let (io, owner) = lend(io, Fin::WhenSilent);
+        let (io, handshake_done) = PrefaceIo::new(io);
         {
             let service = CountCalls::new(self.service.clone(), Arc::clone(&shared));
             let mut connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
@@ -181,6 +200,16 @@ impl MetricsGuard {
 }
 
 impl MetricsGuard {
+    /// Closes a connection whose TLS handshake failed. Without a lingering close, an RST
+    /// could discard the alert that says why.
+    async fn refuse(&mut self, told: Option<Transport>, lifetime: &Lifetime) {
+        self.reason = CloseReason::Handshake;
+        if let Some(socket) = told {
+            self.reason = CloseReason::Tls;
+            self.close(socket, true, lifetime).await;
+        }
+    }
+
     fn count_cut(&self, calls: usize) {
         self.metrics.calls_cut.increment(calls as u64);
     }

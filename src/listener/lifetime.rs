@@ -60,7 +60,7 @@ pub enum Action {
 }
 
 /// The life of one connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Lifetime {
     handshake_until: Instant,
     old_at: Instant,

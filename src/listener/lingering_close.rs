@@ -59,6 +59,9 @@ const UNSENT_BYTES: u32 = 64 * 1_024;
 
 /// A socket that knows whether its peer has acknowledged what was written.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// Whether the kernel has every byte that was written. TLS keeps some until then.
+    fn written(&self) -> bool;
+
     /// Has [`Self::acknowledged`] tell the truth. Nothing is written after that.
     fn expect_acknowledgment(&self);
 
@@ -70,6 +73,10 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin {
 /// of the send buffer is free and fewer bytes than `TCP_NOTSENT_LOWAT` are unsent (tcp(7)),
 /// so with the smallest buffer POLLOUT means that hardly a segment is unacknowledged.
 impl Socket for TcpStream {
+    fn written(&self) -> bool {
+        true
+    }
+
     fn expect_acknowledgment(&self) {
         let socket = SockRef::from(self);
         // A socket that refuses either is taken for acknowledged too early at worst.
@@ -219,13 +226,15 @@ impl<T: Socket> AsyncWrite for Lent<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket().poll_flush(cx)
+        // TLS says only here that the kernel takes no more.
+        let flushed = self.socket().poll_flush(cx);
+        self.note(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.fin {
             Fin::WhenWritten => self.socket().poll_shutdown(cx),
-            Fin::WhenSilent => self.socket().poll_flush(cx),
+            Fin::WhenSilent => self.poll_flush(cx),
         }
     }
 
@@ -258,15 +267,22 @@ impl<T: Socket> Closing<T> {
     pub async fn acknowledged(&mut self, until: Instant) -> Result<(), Outcome> {
         // The peer has closed first as a rule, and then there is nothing to ask.
         while self.discard(Instant::now()).await? {}
-        self.socket.expect_acknowledgment();
-        while !self.socket.acknowledged() {
+        let mut is_expecting = false;
+        loop {
+            if self.socket.written() {
+                if !std::mem::replace(&mut is_expecting, true) {
+                    self.socket.expect_acknowledgment();
+                }
+                if self.socket.acknowledged() {
+                    return Ok(());
+                }
+            }
             let now = Instant::now();
             if until <= now {
                 return Err(Outcome::Unacknowledged);
             }
             while self.discard(until.min(now + ASK)).await? {}
         }
-        Ok(())
     }
 
     /// Discards until the peer closes, or has had the time to do so.
@@ -290,9 +306,13 @@ impl<T: Socket> Closing<T> {
         poll_fn(|cx| {
             let mut bytes = [MaybeUninit::uninit(); 16 * 1_024];
             let mut buf = ReadBuf::uninit(&mut bytes);
+            // What TLS has not passed on yet. Where it fails, the read says so.
+            let _ = Pin::new(&mut self.socket).poll_flush(cx);
             if let Poll::Ready(read) = Pin::new(&mut self.socket).poll_read(cx, &mut buf) {
                 let len = buf.filled().len();
                 if read.is_err() || len == 0 {
+                    // TLS answers a close_notify with one, as far as the kernel takes it.
+                    let _ = Pin::new(&mut self.socket).poll_shutdown(cx);
                     return Poll::Ready(Err(Outcome::Peer));
                 }
                 self.left = self.left.saturating_sub(len);
@@ -312,6 +332,10 @@ impl<T: Socket> Closing<T> {
 
 #[cfg(test)]
 impl Socket for tokio::io::DuplexStream {
+    fn written(&self) -> bool {
+        true
+    }
+
     fn expect_acknowledgment(&self) {}
 
     fn acknowledged(&self) -> bool {

@@ -12,6 +12,8 @@ pub enum CloseReason {
     Age,
     Idle,
     Handshake,
+    /// The TLS handshake failed, and the peer was told why.
+    Tls,
     /// The peer closed it during a drain.
     Drain,
     /// It was cut at the end of a drain.
@@ -25,11 +27,12 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Client,
         Self::Age,
         Self::Idle,
         Self::Handshake,
+        Self::Tls,
         Self::Drain,
         Self::DrainCut,
         Self::Keepalive,
@@ -43,6 +46,7 @@ impl CloseReason {
             Self::Age => "age",
             Self::Idle => "idle",
             Self::Handshake => "handshake",
+            Self::Tls => "tls",
             Self::Drain => "drain",
             Self::DrainCut => "drain_cut",
             Self::Keepalive => "keepalive",

@@ -33,6 +33,7 @@ use self::{
     in_flight::ThreadLoad,
     lifetime::Timeouts,
     metrics::ListenerMetrics,
+    tls::{Handshakes, Tls},
 };
 use crate::{config::Config, rpc::call::Inbound};
 
@@ -49,12 +50,14 @@ mod metrics;
 mod registry;
 mod request_rest;
 mod serving_thread;
+mod tls;
 
 pub use self::{
     bind::{BindError, bind},
     incoming::Incoming,
     registry::ConnectionRegistry,
     request_rest::RequestBody,
+    tls::TlsError,
 };
 
 /// A service that answers calls on the serving threads.
@@ -106,17 +109,31 @@ pub struct Listener {
     config: Config,
     max_connections: usize,
     registry: ConnectionRegistry,
+    tls: Option<Tls>,
+}
+
+/// Why there is no port of the API.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Listener {
-    /// Opens the port of the gRPC API.
-    pub fn bind(config: &Config) -> Result<Self, BindError> {
+    /// Reads the files of TLS and opens the port of the gRPC API.
+    ///
+    /// # Errors
+    /// A file of TLS will not do, or the port cannot be opened.
+    pub fn bind(config: &Config) -> Result<Self, ListenError> {
+        let tls = Tls::load(config)?;
         let socket = bind("grpc_addr", config.grpc_addr)?;
         // A port of 0 becomes the one that the system chose.
         let addr = socket.local_addr().unwrap_or(config.grpc_addr);
         let max_connections = fd_limit::max_connections(config.max_connections).min(MAX_PERMITS);
         let registry = ConnectionRegistry::default();
-        Ok(Self { socket, addr, config: config.clone(), max_connections, registry })
+        Ok(Self { socket, addr, config: config.clone(), max_connections, registry, tls })
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -153,6 +170,7 @@ impl Listener {
                 load: Arc::new(ThreadLoad::of(number, Arc::clone(&unread))),
                 phase: watch,
                 registry: self.registry.clone(),
+                handshakes: self.tls.clone().map(Handshakes::new),
             });
             threads.push(ServingThread { phase, load: Arc::clone(&context.load) });
             senders.push(serving_thread::start(number, context, Arc::clone(ticks), alive.clone())?);
@@ -163,6 +181,7 @@ impl Listener {
         let dispatcher = Dispatcher::new(senders, Arc::clone(&permits), Arc::clone(&metrics));
         let (stop, stopped) = oneshot::channel();
         let acceptor = tokio::spawn(Acceptor { incoming, dispatcher }.run(stopped));
+        let reloading = self.tls.map(|tls| tokio::spawn(tls.keep_reloading()));
         Ok(RunningListener {
             threads,
             permits,
@@ -170,6 +189,7 @@ impl Listener {
             metrics,
             stop,
             acceptor,
+            reloading,
             ended,
         })
     }
@@ -192,6 +212,7 @@ pub struct RunningListener {
     metrics: Arc<ListenerMetrics>,
     stop: oneshot::Sender<()>,
     acceptor: JoinHandle<()>,
+    reloading: Option<JoinHandle<()>>,
     ended: mpsc::Receiver<Infallible>,
 }
 
@@ -206,7 +227,10 @@ impl RunningListener {
     /// Closes the port, tells every peer to go, serves what they have begun for as
     /// long as `drain_timeout`, and cuts the rest.
     pub async fn drain(self, drain_timeout: Duration) -> Drained {
-        let Self { threads, permits, max_connections, metrics, stop, acceptor, mut ended } = self;
+        let Self { threads, permits, max_connections, metrics, stop, acceptor, reloading, mut ended } = self;
+        if let Some(reloading) = reloading {
+            reloading.abort();
+        }
         let _ = stop.send(());
         let _ = timeout(STOP_TIMEOUT, acceptor).await;
         tell(&threads, ListenerPhase::Draining);

@@ -27,6 +27,8 @@ pub enum BadIdentity {
     Ambiguous,
     #[error("the certificate has too many names, or one that is too long")]
     TooLarge,
+    #[error("the names of the certificate cannot be read")]
+    Malformed,
     #[error("a name of the certificate is empty or not of printable ASCII")]
     Unprintable,
 }

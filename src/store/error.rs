@@ -102,7 +102,9 @@ pub enum OpenError {
          store_url at another database"
     )]
     ForeignSchema(String),
-    #[error("cannot check the database's certificate: {0}; store_ca_file must hold certificates in PEM")]
+    #[error(
+        "the certificates for the database will not do: {0}; store_ca_file, store_cert_file and store_key_file are in PEM"
+    )]
     Certificates(String),
     #[error("cannot start a thread for the store: {0}; raise the limit of processes (ulimit -u, pids.max)")]
     Thread(io::Error),

@@ -40,6 +40,8 @@ pub enum Shown {
     GrpcPrometheus,
     /// Where `metric_names` has OpenTelemetry's names.
     OpenTelemetry,
+    /// Where the port has TLS.
+    Tls,
     /// Where spans are sent.
     Traces,
     /// On a store that is not in memory.
@@ -104,6 +106,16 @@ metrics! {
         "Calls cut with their connection: by its age, by a drain, or because it did not read its answers.";
     "user_service_accept_errors_total" Counter ["port"] Always
         "Connections that could not be accepted, as where descriptors are short.";
+    "grpc_server_tls_handshakes_total" Counter ["outcome"] Tls
+        "TLS handshakes that have ended: `ok`, or why they failed, as docs/OPERATIONS.md explains.";
+    "user_service_tls_certificate_not_before_timestamp_seconds" Gauge [] Tls
+        "When the port's certificate became valid, in Unix time.";
+    "user_service_tls_certificate_not_after_timestamp_seconds" Gauge [] Tls
+        "When the port's certificate, or one of its chain, expires first, in Unix time.";
+    "user_service_tls_reloads_total" Counter ["outcome"] Tls
+        "Changed sets of TLS files: those that went `live` and those that were `refused`.";
+    "user_service_tls_files_refused" Gauge [] Tls
+        "1 while the TLS files are not good and earlier ones are served, 0 otherwise.";
     "user_service_lingering_closes_total" Counter ["port", "outcome"] Always
         "How closes ended, by what came first: the `peer` closed; it had everything and `stayed`; it `flooded` the server; or part of what was written is `unacknowledged`.";
     "user_service_event_loop_lag_seconds" Histogram [] Always
@@ -204,6 +216,7 @@ mod tests {
             Shown::Always => "always",
             Shown::GrpcPrometheus => "`metric_names` is `both` or `grpc_prometheus`",
             Shown::OpenTelemetry => "`metric_names` is `both` or `opentelemetry`",
+            Shown::Tls => "TLS",
             Shown::Traces => "spans are sent",
             Shown::Durable => "SQLite, PostgreSQL",
             Shown::Sqlite => "SQLite",

@@ -19,6 +19,7 @@ use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use reqwest::{blocking, redirect::Policy};
+use rustls::ClientConfig;
 
 /// How many spans the collector has refused of those that it took last.
 pub type RejectedSpans = Arc<AtomicUsize>;
@@ -31,11 +32,16 @@ pub struct OtlpClient {
 }
 
 impl OtlpClient {
-    pub fn new(refused: RejectedSpans, timeout: Duration) -> Result<Self, String> {
+    /// `tls` is for a collector over https.
+    pub fn new(refused: RejectedSpans, timeout: Duration, tls: ClientConfig) -> Result<Self, String> {
         // It must not be made on a thread of an async runtime.
         let build = move || {
             // A redirect turns the POST into a GET, which loses the spans and is answered with 200.
-            blocking::Client::builder().timeout(timeout).redirect(Policy::none()).build()
+            blocking::Client::builder()
+                .timeout(timeout)
+                .redirect(Policy::none())
+                .tls_backend_preconfigured(tls)
+                .build()
         };
         let made = thread::spawn(build).join();
         let client =

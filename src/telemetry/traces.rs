@@ -4,7 +4,7 @@
 //! `OTEL_SPAN_*_LIMIT`, and the exporter's headers and compression. It does so before
 //! there is a log, so warnings about these come from here.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use http::{HeaderName, Uri};
 use opentelemetry::KeyValue;
@@ -23,6 +23,7 @@ use super::{
     span_queue_config::SpanQueueConfig,
     variables::Variables,
 };
+use crate::tls::ClientFiles;
 
 /// Where spans go.
 #[derive(Debug)]
@@ -41,11 +42,12 @@ impl Traces {
         let no_exporter = |error: &dyn std::fmt::Display| {
             InitError::Traces(format!("the span exporter cannot be set up: {error}"))
         };
+        let tls = tls_files(env).config().map_err(|why| no_exporter(&why))?;
         let refused = RejectedSpans::default();
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(
-                OtlpClient::new(refused.clone(), limits.timeout).map_err(|error| no_exporter(&error))?,
+                OtlpClient::new(refused.clone(), limits.timeout, tls).map_err(|error| no_exporter(&error))?,
             )
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(endpoint)
@@ -83,11 +85,13 @@ fn endpoint(env: &Variables<'_>) -> Result<Option<String>, String> {
     } else {
         return Ok(None);
     };
-    let uri: Option<Uri> = url.parse().ok().filter(|uri: &Uri| uri.scheme_str() == Some("http"));
+    let uri: Option<Uri> = url
+        .parse()
+        .ok()
+        .filter(|uri: &Uri| ["http", "https"].contains(&uri.scheme_str().unwrap_or_default()));
     let Some((uri, authority)) = uri.as_ref().and_then(|uri| Some((uri, uri.authority()?))) else {
         return Err(format!(
-            "{key} must be a URL such as http://localhost:4318; for a collector over https run one next to this \
-             service and let it forward"
+            "{key} must be a URL such as http://localhost:4318 or https://collector.example:4318"
         ));
     };
     if authority.as_str().contains('@') {
@@ -101,7 +105,17 @@ fn endpoint(env: &Variables<'_>) -> Result<Option<String>, String> {
     }
     let path = uri.path().trim_end_matches('/');
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    Ok(Some(format!("http://{authority}{path}/v1/traces{query}")))
+    let scheme = uri.scheme_str().unwrap_or("http");
+    Ok(Some(format!("{scheme}://{authority}{path}/v1/traces{query}")))
+}
+
+/// What a collector over https is checked with, and what it is shown.
+fn tls_files(env: &Variables<'_>) -> ClientFiles {
+    let file = |what: &str| {
+        let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{what}"), format!("OTEL_EXPORTER_OTLP_{what}")];
+        names.iter().find_map(|name| env.text(name)).map(PathBuf::from)
+    };
+    ClientFiles { ca: file("CERTIFICATE"), cert: file("CLIENT_CERTIFICATE"), key: file("CLIENT_KEY") }
 }
 
 fn check_what_the_sdk_reads(env: &Variables<'_>) {
@@ -197,6 +211,8 @@ mod tests {
         assert_eq!(endpoint_with(&[ENDPOINT]), Ok(Some("http://collector:4318/v1/traces".into())));
         let of_traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://other:4318/spans");
         assert_eq!(endpoint_with(&[ENDPOINT, of_traces]), Ok(Some("http://other:4318/spans".into())));
+        let secure = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318")];
+        assert_eq!(endpoint_with(&secure), Ok(Some("https://collector:4318/v1/traces".into())));
         let below = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector/otlp?team=a")];
         assert_eq!(endpoint_with(&below), Ok(Some("http://collector/otlp/v1/traces?team=a".into())));
     }
@@ -204,7 +220,7 @@ mod tests {
     #[test]
     fn an_endpoint_that_cannot_be_used_is_refused_and_not_repeated() {
         for (url, remedy) in [
-            ("https://S3cret.collector:4318", "http://localhost:4318"),
+            ("ftp://S3cret.collector:4318", "http://localhost:4318"),
             ("collector:4318/S3cret", "http://localhost:4318"),
             ("S3cret", "http://localhost:4318"),
             ("http://me:S3cret@collector:4318", "OTEL_EXPORTER_OTLP_HEADERS"),
@@ -212,6 +228,20 @@ mod tests {
             let refused = endpoint_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", url)]).unwrap_err();
             assert!(refused.contains(remedy) && !refused.contains("S3cret"), "{url}: {refused}");
         }
+    }
+
+    #[test]
+    fn the_files_of_traces_go_before_the_general_ones() {
+        let set = [
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "traces-ca"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "cert"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", ""),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key"),
+        ];
+        let files =
+            ClientFiles { ca: Some("traces-ca".into()), cert: Some("cert".into()), key: Some("key".into()) };
+        assert_eq!(read(&set, tls_files).0, files);
     }
 
     #[test]

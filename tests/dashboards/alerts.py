@@ -49,6 +49,8 @@ WRITABLE = series("user_service_store_writable")
 QUEUE = series("user_service_store_queue_depth")
 WATCHES = series("grpc_server_handled_total",
                  'grpc_service="user.v1.UserService", grpc_method="WatchUsers", grpc_code="Unavailable"')
+NOT_AFTER = series("user_service_tls_certificate_not_after_timestamp_seconds")
+REFUSED = series("user_service_tls_files_refused")
 SPANS = series("user_service_trace_spans_total", 'outcome="failed"')
 
 ALWAYS = f"+0x{5 * DAY}"
@@ -81,6 +83,10 @@ HEALTHY = {
     QUEUE: f"10{ALWAYS}",
     series("user_service_store_queue_limit"): f"100{ALWAYS}",
     SPANS: f"0{ALWAYS}",
+    # promtool's clock begins at 0.
+    series("user_service_tls_certificate_not_before_timestamp_seconds"): f"0{ALWAYS}",
+    NOT_AFTER: f"{90 * DAY * STEP}{ALWAYS}",
+    REFUSED: f"0{ALWAYS}",
 }
 
 
@@ -158,6 +164,13 @@ CASES = [
     ("a tenth of the writes take long", {store_bucket("0.1"): f"0+900x{DAY}"}, 12 * MINUTE,
      {"UserServiceStoreSlow warning"}),
     ("one write in a hundred takes long", {store_bucket("0.1"): f"0+990x{DAY}"}, 12 * MINUTE, set()),
+    ("a certificate of a day has an hour left", {NOT_AFTER: f"{DAY * STEP}{ALWAYS}"}, DAY - HOUR,
+     {"UserServiceCertificateExpires warning", "UserServiceCertificateExpires critical"}),
+    ("a certificate of a day has three hours left", {NOT_AFTER: f"{DAY * STEP}{ALWAYS}"}, DAY - 3 * HOUR,
+     {"UserServiceCertificateExpires warning"}),
+    ("a certificate of a day has eight hours left", {NOT_AFTER: f"{DAY * STEP}{ALWAYS}"}, DAY - 8 * HOUR, set()),
+    ("TLS files are refused", {REFUSED: f"1x{DAY}"}, 6 * MINUTE, {"UserServiceTlsFilesRefused warning"}),
+    ("TLS files were refused for a moment", {REFUSED: f"0x5 1x4 0x{DAY}"}, 12, set()),
     ("writes pile up", {QUEUE: f"60x{DAY}"}, 6 * MINUTE, {"UserServiceStoreQueueLong warning"}),
     ("writes pile up for a moment", {QUEUE: f"10x5 90x5 10x{DAY}"}, 12, set()),
     ("the collector is away", {SPANS: f"0+10x{DAY}"}, 20 * MINUTE, {"UserServiceSpansLost info"}),

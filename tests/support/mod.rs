@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each tier uses its own part")]
 
+pub mod certificates;
 pub mod database;
 pub mod documented;
 pub mod http;
@@ -40,6 +41,11 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
         command.args(["--store-url", "memory:"]).args(args);
         Self::spawn(command)
+    }
+
+    /// The same with flags that were put together.
+    pub fn start_with(args: &[String]) -> Self {
+        Self::start(&args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// The same from a command of one's own (a wrapper such as strace, say); the

@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::{Ping, client::SendRequest};
 use http::Request;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::support::TEST_TIMEOUT;
 
@@ -54,7 +58,11 @@ impl GrpcClient {
     /// Connects. A connection counts once the server has spoken, as for every gRPC
     /// client.
     pub async fn connect(addr: SocketAddr) -> Option<Self> {
-        let stream = TcpStream::connect(addr).await.ok()?;
+        Self::over(TcpStream::connect(addr).await.ok()?).await
+    }
+
+    /// The same over a connection that is made already.
+    pub async fn over<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: T) -> Option<Self> {
         let (send, mut connection) = h2::client::handshake(stream).await.ok()?;
         let mut ping = connection.ping_pong().expect("it is taken once");
         drop(tokio::spawn(connection));

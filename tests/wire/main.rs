@@ -14,6 +14,9 @@ mod listener_only;
 mod malformed;
 mod raw_http2;
 mod rollout;
+mod tls;
+mod tls_clients;
+mod tls_rotation;
 mod unread_answers;
 
 #[path = "../support/mod.rs"]

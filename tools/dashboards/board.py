@@ -4,7 +4,7 @@ import re
 
 import slo
 from panels import JOB, METHOD_LEGEND, ON, SOURCE, WIDTH, figure, heat, lines, names
-from rules import CALLS, FAULTS
+from rules import CALLS, FAULTS, lifetime_left
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, QueryVariable, Row
 from grafana_foundation_sdk.models.dashboard import (
@@ -14,7 +14,7 @@ from grafana_foundation_sdk.models.dashboard import (
 API, UNARY = f"{ON}, {slo.API}", f"{ON}, {slo.UNARY}"
 RATE = "[$__rate_interval]"
 METHOD = "grpc_service, grpc_method"
-ON_POSTGRES, ON_SQLITE = "The store is not PostgreSQL.", "The store is not SQLite."
+ON_POSTGRES, ON_SQLITE, WITH_TLS = "The store is not PostgreSQL.", "The store is not SQLite.", "The port has no TLS."
 # Green went well, blue is a caller's own, red and orange count against the objective.
 CODE_COLORS = {
     "OK": "green", "Canceled": "super-light-blue", "InvalidArgument": "light-blue", "NotFound": "blue",
@@ -136,6 +136,13 @@ def saturation():
                 (some(f"{connections}_closed_total", "reason"), "{{reason}}"), stacked=True)
     yield lines("Lingering closes", "How closes of connections ended; `unacknowledged` are answers that peers may not have.", "cps",
                 (some("user_service_lingering_closes_total", "port, outcome"), "{{port}} {{outcome}}"), stacked=True)
+    yield lines("TLS handshakes", "By outcome: `ok`, or why they failed.", "cps",
+                (some("grpc_server_tls_handshakes_total", "outcome"), "{{outcome}}"), stacked=True, no_value=WITH_TLS)
+    yield lines("Lifetime of the certificate", "The share that is left; alerts fire below 20% and 5%.", "percentunit",
+                (lifetime_left(f"{{{ON}}}"), by_instance), marks=[(0.05, "red"), (0.2, "orange")], no_value=WITH_TLS)
+    yield lines("Changes of TLS files", "Sets of files that went live or were refused, and instances whose files are refused now.",
+                "short", (f"sum by (outcome) (increase(user_service_tls_reloads_total{{{ON}}}{RATE}))", "{{outcome}}"),
+                (f"sum (user_service_tls_files_refused{{{ON}}})", "refused now"), no_value=WITH_TLS)
     lag = "user_service_event_loop_lag_seconds"
     yield lines("Lag of serving threads", "How late they woke for a timer; some 1 ms is the timer's own.", "s",
                 (quantile(0.99, lag), "p99"), (f"{rate(lag + '_sum')} / {rate(lag + '_count')}", "mean"))

@@ -7,6 +7,9 @@ ON = f"{{{WHERE}}}"
 BY = "by (namespace, job)"
 CALLS = "instance:user_service_calls:rate5m"
 FAULTS = "instance:user_service_faults:rate5m"
+# As a share, because a certificate may last for an hour or for a year.
+NOT_AFTER = "user_service_tls_certificate_not_after_timestamp_seconds"
+NOT_BEFORE = "user_service_tls_certificate_not_before_timestamp_seconds"
 
 
 def recorded() -> list[dict]:
@@ -96,6 +99,21 @@ def symptom_alerts() -> list[dict]:
             "At the limit neither connections nor the store's file can be opened.",
         ),
         alert(
+            "UserServiceCertificateExpires", f"{lifetime_left(ON)} < 0.2", "10m", "warning",
+            "The certificate of {{ $labels.instance }} has {{ $value | humanizePercentage }} of its lifetime left",
+            "Whatever renews it has not done so. Once it has expired, clients refuse to connect.",
+        ),
+        alert(
+            "UserServiceCertificateExpires", f"{lifetime_left(ON)} < 0.05", "1m", "critical",
+            "The certificate of {{ $labels.instance }} is about to expire: {{ $value | humanizePercentage }} of its lifetime is left",
+            "Once it has expired, clients refuse to connect.",
+        ),
+        alert(
+            "UserServiceTlsFilesRefused", f"user_service_tls_files_refused{ON} == 1", "5m", "warning",
+            "{{ $labels.instance }} refuses its TLS files and goes on with earlier ones",
+            "Connections are made as before, until the earlier certificate expires or the instance restarts.",
+        ),
+        alert(
             "UserServicePanics", f"sum {BY} (increase(grpc_server_panics_total{ON}[10m])) > 0", "0m", "warning",
             "Calls panicked",
             "A defect of the service: each such call was answered with INTERNAL.",
@@ -125,6 +143,11 @@ def symptom_alerts() -> list[dict]:
             "No call is harmed; traces have holes.",
         ),
     ]
+
+
+def lifetime_left(on: str) -> str:
+    """The share of its lifetime that each instance's certificate has left."""
+    return f"({NOT_AFTER}{on} - time()) / ({NOT_AFTER}{on} - {NOT_BEFORE}{on})"
 
 
 def slow(histogram: str, where: str, by: str, bound: str) -> str:

@@ -19,6 +19,7 @@ use self::{
 use super::{
     REFUSED, client,
     retry::{CONNECT_TIMEOUT, CallError, Retry},
+    target::Target,
 };
 use crate::proto::user::v1::{
     ImportUsersRequest, ImportUsersResponse, import_users_response::Result as ImportResult,
@@ -31,7 +32,7 @@ const MAX_UNANSWERED: usize = 2_048;
 /// From where to where.
 #[derive(Debug)]
 pub struct Import {
-    pub server: String,
+    pub server: Target,
     /// None: stdin.
     pub files: Vec<PathBuf>,
     /// Where to say what was refused; `None`: stderr.

@@ -1,6 +1,6 @@
 //! The steps of `smoke`, each one thing that a deployment must do.
 
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
     health_client::HealthClient,
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::StepResult;
 use crate::{
-    cli::console::describe,
+    cli::{client::Connection, console::describe},
     proto::{
         article::{self, user_service_client::UserServiceClient as ArticleClient},
         user::v1::{
@@ -28,8 +28,8 @@ const ARTICLE_SERVICE: &str = "UserService";
 
 /// What the steps know of each other.
 pub struct Steps {
-    channel: Channel,
-    users: UserServiceClient<Channel>,
+    channel: Connection,
+    users: UserServiceClient<Connection>,
     /// As the server last returned it; before that, as it is to be created.
     user: User,
     /// The one before the update.
@@ -39,7 +39,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    pub fn new(channel: Channel) -> Self {
+    pub fn new(channel: Connection) -> Self {
         // A random id, so that neither a step nor the clean-up can meet an existing user.
         let id = format!("smoke-{}", Uuid::new_v4());
         let user = User {

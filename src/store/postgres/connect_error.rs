@@ -8,6 +8,7 @@ use super::refusal;
 #[derive(Debug)]
 pub enum ConnectError {
     Password { path: PathBuf, source: io::Error },
+    Certificates(String),
     Timeout,
     Sql(tokio_postgres::Error),
 }
@@ -16,7 +17,7 @@ impl ConnectError {
     /// Whether it may well be gone in a moment.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Password { .. } => false,
+            Self::Password { .. } | Self::Certificates(_) => false,
             Self::Timeout => true,
             Self::Sql(error) => match (error.code(), io_error(error)) {
                 // Starting, stopping, full; a pooler that has no connection to give.
@@ -52,6 +53,7 @@ impl fmt::Display for ConnectError {
             Self::Password { path, source } => {
                 write!(f, "cannot read the password in {}: {source}", path.display())
             }
+            Self::Certificates(why) => write!(f, "cannot use the certificates: {why}"),
             Self::Timeout => f.write_str("it does not answer in time"),
             // The detail of an error may hold a row's values, and so may the message of one
             // that is about a row.

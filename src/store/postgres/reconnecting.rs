@@ -36,7 +36,7 @@ pub(super) const DISCONNECTED: Error = Error::Unavailable("the database cannot b
 #[derive(Clone)]
 pub(super) struct Connector {
     server: tokio_postgres::Config,
-    tls: Option<tls::TlsConnector>,
+    tls: tls::TlsSource,
     password_file: Option<PathBuf>,
     lasting: Arc<Lasting>,
     /// How long opening one, or one statement, may take.
@@ -49,9 +49,12 @@ impl Connector {
         let limit = config.store_timeout;
         server.connect_timeout(url.server.get_connect_timeout().map_or(limit, |given| limit.min(*given)));
         server.tcp_user_timeout(url.server.get_tcp_user_timeout().map_or(limit, |given| limit.min(*given)));
+        let tls = tls::TlsSource::new(url, config);
+        // A mistake is told before the database is asked for anything.
+        tls.connector()?;
         Ok(Self {
             server,
-            tls: tls::connector(url, config.store_ca_file.path())?,
+            tls,
             password_file: config.store_password_file.path().map(Into::into),
             lasting: Lasting::new(config.store_prepared_statements),
             limit,
@@ -77,9 +80,10 @@ impl Connector {
             // Editors add a line end, and some a byte order mark.
             server.password(password.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']));
         }
+        let tls = self.tls.connector().map_err(|bad| ConnectError::Certificates(bad.0))?;
         let connecting = async {
-            Ok::<_, ConnectError>(if let Some(tls) = &self.tls {
-                let (client, connection) = server.connect(tls.clone()).await?;
+            Ok::<_, ConnectError>(if let Some(tls) = tls {
+                let (client, connection) = server.connect(tls).await?;
                 (client, Either::Tls(connection))
             } else {
                 let (client, connection) = server.connect(NoTls).await?;

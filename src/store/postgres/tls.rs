@@ -1,65 +1,84 @@
 //! TLS to the database.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{PostgresUrl, TlsMode};
+use crate::{
+    config::{Config, OptionalPath, PostgresUrl, TlsMode},
+    tls::{self, ClientFiles},
+};
 
 pub(super) type TlsConnector = MakeRustlsConnect;
 
-/// Why the file of authorities will not do.
+/// Why a file of certificates will not do.
 #[derive(Debug)]
 pub(super) struct BadCertificates(pub String);
 
-/// What `sslmode` asks for, as libpq reads it: with a file of authorities,
-/// `require` checks the certificate too. `None` where there is to be no TLS.
-pub(super) fn connector(
-    url: &PostgresUrl,
-    ca_file: Option<&Path>,
-) -> Result<Option<TlsConnector>, BadCertificates> {
-    let provider = Arc::new(ring::default_provider());
-    let check = match (url.tls, ca_file) {
-        (TlsMode::Disable, _) => return Ok(None),
-        (TlsMode::Prefer, _) | (TlsMode::Require, None) => CertificateCheck::Nothing,
-        (TlsMode::VerifyFull, file) => CertificateCheck::Full(verifier(file, &provider)?),
-        (TlsMode::VerifyCa | TlsMode::Require, file) => {
-            CertificateCheck::Authority(verifier(file, &provider)?)
-        }
-    };
-    let verifier = Arc::new(Verifier { check, provider: Arc::clone(&provider) });
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| BadCertificates(error.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Ok(Some(MakeRustlsConnect::new(config)))
+/// How connections are protected.
+#[derive(Clone, Debug)]
+pub(super) struct TlsSource {
+    mode: TlsMode,
+    files: ClientFiles,
+}
+
+impl TlsSource {
+    pub fn new(url: &PostgresUrl, config: &Config) -> Self {
+        let file = |path: &OptionalPath| path.path().map(PathBuf::from);
+        let files = ClientFiles {
+            ca: file(&config.store_ca_file),
+            cert: file(&config.store_cert_file),
+            key: file(&config.store_key_file),
+        };
+        Self { mode: url.tls, files }
+    }
+
+    /// What `sslmode` asks for, as libpq reads it: with a file of authorities,
+    /// `require` checks the certificate too. `None` where there is to be no TLS. The files
+    /// are read for each connection, because certificates are renewed.
+    pub fn connector(&self) -> Result<Option<TlsConnector>, BadCertificates> {
+        let provider = tls::provider();
+        let check = match (self.mode, &self.files.ca) {
+            (TlsMode::Disable, _) => return Ok(None),
+            (TlsMode::Prefer, _) | (TlsMode::Require, None) => CertificateCheck::Nothing,
+            (TlsMode::VerifyFull, file) => CertificateCheck::Full(verifier(file.as_ref(), &provider)?),
+            (TlsMode::VerifyCa | TlsMode::Require, file) => {
+                CertificateCheck::Authority(verifier(file.as_ref(), &provider)?)
+            }
+        };
+        let verifier = Arc::new(Verifier { check, provider: Arc::clone(&provider) });
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| BadCertificates(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let config = match self.files.identity().map_err(BadCertificates)? {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
+                BadCertificates(format!("store_cert_file and store_key_file do not belong together: {error}"))
+            })?,
+        };
+        Ok(Some(MakeRustlsConnect::new(config)))
+    }
 }
 
 fn verifier(
-    file: Option<&Path>,
+    file: Option<&PathBuf>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, BadCertificates> {
     let path = file.ok_or_else(|| BadCertificates("store_ca_file names no file".into()))?;
     let bad = |why: &dyn std::fmt::Display| BadCertificates(format!("{}: {why}", path.display()));
-    let mut roots = RootCertStore::empty();
-    let pem = fs::read(path).map_err(|error| bad(&error))?;
-    // A byte order mark would hide the first certificate.
-    let pem = pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&pem);
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| bad(&error))?;
-        roots.add(certificate).map_err(|error| bad(&error))?;
-    }
+    let pem = tls::read(path).map_err(|error| bad(&error))?;
+    let roots = tls::roots(&pem, SystemTime::now()).map_err(|why| bad(&why))?;
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
         .map_err(|error| bad(&error))

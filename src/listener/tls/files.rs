@@ -1,0 +1,151 @@
+//! The files of the port's TLS: read together, checked together.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use rustls::{
+    ServerConfig,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::{TLS12, TLS13},
+};
+use sha2::{Digest, Sha256};
+
+use super::client_certificate::NamedClients;
+use crate::{
+    config::{ClientAuth, Config},
+    tls::{certificates, private_key, provider, read, roots},
+};
+
+/// The longest chain that is presented. Clients bound it as well.
+const MAX_CHAIN: usize = 10;
+
+/// Where the files are.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    cert: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+    client_auth: ClientAuth,
+}
+
+/// The bytes of all files at about the same time.
+pub struct ReadFiles {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+/// Tells two sets of files apart.
+pub type Fingerprint = [u8; 32];
+
+/// A set of files that may go live.
+#[derive(Debug)]
+pub struct Checked {
+    pub config: Arc<ServerConfig>,
+    pub validity: Validity,
+}
+
+/// How long a chain is valid.
+#[derive(Clone, Copy, Debug)]
+pub struct Validity {
+    /// Since when its first certificate is.
+    pub not_before: SystemTime,
+    /// Until when all of its certificates are.
+    pub not_after: SystemTime,
+}
+
+impl ReadFiles {
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut hash = Sha256::new();
+        for part in [&self.cert, &self.key].into_iter().chain(&self.client_ca) {
+            hash.update(part.len().to_be_bytes());
+            hash.update(part);
+        }
+        hash.finalize().into()
+    }
+}
+
+impl TlsFiles {
+    /// `None` where TLS is off. The configuration was checked to name both or neither.
+    pub fn from_config(config: &Config) -> Option<Self> {
+        let (cert, key) = config.tls_cert_file.path().zip(config.tls_key_file.path())?;
+        Some(Self {
+            cert: cert.into(),
+            key: key.into(),
+            client_ca: config.tls_client_ca_file.path().map(Path::to_owned),
+            client_auth: config.tls_client_auth,
+        })
+    }
+
+    /// Reads every file.
+    ///
+    /// # Errors
+    /// Names the first file that cannot be read.
+    pub fn read(&self) -> Result<ReadFiles, String> {
+        let file = |path: &PathBuf| read(path).map_err(|error| of(path, &error));
+        Ok(ReadFiles {
+            cert: file(&self.cert)?,
+            key: file(&self.key)?,
+            client_ca: self.client_ca.as_ref().map(file).transpose()?,
+        })
+    }
+
+    /// Checks a set: the chain parses and is valid now, the key fits its first certificate,
+    /// and the authorities of clients parse.
+    ///
+    /// # Errors
+    /// Names the file and why it will not do.
+    pub fn check(&self, files: &ReadFiles, now: SystemTime) -> Result<Checked, String> {
+        let chain = certificates(&files.cert).map_err(|why| of(&self.cert, &why))?;
+        if chain.len() > MAX_CHAIN {
+            return Err(of(&self.cert, &format!("holds more than {MAX_CHAIN} certificates")));
+        }
+        for (index, certificate) in chain.iter().enumerate() {
+            certificate
+                .check_validity(now)
+                .map_err(|why| of(&self.cert, &format!("certificate {} {why}", index + 1)))?;
+        }
+        let validity = Validity {
+            not_before: chain.first().map_or(now, |certificate| certificate.not_before),
+            not_after: chain.iter().map(|certificate| certificate.not_after).min().unwrap_or(now),
+        };
+        let key = private_key(&files.key).map_err(|why| of(&self.key, &why))?;
+        let provider = provider();
+        let chain = chain.into_iter().map(|certificate| certificate.der).collect();
+        let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                of(&self.key, &format!("is not the key of the first certificate in {}", self.cert.display()))
+            }
+            error => of(&self.key, &error),
+        })?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(|error| error.to_string())?;
+        let builder = match self.client_ca.as_ref().zip(files.client_ca.as_ref()) {
+            None => builder.with_no_client_auth(),
+            Some((path, pem)) => {
+                let roots = roots(pem, now).map_err(|why| of(path, &why))?;
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = match self.client_auth {
+                    ClientAuth::Required => verifier,
+                    ClientAuth::Optional => verifier.allow_unauthenticated(),
+                };
+                let verifier = verifier.build().map_err(|error| of(path, &error))?;
+                builder.with_client_cert_verifier(Arc::new(NamedClients::new(verifier)))
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = vec![super::handshake::ALPN.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Checked { config: Arc::new(config), validity })
+    }
+}
+
+fn of(path: &Path, why: &dyn std::fmt::Display) -> String {
+    format!("{}: {why}", path.display())
+}
