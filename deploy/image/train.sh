@@ -18,17 +18,29 @@ export LLVM_PROFILE_FILE="$work/counts/%p.profraw"
 
 # Everything on, as in service. Nothing listens on port 9.
 mkfifo "$work/log"
-sed -u -n -e 's/.*"grpc_addr":"\([0-9.:]*\)".*/\1/w '"$work/address" <"$work/log" &
-OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9 OTEL_TRACES_SAMPLER=parentbased_traceidratio \
-    OTEL_TRACES_SAMPLER_ARG=0.01 "$server" --grpc-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0 \
-    --store-url "sqlite:$work/users.db" 2>"$work/log" &
-pid=$!
-address=
-until [ -n "$address" ]; do
-    kill -0 "$pid" 2>/dev/null || { echo "the instrumented binary has ended" >&2; exit 1; }
-    sleep 0.1
-    address=$(cat "$work/address" 2>/dev/null || true)
-done
+serve() { # options
+    rm -f "$work/address"
+    sed -u -n -e 's/.*"grpc_addr":"\([0-9.:]*\)".*/\1/w '"$work/address" <"$work/log" &
+    OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9 OTEL_TRACES_SAMPLER=parentbased_traceidratio \
+        OTEL_TRACES_SAMPLER_ARG=0.01 "$server" --grpc-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0 \
+        --store-url "sqlite:$work/users.db" "$@" 2>"$work/log" &
+    pid=$!
+    address=
+    until [ -n "$address" ]; do
+        kill -0 "$pid" 2>/dev/null || { echo "the instrumented binary has ended" >&2; exit 1; }
+        sleep 0.1
+        address=$(cat "$work/address" 2>/dev/null || true)
+    done
+}
+drain() {
+    kill "$pid"
+    wait "$pid"
+    pid=
+}
+some_users() {
+    awk -v users="$users" 'BEGIN { for (n = 0; n < users; n++)
+        printf "{\"id\":\"u-%09d\",\"name\":\"User Number %d\",\"email\":\"user.%d@example.com\",\"age\":%d}\n", n, n, n, n % 100 }'
+}
 
 load() {
     "$load" "$address" "$@" >/dev/null
@@ -39,9 +51,8 @@ closed() { # kind, connections, streams, seconds, options
     load closed --kind "$kind" --connections "$connections" --streams "$streams" --seconds "$seconds" --users "$users" "$@"
 }
 
-awk -v users="$users" 'BEGIN { for (n = 0; n < users; n++)
-    printf "{\"id\":\"u-%09d\",\"name\":\"User Number %d\",\"email\":\"user.%d@example.com\",\"age\":%d}\n", n, n, n, n % 100 }' |
-    "$server" import --server "$address"
+serve
+some_users | "$server" import --server "$address"
 closed get 10 20 4
 closed get 50 1 4
 closed get 1 1 1
@@ -58,10 +69,24 @@ closed create 10 20 1 --tolerant
 closed create 40 80 2 --first 4000000 --tolerant
 "$server" export --server "$address" >/dev/null
 "$server" check "$address"
+drain
 
-kill "$pid"
-wait "$pid"
-pid=
+# The same store by TLS: what the service encrypts, the import decrypts.
+(
+    cd "$work"
+    key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
+    echo subjectAltName=IP:127.0.0.1 >names
+    # shellcheck disable=SC2086
+    openssl req -x509 $key -keyout authority.key -out authority.pem -subj /CN=authority -days 2
+    # shellcheck disable=SC2086
+    openssl req $key -keyout server.key -out server.csr -subj /CN=server
+    openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -extfile names -out server.pem
+) 2>"$work/openssl" || { cat "$work/openssl" >&2; exit 1; }
+serve --tls-cert-file "$work/server.pem" --tls-key-file "$work/server.key"
+some_users | "$server" import --server "$address" --tls-ca "$work/authority.pem"
+"$server" export --server "$address" --tls-ca "$work/authority.pem" >/dev/null
+drain
+
 "$profdata" merge -o "$work/profile" "$work/counts"
 most=$("$profdata" show "$work/profile" | awk -F ': ' '/^Maximum function count/ { print $2 }')
 if [ "${most:-0}" -lt 100000 ]; then
