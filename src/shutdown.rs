@@ -28,7 +28,7 @@ pub enum Ended {
     CallsCut,
 }
 
-/// What is to be shut down.
+/// The running parts of the process.
 pub struct Shutdown {
     pub health: Health,
     pub listener: RunningListener,

@@ -23,8 +23,8 @@ fi
 load=$target_dir/bench/cargo/release/load
 deploy/image/compile.sh "$arch" instrumented
 cargo build --manifest-path benches/Cargo.toml --target-dir "$target_dir/bench/cargo" --locked --release -p load
-# Cargo goes by the path of a profile and not by what it holds. What is trained anew has
-# another name, and what is the same is not trained again.
+# Cargo compares the path of a profile and not its contents. So a new profile gets a new
+# name, and a binary whose sources are the same is not trained again.
 trained=$(cat "$out/user-service-instrumented" "$load" deploy/image/train.sh | sha256sum | cut -c 1-16)
 profile=$out/$trained.profdata
 if [ ! -e "$profile" ]; then

@@ -79,7 +79,8 @@ fn parent(headers: &HeaderMap) -> Option<SpanContext> {
     Some(SpanContext::new(trace, span, flags, true, state))
 }
 
-/// Reads `VERSION-TRACE-SPAN-FLAGS`; a later version may have more after it.
+/// Reads `VERSION-TRACE-SPAN-FLAGS`; a later version may have more after it. The SDK's
+/// propagator is laxer (docs/decisions/0011).
 fn parse(value: &HeaderValue) -> Option<(TraceId, SpanId, TraceFlags)> {
     let value = value.to_str().ok()?;
     let mut parts = value.splitn(5, '-');

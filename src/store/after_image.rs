@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::apply::event;
 use crate::domain::{Age, Email, Entry, Fields, LogPosition, Name, Revision, Timestamp, User, UserId};
 
-/// The user without its id and revision, which are columns of their own.
+/// The user without its id and revision, which have separate columns.
 ///
 /// A replica of the previous release reads what this one writes, and ignores new keys.
 /// This one reads what the previous release wrote, so a new key has a default.

@@ -26,7 +26,7 @@ use crate::{
 /// Where PostgreSQL listens unless its URL says otherwise.
 const POSTGRES_PORT: u16 = 5_432;
 
-/// A store, and what is said of its operations.
+/// A store, and the metrics and spans of its operations.
 pub(super) struct Instrumented<S> {
     store: S,
     operations: Operations,

@@ -24,7 +24,7 @@ pub(super) trait BatchWriter {
     /// When [`Self::maintain`] has something to do at the latest.
     fn maintenance_due(&self) -> Instant;
 
-    /// Does what is due.
+    /// Does the maintenance that is due.
     fn maintain(&mut self, receiver: &WriteReceiver) -> impl Future<Output = ()> + Send;
 }
 

@@ -17,7 +17,7 @@ FLUSHES = {"local disk, 0.2 ms": 0.2e-3, "network volume, 1 ms": 1e-3, "synchron
            "standby in another region, 30 ms": 30e-3}
 NEARBY = {"row": ROW, "statements": STATEMENTS, "round_trip": ROUND_TRIP}
 
-# What is asked of the design.
+# The requirements on the design.
 READS, WRITES, USERS = 100_000, 10_000, 100_000_000
 
 

@@ -86,7 +86,7 @@ pub(super) async fn dump(session: &Session, place: &str, into: &Path) -> Result<
     session.client.batch_execute("COMMIT").await.map_err(sql)
 }
 
-/// Writes the rows of a backup into tables that are empty, or replaces what is in them, in
+/// Writes the rows of a backup into tables that are empty, or replaces their rows, in
 /// one transaction.
 pub(super) async fn load(
     session: &Session,

@@ -80,7 +80,7 @@ fn place(from: &Path, part: &Path, path: &Path, replace: bool) -> Result<BackupS
     Ok(placed)
 }
 
-/// Gives what is to be replaced another name, next to its own until something takes its
+/// Gives the file that is replaced another name, next to its own until something takes its
 /// place. A log is left of a damaged file only.
 fn keep(path: &Path) -> Result<(), BackupError> {
     let kept = file::beside(path, ".replaced");
