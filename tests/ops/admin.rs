@@ -148,7 +148,7 @@ async fn health_is_served_over_clear_text_http2() {
     assert!(listed.contains_key("liveness"), "{listed:?}");
     // The API is not on this port.
     let status = HeldCalls::connect(server.admin_addr).await.call("/user.v1.UserService/GetUser", &[]).await;
-    assert_eq!(status.code(), tonic::Code::Unimplemented, "{status:?}");
+    assert!(status.message().contains("404 Not Found"), "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
