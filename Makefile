@@ -150,6 +150,24 @@ cluster-tools: able tools image bin/go-traffic
 postgres-matrix: tools $(POSTGRES)/.all ## Test the store on every major version of PostgreSQL, and write the table in docs/OPERATIONS.md.
 	python3 tests/postgres/matrix.py
 
+# Calls through each proxy, in its short form.
+PROXIED = $(PYTHON) tests/proxies/run.py $(BUILT)/debug/user-service
+
+.PHONY: proxies proxies-check proxies-tools
+proxies-check: proxies-tools ## Call through nginx, HAProxy and Caddy for two minutes.
+	cargo build --locked
+	$(PROXIED) 2>&1 | tools/tally.sh
+
+proxies: proxies-tools ## Call through nginx, HAProxy and Caddy for 10 minutes, with 10 rollouts and 10 kills, by grpc-java too; writes the tables of docs/PROXIES.md.
+	@tools/packages.sh mvn=maven javac=default-jdk-headless
+	@$(MAKE) --no-print-directory target/clients/java/.built
+	cargo build --locked
+	$(PROXIED) --long
+
+proxies-tools: tools
+	@PATH=$$PATH:/usr/sbin tools/packages.sh nginx=nginx haproxy=haproxy
+	@$(MAKE) --no-print-directory --jobs 2 bin/caddy bin/go-mixed
+
 .PHONY: soak
 soak: tools ## What takes too long for every change: a thousand kills, watches resumed over 50,000 changes, imports of a million (their speed: make bench-costs PARTS=imports), crowds for minutes.
 	KILLS=1000 cargo test --locked --test store outlives_a_kill -- --nocapture
@@ -219,6 +237,10 @@ bin/litestream: tools/litestream/go.mod tools/litestream/go.sum
 	$(call step,compiling Litestream)
 	cd tools/litestream && $(GO_BUILD) -o ../../$@ github.com/benbjohnson/litestream/cmd/litestream
 
+bin/caddy: tools/caddy/go.mod tools/caddy/go.sum
+	$(call step,compiling Caddy)
+	cd tools/caddy && $(GO_BUILD) -o ../../$@ github.com/caddyserver/caddy/v2/cmd/caddy
+
 # What Docker Compose reads its files with, without Docker.
 bin/compose-spec: tools/compose/go.mod tools/compose/go.sum
 	cd tools/compose && $(GO_BUILD) -o ../../$@ github.com/compose-spec/compose-go/v2/cmd
@@ -249,9 +271,19 @@ target/clients/python/.built: $(PROTOS) $(CLIENTS)/python/article/user.proto .ve
 	touch $@
 
 bin/go-client: $(PROTOS) $(wildcard $(CLIENTS)/go/*) bin/.built tools/buf/node_modules/.package-lock.json
-	PATH="$$PWD/bin:$$PATH" $(BUF) generate --template $(CLIENTS)/go/buf.gen.yaml --path proto/user
+	PATH="$$PWD/bin:$$PATH" $(BUF) generate --template $(CLIENTS)/go/buf.gen.yaml --path proto/user --path proto/user.proto
 	cd $(CLIENTS)/go && $(GO_BUILD) -o ../../../../bin/go-client .
 	touch $@
 
 bin/go-traffic: bin/go-client $(wildcard $(CLIENTS)/go/traffic/*)
 	cd $(CLIENTS)/go && $(GO_BUILD) -o ../../../../bin/go-traffic ./traffic
+
+bin/go-mixed: bin/go-client $(wildcard $(CLIENTS)/go/mixed/*)
+	cd $(CLIENTS)/go && $(GO_BUILD) -o ../../../../bin/go-mixed ./mixed
+	touch $@
+
+# Maven asks a terminal for more than it needs.
+target/clients/java/.built: $(PROTOS) $(CLIENTS)/java/pom.xml $(wildcard $(CLIENTS)/java/src/main/java/*)
+	$(call step,compiling the client in Java)
+	cd $(CLIENTS)/java && mvn --batch-mode --quiet -Dstyle.color=never compile </dev/null
+	touch $@

@@ -14,6 +14,8 @@ const { root } = protobuf.parse(`
     message FieldViolation { string field = 1; string description = 2; }
     repeated FieldViolation field_violations = 1;
   }
+  message Duration { int64 seconds = 1; int32 nanos = 2; }
+  message RetryInfo { Duration retry_delay = 1; }
   message ResourceInfo { string resource_type = 1; string resource_name = 2; }
 `);
 
