@@ -42,6 +42,7 @@ test: tools ## Everything but the cluster: format, lints, all tests.
 	$(BUF) format --diff --exit-code
 	python3 benches/tables.py --check
 	python3 tools/scale/scale.py --check
+	python3 tests/extend/extend.py --check
 	$(call step,clippy: checks every dependency the first time)
 	cargo clippy --locked --all-targets -- -D warnings
 	$(call step,compiling the tests: every dependency the first time)
@@ -62,6 +63,12 @@ msrv: ## Compile everything, tests as well, with the oldest Rust that Cargo.toml
 	rustup toolchain list | grep -q '^$(MSRV)-' || rustup toolchain install --profile minimal $(MSRV)
 	CARGO_TARGET_DIR=$(BUILT)/msrv cargo +$(MSRV) check --locked --all-targets
 	rm -rf $(BUILT)/msrv
+
+.PHONY: extend
+extend: ## Follow the recipes of docs/EXTEND.md: apply each to a copy, compile it, run the stores' rules and the smoke test.
+	@tools/packages.sh
+	cargo test --locked --no-run
+	python3 tests/extend/extend.py
 
 .PHONY: chart
 chart: bin/.built .venv/.built ## Check the Dockerfile and the Helm chart: docs, lints, unit tests, schemas of Kubernetes.

@@ -147,9 +147,9 @@ impl History {
             Op::Update(id, address, age, revision) => Change::Update {
                 id: self.id(id),
                 patch: Patch {
-                    name: None,
                     email: address.map(|address| self.email(address)),
                     age: age.map(|age| Age::parse(age.into()).unwrap()),
+                    ..Patch::default()
                 },
                 etag: etag(revision),
             },
