@@ -7,7 +7,8 @@ use tokio::{runtime, sync::oneshot, task, time};
 
 use crate::{
     admin::{Admin, DebugPages},
-    config::Config,
+    auth::{Auth, AuthError, AuthFiles},
+    config::{ClientAuth, Config},
     domain::{Store, StoreHealth},
     feed::Feed,
     layers::{self, InFlight},
@@ -33,6 +34,8 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
+    Auth(#[from] AuthError),
+    #[error(transparent)]
     Store(#[from] OpenError),
     #[error("cannot start a thread or set up a signal: {0}; is a limit on threads or descriptors too low?")]
     System(#[from] io::Error),
@@ -49,14 +52,17 @@ pub struct App {
     config: Config,
     listener: Listener,
     admin: Admin,
+    /// `None` where every peer may do everything.
+    auth: Option<(Arc<Auth>, AuthFiles)>,
 }
 
 impl App {
-    /// Opens both ports.
+    /// Opens both ports, and reads keys and policy.
     pub fn build(config: Config) -> Result<Self, StartError> {
         let listener = Listener::bind(&config)?;
         let admin = Admin::bind(&config)?;
-        Ok(Self { config, listener, admin })
+        let auth = Auth::open(&config)?;
+        Ok(Self { config, listener, admin, auth })
     }
 
     pub fn grpc_addr(&self) -> SocketAddr {
@@ -73,7 +79,7 @@ impl App {
     pub async fn run(self, telemetry: &Telemetry) -> Result<Ended, StartError> {
         let mut signals = Signals::catch()?;
         let (grpc_addr, admin_addr) = (self.grpc_addr(), self.admin_addr());
-        let Self { config, listener, admin } = self;
+        let Self { config, listener, admin, auth } = self;
         let health = Health::new(&config);
         let slot = StoreSlot::default();
 
@@ -86,22 +92,15 @@ impl App {
         let served = tokio::spawn(admin.serve(telemetry.metrics().clone(), health.clone(), debug, stopped));
         let admin = RunningAdmin { stop, served };
         let router = Router::new(&config, &slot, &health);
-        let service = layers::stack(router, &config, telemetry.trace_config(), calls);
+        let decides = auth.as_ref().map(|(auth, _)| Arc::clone(auth));
+        let service = layers::stack(router, &config, telemetry.trace_config(), calls, decides);
         let ticks = ticks(&health, listener.threads());
         let listener = listener.serve(&service, &ticks)?;
         tracing::info!(%grpc_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");
-        if config.tls_cert_file.path().is_none() {
-            tracing::warn!(
-                "TLS is off: names and addresses pass in plain text, and anyone who reaches the port may read \
-                 and change users; set tls_cert_file, tls_key_file and tls_client_ca_file"
-            );
-        } else if config.tls_client_ca_file.path().is_none() {
-            tracing::warn!(
-                "clients need no certificate: anyone who reaches the port may read and change users; set \
-                 tls_client_ca_file"
-            );
+        warn_of_missing_protection(&config);
+        if let Some((auth, files)) = auth {
+            drop(tokio::spawn(auth.watch(files)));
         }
-
         let opening = config.clone();
         let opened = tokio::select! {
             opened = task::spawn_blocking(move || store::open(&opening)) => Some(opened.map_err(io::Error::other)??),
@@ -123,6 +122,31 @@ impl App {
         tokio::spawn(signals.exit_on_next(async move { lines.flush().await }));
 
         Ok(Shutdown { health, listener, store, admin }.run(&config).await)
+    }
+}
+
+/// Says once what every peer may do.
+fn warn_of_missing_protection(config: &Config) {
+    if config.tls_cert_file.path().is_none() {
+        tracing::warn!(
+            "TLS is off: names, addresses and tokens pass in plain text; set tls_cert_file and tls_key_file"
+        );
+    }
+    if config.auth_policy_file.path().is_some() {
+        return;
+    }
+    let needs_certificate =
+        config.tls_client_ca_file.path().is_some() && config.tls_client_auth == ClientAuth::Required;
+    if needs_certificate {
+        tracing::warn!(
+            "there is no policy: every client with a certificate may read and change every user; set \
+             auth_policy_file"
+        );
+    } else {
+        tracing::warn!(
+            "auth is off: every peer that reaches the port may read and change every user; set \
+             auth_policy_file"
+        );
     }
 }
 

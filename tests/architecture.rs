@@ -13,9 +13,10 @@ use std::{
 /// call as a tower service, so neither imports the next one.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("listener", &["rpc", "config", "tls", "util"]),
-    ("layers", &["rpc", "domain", "config", "telemetry", "proto", "util"]),
+    ("layers", &["auth", "rpc", "domain", "config", "telemetry", "proto", "util"]),
+    ("auth", &["rpc", "domain", "config"]),
     ("service", &["rpc", "feed", "domain", "config", "proto", "util"]),
-    ("rpc", &["domain", "config"]),
+    ("rpc", &["domain", "config", "util"]),
     ("feed", &["domain"]),
     ("store", &["domain", "config", "telemetry", "tls", "util"]),
     ("domain", &[]),

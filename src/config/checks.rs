@@ -22,6 +22,7 @@ pub fn run(loaded: &Loaded, bad: &[String], errors: &mut ConfigErrors) {
         errors.add_between(format!("{default} must be at most {max}, which is {limit}"));
     }
     check_tls(loaded, errors);
+    check_identity(loaded, errors);
     if let StoreUrl::Postgres(url) = &config.store_url
         && url.verifies()
         && config.store_ca_file.path().is_none()
@@ -56,6 +57,34 @@ fn check_tls(loaded: &Loaded, errors: &mut ConfigErrors) {
         if has(key) && !has(needed) {
             errors.add_between(format!("{} needs {needed}, too", named(loaded, key)));
         }
+    }
+}
+
+/// Identity is on or off as a whole: a part of it alone would be taken for protection.
+fn check_identity(loaded: &Loaded, errors: &mut ConfigErrors) {
+    let config = &loaded.config;
+    let tokens = [
+        ("auth_jwks_file", config.auth_jwks_file.path().is_some()),
+        ("auth_issuer", config.auth_issuer.text().is_some()),
+        ("auth_audience", config.auth_audience.text().is_some()),
+    ];
+    let policy = config.auth_policy_file.path().is_some();
+    let Some((set, _)) = tokens.iter().find(|(_, is_set)| *is_set) else {
+        if policy && config.tls_client_ca_file.path().is_none() {
+            let policy = named(loaded, "auth_policy_file");
+            let (keys, ca) = (named(loaded, "auth_jwks_file"), named(loaded, "tls_client_ca_file"));
+            errors.add_between(format!("{policy} needs identities: set {keys} or {ca}"));
+        }
+        return;
+    };
+    let set = named(loaded, set);
+    for (missing, _) in tokens.iter().filter(|(_, is_set)| !*is_set) {
+        let missing = named(loaded, missing);
+        errors.add_between(format!("{missing} must be set too, next to {set}"));
+    }
+    if !policy {
+        let policy = named(loaded, "auth_policy_file");
+        errors.add_between(format!("{policy} must be set too: without a policy {set} protects nothing"));
     }
 }
 

@@ -8,6 +8,7 @@
 //! message about one shows a secret. It deliberately reads no environment by itself and
 //! opens no store: its inputs are given to it.
 
+mod audit_log;
 mod checks;
 #[cfg(test)]
 pub mod docs;
@@ -23,15 +24,19 @@ mod value;
 
 use std::{net::SocketAddr, time::Duration};
 
+pub use audit_log::AuditLog;
 pub use errors::{ConfigErrors, HIDDEN, quote};
 pub use load::{Inputs, Loaded, Source};
 pub use postgres::{PostgresUrl, TlsMode};
 pub use table::Setting;
-pub use value::{ClientAuth, LogFormat, MetricNames, OptionalPath, StoreUrl};
+pub use value::{ClientAuth, LogFormat, MetricNames, OptionalPath, OptionalText, StoreUrl};
 
 /// What the environment's names begin with. Not `USER_SERVICE_`: Kubernetes sets
 /// variables of that name in every pod of a namespace with a Service called `user-service`.
 pub const ENV_PREFIX: &str = "USERSVC_";
+
+/// The target of audit lines, which go to another stream than the log.
+pub const AUDIT_TARGET: &str = "user_service::audit";
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 const MIB: u64 = 1_024 * 1_024;
@@ -92,6 +97,28 @@ table::settings! {
         max_timeout: Duration = Duration::from_mins(1), 1..=DAY_MS;
         /// How large one request message may be, in bytes.
         max_request_bytes: usize = 64 * 1_024, 1_024..=64 * MIB;
+    }
+    "Identity and rules" {
+        /// The policy (TOML): which identities have which roles, and which methods a role may call. Read again when it changes. Without one, every peer may call every method.
+        auth_policy_file: OptionalPath = OptionalPath::NONE;
+        /// The public keys (JWK Set) that bearer tokens are verified with: RSA, P-256 and Ed25519. Read again when it changes.
+        auth_jwks_file: OptionalPath = OptionalPath::NONE;
+        /// The issuer of tokens: what `iss` must be.
+        auth_issuer: OptionalText = OptionalText::NONE;
+        /// The audience of tokens: what `aud` must be or hold.
+        auth_audience: OptionalText = OptionalText::NONE;
+        /// How far the clock of the issuer may be off: a token is good for so much longer than it says, and so much earlier. Whole seconds.
+        auth_leeway: Duration = Duration::from_secs(30), 0..=300_000;
+        /// Where a line goes for each write and each denied call: `off`, `stderr`, or `file:` and a path.
+        audit_log: AuditLog = AuditLog::Off;
+    }
+    "Shares" {
+        /// How many calls one caller may have in flight: an identity, or the address of its peer where it has none. 0: no limit.
+        max_calls_per_caller: usize = 0, 0..=1_048_576;
+        /// How many calls one caller may begin in a second; after a quiet second it may begin as many immediately. 0: no limit.
+        max_call_rate_per_caller: u32 = 0, 0..=1_000_000;
+        /// How many connections one address may have, or one /64 of IPv6. 0: no limit.
+        max_connections_per_address: usize = 0, 0..=1_048_576;
     }
     "Watches" {
         /// How long a watch may be quiet before it is sent a heartbeat.

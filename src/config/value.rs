@@ -278,6 +278,33 @@ impl Value for ClientAuth {
     }
 }
 
+/// A text, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OptionalText(Option<String>);
+
+impl OptionalText {
+    /// No text.
+    pub const NONE: Self = Self(None);
+
+    pub fn text(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
+impl Value for OptionalText {
+    const KIND: SettingKind = SettingKind::Text;
+    const EXPECTED: &'static str = "a text, or nothing";
+    const PLACEHOLDER: &'static str = "TEXT";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(Self((!text.is_empty()).then(|| text.into())))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone().unwrap_or_default()
+    }
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

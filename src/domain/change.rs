@@ -53,6 +53,14 @@ impl Change {
         }
     }
 
+    /// The id of the user, where the change names it by its id.
+    pub fn id(&self) -> Option<&UserId> {
+        match self.target() {
+            Target::Id(id) => Some(id),
+            Target::Email(_) => None,
+        }
+    }
+
     /// The e-mail address that the user would have, where the change sets one:
     /// [`super::decide()`] needs its current owner.
     pub fn email(&self) -> Option<&Email> {

@@ -13,7 +13,13 @@ impl Caller {
     /// A caller without a name.
     pub const ANONYMOUS: Self = Self(None);
 
-    fn name(&self) -> &str {
+    /// A caller by its name, which no other caller has.
+    pub fn named(name: impl Into<Arc<str>>) -> Self {
+        Self(Some(name.into()))
+    }
+
+    /// Its name; empty where it has none.
+    pub fn name(&self) -> &str {
         self.0.as_deref().unwrap_or_default()
     }
 }
@@ -87,7 +93,7 @@ mod tests {
     fn a_key_tells_callers_methods_and_requests_apart() {
         let request = RequestId::parse("01890a5d-ac96-774b-bcce-b302099a8057").unwrap();
         let other = RequestId::parse("01890a5d-ac96-774b-bcce-b302099a8058").unwrap();
-        let bob = Caller(Some("bob".into()));
+        let bob = Caller::named("bob");
         let keys = [
             Idempotency::new(&Caller::ANONYMOUS, "Create", request, b"p").key,
             Idempotency::new(&bob, "Create", request, b"p").key,

@@ -13,6 +13,16 @@ pub enum UserKey {
     Email(Email),
 }
 
+impl UserKey {
+    /// The id, where the user is looked up by it.
+    pub fn id(&self) -> Option<&UserId> {
+        match self {
+            Self::Id(id) => Some(id),
+            Self::Email(_) => None,
+        }
+    }
+}
+
 /// Some users, ordered by id.
 #[derive(Clone, Debug, Default)]
 pub struct Page {

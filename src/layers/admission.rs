@@ -8,6 +8,8 @@
 //! A stream takes its permit here. A unary call takes it when its request has arrived
 //! whole (`service/unary.rs`): requests that never do would block all others.
 //! The body of a call that is refused here is not read.
+//!
+//! Before these limits comes the caller's own share (`fair_share.rs`).
 
 use std::{
     pin::Pin,
@@ -19,6 +21,7 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::fair_share::{FairShares, OverQuota, SharePermit, over_quota};
 use crate::{
     config::Config,
     rpc::{
@@ -35,6 +38,8 @@ pub struct AdmissionLimits {
     unary: Arc<Limiter>,
     writes: Arc<Limiter>,
     streams: Arc<Limiter>,
+    /// `None` where no caller's share is limited.
+    shares: Option<FairShares>,
 }
 
 impl AdmissionLimits {
@@ -42,7 +47,8 @@ impl AdmissionLimits {
         let unary = Arc::new(Limiter::new("unary", config.max_unary_calls, None));
         let writes = Limiter::new("write", config.store_queue, Some(Arc::clone(&unary)));
         let streams = Limiter::new("streaming", config.max_streaming_calls, None);
-        Self { unary, writes: Arc::new(writes), streams: Arc::new(streams) }
+        let shares = FairShares::new(config);
+        Self { unary, writes: Arc::new(writes), streams: Arc::new(streams), shares }
     }
 
     /// What a call passes. Probes and tools must get through when callers do not;
@@ -55,6 +61,20 @@ impl AdmissionLimits {
             MethodKind::ServerStreaming | MethodKind::BidiStreaming => &self.streams,
         })
     }
+}
+
+/// Why a call is turned away.
+#[derive(Clone, Copy, Debug)]
+enum Refusal {
+    Overload,
+    Quota,
+}
+
+/// What a call holds until its answer has ended.
+#[derive(Debug)]
+pub struct CallPermits {
+    _permit: Option<Permit>,
+    _share: Option<SharePermit>,
 }
 
 /// Answers UNAVAILABLE in place of the inner service when a limit is reached.
@@ -75,7 +95,7 @@ where
     S: Service<Request<Inbound<B>>, Response = Response<R>>,
     R: Default,
 {
-    type Response = Response<GuardedBody<R, Permit>>;
+    type Response = Response<GuardedBody<R, CallPermits>>;
     type Error = S::Error;
     type Future = AdmissionFuture<S::Future>;
 
@@ -85,21 +105,30 @@ where
 
     fn call(&mut self, mut request: Request<Inbound<B>>) -> Self::Future {
         let call = &mut request.body_mut().call;
-        let permit = match self.limits.limiter(call.method) {
+        let limiter = self.limits.limiter(call.method);
+        // First, so that the caller with the most calls is not told that the server is full.
+        let share = match &self.limits.shares {
+            Some(shares) if limiter.is_some() => match shares.enter(&call.caller, call.connection.source()) {
+                Ok(share) => share,
+                Err(OverQuota) => return AdmissionFuture::refused(Refusal::Quota),
+            },
+            _ => None,
+        };
+        let permit = match limiter {
             None => None,
             Some(limiter) if call.method.is_some_and(|method| method.kind == MethodKind::Unary) => {
                 if limiter.is_full() {
-                    return AdmissionFuture { inner: None, permit: None };
+                    return AdmissionFuture::refused(Refusal::Overload);
                 }
                 call.limiter = Some(Arc::clone(limiter));
                 None
             }
             Some(limiter) => match limiter.enter() {
-                None => return AdmissionFuture { inner: None, permit: None },
+                None => return AdmissionFuture::refused(Refusal::Overload),
                 permit => permit,
             },
         };
-        AdmissionFuture { inner: Some(self.inner.call(request)), permit }
+        AdmissionFuture { inner: Some(self.inner.call(request)), refusal: Refusal::Overload, permit, share }
     }
 }
 
@@ -108,7 +137,15 @@ pin_project! {
     pub struct AdmissionFuture<F> {
         #[pin]
         inner: Option<F>,
+        refusal: Refusal,
         permit: Option<Permit>,
+        share: Option<SharePermit>,
+    }
+}
+
+impl<F> AdmissionFuture<F> {
+    fn refused(refusal: Refusal) -> Self {
+        Self { inner: None, refusal, permit: None, share: None }
     }
 }
 
@@ -117,16 +154,19 @@ where
     F: Future<Output = Result<Response<R>, E>>,
     R: Default,
 {
-    type Output = Result<Response<GuardedBody<R, Permit>>, E>;
+    type Output = Result<Response<GuardedBody<R, CallPermits>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else {
-            return Poll::Ready(Ok(turned_away()));
+            return Poll::Ready(Ok(match this.refusal {
+                Refusal::Overload => turned_away(),
+                Refusal::Quota => over_quota(),
+            }));
         };
         let response = ready!(inner.poll(cx))?;
-        let permit = this.permit.take();
-        Poll::Ready(Ok(response.map(|inner| GuardedBody::new(inner, permit))))
+        let held = CallPermits { _permit: this.permit.take(), _share: this.share.take() };
+        Poll::Ready(Ok(response.map(|inner| GuardedBody::new(inner, Some(held)))))
     }
 }
 
@@ -145,7 +185,7 @@ mod tests {
         telemetry::testing::recorded,
     };
 
-    type Answer = Response<GuardedBody<GuardedBody<Script, Permit>, Permit>>;
+    type Answer = Response<GuardedBody<GuardedBody<Script, Permit>, CallPermits>>;
 
     fn answer(limits: &Arc<AdmissionLimits>, path: &str) -> Answer {
         let serve = |request: Request<Inbound<Script>>| {

@@ -6,6 +6,8 @@
 mod admission;
 mod call_log;
 mod deadline;
+mod fair_share;
+mod gate;
 mod in_flight;
 mod message_limit;
 mod metrics;
@@ -28,6 +30,7 @@ use self::{
     admission::{Admission, AdmissionLimits},
     call_log::CallLog,
     deadline::Deadlines,
+    gate::{Gate, GateRules},
     message_limit::MessageLimit,
     metrics::CallMetrics,
     observe::{Observe, Recorders},
@@ -35,7 +38,7 @@ use self::{
     route::Route,
 };
 pub use self::{in_flight::InFlight, message_limit::LimitedBody};
-use crate::{config::Config, rpc::call::Inbound, telemetry::TraceConfig};
+use crate::{auth::Auth, config::Config, rpc::call::Inbound, telemetry::TraceConfig};
 
 /// Puts the layers around the service. Made once for the whole process: its
 /// clones share every limit and count.
@@ -44,6 +47,7 @@ pub fn stack<S, B, R>(
     config: &Config,
     traces: TraceConfig,
     in_flight: InFlight,
+    auth: Option<Arc<Auth>>,
 ) -> impl Service<
     Request<Inbound<B>>,
     Response = Response<impl Body<Data = Bytes, Error = R::Error> + Send + 'static>,
@@ -65,7 +69,9 @@ where
 {
     let metrics = Arc::new(CallMetrics::new(config.metric_names));
     let log = config.call_log.then(CallLog::new);
-    let recorders = Arc::new(Recorders { metrics: metrics.clone(), log, traces, in_flight });
+    let audit = config.audit_log.is_on();
+    let recorders = Arc::new(Recorders { metrics: metrics.clone(), log, traces, in_flight, audit });
+    let rules = auth.map(|auth| Arc::new(GateRules::new(auth)));
     let limits = Arc::new(AdmissionLimits::new(config));
     ServiceBuilder::new()
         // First, because every layer below uses the matched method and none the path.
@@ -75,6 +81,8 @@ where
         .layer(layer_fn(move |inner| Observe::new(inner, recorders.clone())))
         // Within what records, so that a panic is one more INTERNAL; around all that could panic.
         .layer(layer_fn(CatchPanic::new))
+        // Before admission, so that a denied call takes no permit and a share is the caller's own.
+        .layer(layer_fn(move |inner| Gate::new(inner, rules.clone())))
         // Before any work is done for a call, and before its timer could be set.
         .layer(layer_fn(move |inner| Admission::new(inner, limits.clone())))
         // Within admission: a late call keeps its place until its work is really dropped.

@@ -19,6 +19,7 @@ use tracing::span::Entered;
 use super::{call_log::CallLog, in_flight::InFlight, metrics::CallMetrics, trace::Trace};
 use crate::{
     rpc::{
+        audit::AuditRecord,
         call::{Call, Inbound},
         codes,
         framing::MessageScanner,
@@ -37,6 +38,8 @@ pub struct Recorders {
     pub log: Option<CallLog>,
     pub traces: TraceConfig,
     pub in_flight: InFlight,
+    /// Whether writes and denials have a line in the audit log.
+    pub audit: bool,
 }
 
 /// Records every call to the inner service.
@@ -64,8 +67,9 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Inbound<B>>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Inbound<B>>) -> Self::Future {
         let call = CallRecord::start(&request, self.recorders.clone());
+        request.body_mut().call.audit.clone_from(&call.audit);
         let entered = call.enter();
         let inner = self.inner.call(request);
         drop(entered);
@@ -81,6 +85,7 @@ struct CallRecord {
     key: RegistryKey,
     /// In a box, as most calls have none.
     trace: Option<Box<Trace>>,
+    audit: Option<Arc<AuditRecord>>,
     recorders: Arc<Recorders>,
     connection: ConnectionHandle,
     ended: Option<Code>,
@@ -93,7 +98,9 @@ impl CallRecord {
         let name = method.map_or("_OTHER", Method::full_name);
         let trace = Trace::start(request.headers(), name, recorders.traces).map(Box::new);
         let key = recorders.in_flight.enter(method, connection.id, started.into_std());
-        Self { method, started, key, trace, recorders, connection: connection.clone(), ended: None }
+        let trace_id = || trace.as_ref().map(|trace| trace.id);
+        let audit = recorders.audit.then(|| Arc::new(AuditRecord::new(method, trace_id())));
+        Self { method, started, key, trace, audit, recorders, connection: connection.clone(), ended: None }
     }
 
     /// Makes the call's span the one that spans of the store are children of.
@@ -127,6 +134,9 @@ impl Drop for CallRecord {
         self.recorders.metrics.of(self.method).finished(code, took);
         if let Some(trace) = &mut self.trace {
             trace.finish(code);
+        }
+        if let Some(audit) = &self.audit {
+            audit.end(code);
         }
         if let Some(log) = &self.recorders.log {
             log.call(self.method, code, took, now, self.trace.as_deref());

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::TcpStream,
+    net::{IpAddr, TcpStream},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -17,8 +17,12 @@ use super::{
     lingering_close::bound_unsent,
     metrics::ListenerMetrics,
     serving_thread::{Accepted, ConnectionPermit, SocketSender},
+    sources::ConnectionShares,
 };
-use crate::util::log_throttle::{Admitted, LogThrottle};
+use crate::{
+    rpc::source::Source,
+    util::log_throttle::{Admitted, LogThrottle},
+};
 
 /// The most connections taken from the kernel's queue when accepting ends.
 const MAX_SWEPT_CONNECTIONS: usize = 4_096;
@@ -36,6 +40,7 @@ pub struct Acceptor {
 pub struct Dispatcher {
     threads: Vec<SocketSender>,
     permits: Arc<Semaphore>,
+    shares: ConnectionShares,
     metrics: Arc<ListenerMetrics>,
     throttle: LogThrottle,
 }
@@ -48,7 +53,7 @@ impl Acceptor {
             select! {
                 biased;
                 _ = &mut stop => break,
-                (stream, _) = incoming.next() => dispatcher.dispatch(stream.into_std()),
+                (stream, peer) = incoming.next() => dispatcher.dispatch(stream.into_std(), peer.ip()),
             }
         }
         sweep(incoming, &dispatcher);
@@ -60,14 +65,19 @@ impl Acceptor {
 fn sweep(incoming: Incoming, dispatcher: &Dispatcher) {
     let Ok(listener) = incoming.into_listener().into_std() else { return };
     for _ in 0..MAX_SWEPT_CONNECTIONS {
-        let Ok((stream, _)) = listener.accept() else { break };
-        dispatcher.dispatch(stream.set_nonblocking(true).map(|()| stream));
+        let Ok((stream, peer)) = listener.accept() else { break };
+        dispatcher.dispatch(stream.set_nonblocking(true).map(|()| stream), peer.ip());
     }
 }
 
 impl Dispatcher {
-    pub fn new(threads: Vec<SocketSender>, permits: Arc<Semaphore>, metrics: Arc<ListenerMetrics>) -> Self {
-        Self { threads, permits, metrics, throttle: LogThrottle::new(1, LOG_INTERVAL) }
+    pub fn new(
+        threads: Vec<SocketSender>,
+        permits: Arc<Semaphore>,
+        shares: ConnectionShares,
+        metrics: Arc<ListenerMetrics>,
+    ) -> Self {
+        Self { threads, permits, shares, metrics, throttle: LogThrottle::new(1, LOG_INTERVAL) }
     }
 
     /// Gives a connection to the thread with the fewest. Over the cap it is closed
@@ -75,11 +85,21 @@ impl Dispatcher {
     /// that it is connected and its calls hang, while a peer that is refused goes to
     /// another replica. Permits of silent peers come free by the handshake deadline and
     /// the idle time.
-    fn dispatch(&self, stream: io::Result<TcpStream>) {
+    fn dispatch(&self, stream: io::Result<TcpStream>, peer: IpAddr) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             self.metrics.refused.increment(1);
             if let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now()) {
                 tracing::warn!(unlogged, "connections are refused: max_connections is reached");
+            }
+            return;
+        };
+        let source = Source::of(peer);
+        let Some(share) = self.shares.take(source) else {
+            if let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now()) {
+                tracing::warn!(
+                    unlogged,
+                    "connections are refused: an address has max_connections_per_address"
+                );
             }
             return;
         };
@@ -92,8 +112,8 @@ impl Dispatcher {
         let _ = stream.set_nodelay(true);
         bound_unsent(&stream);
         self.metrics.accepted.increment(1);
-        let permit = ConnectionPermit::take(&thread.load, permit);
-        if thread.sockets.send(Accepted { stream, permit }).is_err()
+        let permit = ConnectionPermit::take(&thread.load, permit, share);
+        if thread.sockets.send(Accepted { stream, source, permit }).is_err()
             && let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now())
         {
             tracing::error!(unlogged, "a serving thread has ended");

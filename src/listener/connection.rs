@@ -25,7 +25,11 @@ use super::{
     registry::ConnectionRegistry,
     tls::{Handshakes, Refused, Transport},
 };
-use crate::{config::Config, rpc::goaway::GoAwayReason, util::registry::RegistryKey};
+use crate::{
+    config::Config,
+    rpc::{goaway::GoAwayReason, source::Source},
+    util::registry::RegistryKey,
+};
 
 /// Unread bytes a client may send on one stream. It fits a message at its cap and
 /// a part of the next, so that no honest client waits for room.
@@ -71,9 +75,9 @@ pub struct ServeContext<S> {
 impl<S: CallService> ServeContext<S> {
     /// Serves a connection to its end, and then releases its permit. One future, because
     /// another one around it would double its size.
-    pub async fn serve(self: Arc<Self>, socket: TcpStream, _permit: impl Sized) {
+    pub async fn serve(self: Arc<Self>, socket: TcpStream, source: Option<Source>, _permit: impl Sized) {
         let opened_at = Instant::now();
-        let shared = Arc::new(ConnectionState::new(Arc::clone(&self.load), opened_at));
+        let shared = Arc::new(ConnectionState::new(Arc::clone(&self.load), source, opened_at));
         let mut lifetime = Lifetime::new(&self.timeouts, opened_at);
         let mut metrics_guard = MetricsGuard::new(&self, Arc::clone(&shared));
         let io = match &self.handshakes {

@@ -28,6 +28,7 @@ use super::{
 use crate::rpc::{
     call::{Call, Inbound},
     goaway::ConnectionHandle,
+    source::Source,
     unread::{COUNTED_BYTES, Unread},
 };
 
@@ -67,7 +68,7 @@ pub struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub fn new(load: Arc<ThreadLoad>, opened_at: Instant) -> Self {
+    pub fn new(load: Arc<ThreadLoad>, source: Option<Source>, opened_at: Instant) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         let undelivered = Arc::clone(&load.undelivered);
         let unread = Unread::of(Arc::clone(&load.unread));
@@ -77,7 +78,7 @@ impl ConnectionState {
             state: AtomicU8::new(ConnectionPhase::Handshake as u8),
             calls: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
-            handle: ConnectionHandle::new(CONNECTIONS.fetch_add(1, Relaxed), undelivered, unread),
+            handle: ConnectionHandle::new(CONNECTIONS.fetch_add(1, Relaxed), source, undelivered, unread),
             idle_since_ms: AtomicU64::new(0),
         }
     }

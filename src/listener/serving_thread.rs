@@ -18,7 +18,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{CallService, ListenerPhase, Ticks, connection::ServeContext, in_flight::ThreadLoad};
+use super::{
+    CallService, ListenerPhase, Ticks, connection::ServeContext, in_flight::ThreadLoad,
+    sources::ConnectionShare,
+};
+use crate::rpc::source::Source;
 
 /// How often a thread shows that it is alive, and how late it is for that.
 const TICK_INTERVAL: Duration = Duration::from_millis(200);
@@ -26,6 +30,7 @@ const TICK_INTERVAL: Duration = Duration::from_millis(200);
 /// A connection on its way to a thread, and what it holds while it lives.
 pub struct Accepted {
     pub stream: TcpStream,
+    pub source: Source,
     pub permit: ConnectionPermit,
 }
 
@@ -33,12 +38,13 @@ pub struct Accepted {
 pub struct ConnectionPermit {
     load: Arc<ThreadLoad>,
     _permit: OwnedSemaphorePermit,
+    _share: ConnectionShare,
 }
 
 impl ConnectionPermit {
-    pub fn take(load: &Arc<ThreadLoad>, permit: OwnedSemaphorePermit) -> Self {
+    pub fn take(load: &Arc<ThreadLoad>, permit: OwnedSemaphorePermit, share: ConnectionShare) -> Self {
         load.connections.fetch_add(1, Relaxed);
-        Self { load: Arc::clone(load), _permit: permit }
+        Self { load: Arc::clone(load), _permit: permit, _share: share }
     }
 }
 
@@ -101,9 +107,9 @@ async fn run(
 }
 
 fn spawn<S: CallService>(context: &Arc<ServeContext<S>>, accepted: Accepted) {
-    let Accepted { stream, permit } = accepted;
+    let Accepted { stream, source, permit } = accepted;
     match tokio::net::TcpStream::from_std(stream) {
-        Ok(stream) => drop(tokio::spawn(Arc::clone(context).serve(stream, permit))),
+        Ok(stream) => drop(tokio::spawn(Arc::clone(context).serve(stream, Some(source), permit))),
         Err(error) => tracing::warn!(%error, "a connection could not be handed to its thread"),
     }
 }

@@ -3,10 +3,18 @@
 use std::sync::Arc;
 
 use http::Request;
+use metrics::counter;
 use tokio::time::Instant;
+use tonic::Status;
 
-use super::{goaway::ConnectionHandle, methods::Method, permits::Limiter};
-use crate::domain::{Caller, Deadline, Idempotency, RequestId};
+use super::{audit::AuditRecord, goaway::ConnectionHandle, methods::Method, permits::Limiter, status};
+use crate::domain::{Caller, Deadline, Idempotency, RequestId, UserId};
+
+/// The counter of denied calls, by `reason`.
+pub const DENIALS_TOTAL: &str = "user_service_denials_total";
+
+/// The reason of a denial because the record is not the caller's own.
+pub const NOT_OWN: &str = "not_own";
 
 /// A request's body with its call. It is no extension of the request, because
 /// extensions cost every call several allocations.
@@ -29,6 +37,15 @@ impl<B> Inbound<B> {
     }
 }
 
+/// Whose records a call may touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    #[default]
+    All,
+    /// The record with this id, which is the caller's own.
+    Own(Arc<str>),
+}
+
 /// One call. Each layer adds what it finds out.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -37,6 +54,9 @@ pub struct Call {
     pub started: Instant,
     pub deadline: Deadline,
     pub caller: Caller,
+    pub access: Access,
+    /// Where the call's audit line is put together; `None` where none is written.
+    pub audit: Option<Arc<AuditRecord>>,
     /// Its connection's number and GOAWAY signal.
     pub connection: ConnectionHandle,
     /// Where a unary call takes its place once its request is whole.
@@ -51,8 +71,41 @@ impl Call {
             started: Instant::now(),
             deadline: Deadline::NONE,
             caller: Caller::ANONYMOUS,
+            access: Access::All,
+            audit: None,
             connection,
             limiter: None,
+        }
+    }
+
+    /// Whether the call may touch the record with this id; `None` where the request does not
+    /// name it by its id. Comes before the store is asked, so that a denial says nothing of
+    /// who exists.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for a record that is not the caller's own, where it may touch no
+    /// other.
+    pub fn authorize(&self, id: Option<&UserId>) -> Result<(), Status> {
+        if let Some(id) = id {
+            self.audit_user(id);
+        }
+        match &self.access {
+            Access::All => Ok(()),
+            Access::Own(own) if id.is_some_and(|id| id.as_str() == &**own) => Ok(()),
+            Access::Own(_) => {
+                counter!(DENIALS_TOTAL, "reason" => NOT_OWN).increment(1);
+                if let Some(audit) = &self.audit {
+                    audit.deny(NOT_OWN);
+                }
+                Err(status::not_permitted())
+            }
+        }
+    }
+
+    /// Names the user in the call's audit line.
+    pub fn audit_user(&self, id: &UserId) {
+        if let Some(audit) = &self.audit {
+            audit.set_user(id);
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{peer::PeerIdentity, unread::Unread};
+use super::{peer::PeerIdentity, source::Source, unread::Unread};
 
 /// Why a connection is to go away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,7 @@ const MAX_UNDELIVERED: usize = 1_024;
 pub struct ConnectionHandle {
     /// The connection's number; 0 without a listener.
     pub id: u64,
+    source: Option<Source>,
     shared: Arc<Shared>,
 }
 
@@ -65,8 +66,13 @@ impl fmt::Debug for Answers {
 impl ConnectionHandle {
     /// Of the connection of this number. `undelivered` counts its answers while their
     /// delivery is waited for.
-    pub fn new(id: u64, undelivered: Arc<AtomicUsize>, unread: Unread) -> Self {
-        Self { id, shared: Arc::new(Shared { undelivered, unread, ..Shared::default() }) }
+    pub fn new(id: u64, source: Option<Source>, undelivered: Arc<AtomicUsize>, unread: Unread) -> Self {
+        Self { id, source, shared: Arc::new(Shared { undelivered, unread, ..Shared::default() }) }
+    }
+
+    /// Where it comes from, where that is known.
+    pub fn source(&self) -> Option<Source> {
+        self.source
     }
 
     /// What waits on the connection to be read.

@@ -4,6 +4,7 @@
 //!
 //! It deliberately knows no layer, no store and no method's message.
 
+pub mod audit;
 pub mod call;
 pub mod codes;
 pub mod framing;
@@ -14,5 +15,6 @@ pub mod peer;
 pub mod permits;
 // No public module, so that the compiler finds a reason that no status has.
 pub(crate) mod reasons;
+pub mod source;
 pub mod status;
 pub mod unread;

@@ -37,6 +37,9 @@ const OVERLOAD_MS: u64 = 500;
 /// A store that opens, or is full, is looked at so often.
 const STORE_MS: u64 = 1_000;
 
+/// After so long a caller that was over its share has a second's calls again.
+const QUOTA_MS: u64 = 1_000;
+
 /// Makes the reasons, and the table of all of them, from rows of
 /// `CONSTANT "NAME" [Code] [retry after] "when" "action"`.
 macro_rules! reasons {
@@ -70,6 +73,15 @@ reasons! {
     INVALID_CONTENT_TYPE "INVALID_CONTENT_TYPE" [InvalidArgument] []
         "The content type is not that of gRPC with protobuf; the HTTP status is 415."
         "Use a gRPC client.";
+    CREDENTIALS_MISSING "CREDENTIALS_MISSING" [Unauthenticated] []
+        "The method needs an identity, and the call has neither a bearer token nor a client certificate."
+        "Send a token in `authorization`, or connect with a client certificate.";
+    CREDENTIALS_REJECTED "CREDENTIALS_REJECTED" [Unauthenticated] []
+        "The token is not valid: it may have expired. The audit log of the server says why."
+        "Get a new token.";
+    NOT_PERMITTED "NOT_PERMITTED" [PermissionDenied] []
+        "The caller may not call this method, or may not touch this record. Nothing was applied."
+        "Ask the owner of the policy for a role.";
     USER_NOT_FOUND "USER_NOT_FOUND" [NotFound] []
         "There is no user with this id or address; `ResourceInfo` names the field."
         "Take the user for deleted, or never created.";
@@ -88,6 +100,9 @@ reasons! {
     RESUME_TOKEN_EXPIRED "RESUME_TOKEN_EXPIRED" [OutOfRange] []
         "The change log no longer holds what follows this `resume_token`, or the store is another one."
         "Begin a new watch with `initial_state`.";
+    QUOTA "QUOTA" [ResourceExhausted] [QUOTA_MS]
+        "The caller has more calls in flight, or more calls in a second, than its share. Nothing was applied."
+        "Repeat the call after the delay in `RetryInfo`, and call less.";
     MESSAGE_TOO_LARGE "MESSAGE_TOO_LARGE" [ResourceExhausted] []
         "A message is larger than `max_request_bytes`, as sent or as unpacked."
         "Send less in one message.";

@@ -34,6 +34,26 @@ pub fn overloaded_for(retry_delay: Duration) -> Status {
     retry_after(reason, "the server is overloaded", info(reason, []), Some(retry_delay))
 }
 
+/// The call has no identity, and its method needs one.
+pub fn credentials_missing() -> Status {
+    plain(&reasons::CREDENTIALS_MISSING, "the call has no credentials")
+}
+
+/// The token of a call is not valid. The status does not say why.
+pub fn credentials_rejected() -> Status {
+    plain(&reasons::CREDENTIALS_REJECTED, "the credentials are not valid")
+}
+
+/// The caller may not call the method, or not for this record.
+pub fn not_permitted() -> Status {
+    plain(&reasons::NOT_PERMITTED, "the caller may not do this")
+}
+
+/// The caller is over its share.
+pub fn over_quota() -> Status {
+    plain(&reasons::QUOTA, "the caller has more calls than its share")
+}
+
 /// The server is shutting down; the caller may retry on another one immediately.
 pub fn draining() -> Status {
     plain(&reasons::DRAINING, "the server is shutting down")

@@ -18,7 +18,9 @@ pub struct Article(pub StoreHandle);
 
 impl Article {
     pub async fn get_user(&self, call: Call, request: pb::UserRequest) -> Result<pb::UserResponse, Status> {
-        let user = match key(&request.user.unwrap_or_default()) {
+        let key = key(&request.user.unwrap_or_default());
+        call.authorize(key.as_ref().and_then(UserKey::id))?;
+        let user = match key {
             Some(key) => self.0.get(&key, call.deadline).await?,
             // Even so it is said whether the service has started.
             None => self.0.store().map(|_| None)?,
@@ -33,9 +35,11 @@ impl Article {
         request: pb::CreateUserRequest,
     ) -> Result<pb::CreateUserResponse, Status> {
         let change = put(&request).map_err(error_status::from_error)?;
+        call.authorize(change.id())?;
         let write = Write { change, idempotency: None, validate_only: false };
         let id = request.user.map(|user| user.id).unwrap_or_default();
         let user = self.0.save(write, &id, call.deadline).await?;
+        call.audit_user(&user.id);
         Ok(pb::CreateUserResponse { user: Some(message(&user)) })
     }
 }

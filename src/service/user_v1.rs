@@ -9,7 +9,7 @@ use self::fields::message;
 use super::{error_status, store_handle::StoreHandle};
 use crate::{
     config::Config,
-    domain::{Error, PageToken, UniqueKey, UserKey, Write},
+    domain::{Error, PageToken, UniqueKey, UserId, UserKey, Write},
     feed::Watch,
     proto::user::v1 as pb,
     rpc::call::Call,
@@ -47,10 +47,12 @@ impl UserV1 {
         mut request: pb::CreateUserRequest,
     ) -> Result<pb::CreateUserResponse, Status> {
         let (change, request_id) = request::create(&request).map_err(error_status::from_error)?;
+        call.authorize(UserId::parse(&request.user_id).ok().as_ref())?;
         request.request_id.clear();
         let idempotency = call.idempotency(request_id, &request);
         let write = Write { change, idempotency, validate_only: request.validate_only };
         let user = self.users.save(write, &request.user_id, call.deadline).await?;
+        call.audit_user(&user.id);
         Ok(pb::CreateUserResponse { user: Some(message(&user)) })
     }
 
@@ -60,6 +62,7 @@ impl UserV1 {
         request: pb::GetUserRequest,
     ) -> Result<pb::GetUserResponse, Status> {
         let key = request::key(&request).map_err(error_status::from_error)?;
+        call.authorize(key.id())?;
         let user = self.users.get(&key, call.deadline).await?;
         match user {
             Some(user) => Ok(pb::GetUserResponse { user: Some(message(&user)) }),
@@ -111,6 +114,7 @@ impl UserV1 {
         mut request: pb::UpdateUserRequest,
     ) -> Result<pb::UpdateUserResponse, Status> {
         let (change, request_id) = request::update(&request).map_err(error_status::from_error)?;
+        call.authorize(change.id())?;
         request.request_id.clear();
         let idempotency = call.idempotency(request_id, &request);
         let write = Write { change, idempotency, validate_only: request.validate_only };
@@ -125,6 +129,7 @@ impl UserV1 {
         mut request: pb::DeleteUserRequest,
     ) -> Result<pb::DeleteUserResponse, Status> {
         let (change, request_id) = request::delete(&request).map_err(error_status::from_error)?;
+        call.authorize(change.id())?;
         request.request_id.clear();
         let idempotency = call.idempotency(request_id, &request);
         let write = Write { change, idempotency, validate_only: false };
@@ -144,6 +149,7 @@ impl UserV1 {
             max_message_bytes: self.max_message_bytes,
             goaway: call.connection.subscribe(),
             shared: Arc::clone(&self.imports),
+            audit: call.audit.clone(),
         };
         Ok(stream.answers())
     }

@@ -48,6 +48,12 @@ pub enum Shown {
     Durable,
     Sqlite,
     Postgres,
+    /// Where there is a policy.
+    Auth,
+    /// Where a caller's share is limited.
+    Shares,
+    /// Where audit lines are written.
+    Audit,
 }
 
 /// Makes the table from rows of `name kind [labels] shown help`.
@@ -170,6 +176,16 @@ metrics! {
         "Spans: `sent` and taken by the collector, `failed` to be sent or refused by it, `dropped` because too many waited.";
     "user_service_log_lines_dropped_total" Counter [] Always
         "Log lines dropped because the log was not read in time.";
+    "user_service_denials_total" Counter ["reason"] Auth
+        "Calls that were denied, by reason: the fault of the token, `missing` credentials, `not_permitted` (no role for the method), or `not_own` (another user's record).";
+    "user_service_auth_reloads_total" Counter ["file", "outcome"] Auth
+        "Changes of the `policy` and of the keys (`jwks`): `loaded`, or `refused` because they cannot be used.";
+    "user_service_auth_file_stale" Gauge ["file"] Auth
+        "1 while what the file says cannot be used and what it said before is in force, 0 otherwise.";
+    "user_service_quota_refused_total" Counter ["limit"] Shares
+        "Calls and connections refused because a caller has its share, by limit: `calls_in_flight`, `call_rate` or `connections`.";
+    "user_service_audit_lines_lost_total" Counter ["reason"] Audit
+        "Audit lines that were not written: the queue was full (`queue_full`), or the stream did not take them (`write_failed`).";
     "user_service_build_info" Gauge ["version"] Always
         "Always 1; says which version runs.";
     "process_cpu_seconds_total" Counter [] Always
@@ -221,6 +237,9 @@ mod tests {
             Shown::Durable => "SQLite, PostgreSQL",
             Shown::Sqlite => "SQLite",
             Shown::Postgres => "PostgreSQL",
+            Shown::Auth => "`auth_policy_file` is set",
+            Shown::Shares => "a share is limited",
+            Shown::Audit => "`audit_log` is not `off`",
         }
     }
 

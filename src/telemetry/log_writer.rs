@@ -21,7 +21,7 @@ pub fn start() -> (NonBlocking, LogWriter) {
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_LINES).thread_name("log");
     let (writer, guard) = writer.finish(io::stderr());
     let dropped = writer.error_counter();
-    (writer, LogWriter { guard: Arc::new(Mutex::new(Some(guard))), dropped })
+    (writer, LogWriter::new(guard, dropped))
 }
 
 /// The lines that are still to be written.
@@ -32,6 +32,11 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
+    /// Of the thread that `guard` stands for.
+    pub fn new(guard: WorkerGuard, dropped: ErrorCounter) -> Self {
+        Self { guard: Arc::new(Mutex::new(Some(guard))), dropped }
+    }
+
     /// Flushes the queue, if stderr is read, and ends the log: for the end of the
     /// process.
     pub async fn flush(&self) {

@@ -20,7 +20,7 @@ use tracing_subscriber::{
 };
 
 use super::{InitError, SPAN_TARGET, traces::Traces};
-use crate::config::{Config, LogFormat};
+use crate::config::{AUDIT_TARGET, Config, LogFormat};
 
 /// Which lines are logged, as it is now. Clones are the same filter.
 #[derive(Clone, Debug)]
@@ -34,12 +34,14 @@ pub struct LogFilter {
 pub fn install(
     config: &Config,
     writer: NonBlocking,
+    audit: Option<NonBlocking>,
     traces: Option<&Traces>,
 ) -> Result<LogFilter, InitError> {
     let (filter, handle) = reload::Layer::new(parse(&config.log_filter)?);
-    let lines = lines(config.log_format, writer).with_filter(filter.and(filter_fn(is_no_span)));
+    let lines = lines(config.log_format, writer).with_filter(filter.and(filter_fn(is_line)));
     Registry::default()
         .with(lines)
+        .with(audit.map(audit_lines))
         .with(traces.map(spans))
         .try_init()
         .map_err(|error| InitError::Twice(error.to_string()))?;
@@ -96,6 +98,16 @@ where
     }
 }
 
+/// Audit lines are JSON whatever the log is, and no filter of the log leaves one out.
+fn audit_lines<S>(writer: NonBlocking) -> impl Layer<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let lines = fmt::layer().with_writer(writer).json().flatten_event(true);
+    let lines = lines.with_level(false).with_current_span(false).with_span_list(false);
+    lines.with_filter(filter_fn(|metadata| metadata.target() == AUDIT_TARGET))
+}
+
 /// Turns spans of [`SPAN_TARGET`] into the collector's, and nothing else.
 fn spans<S>(traces: &Traces) -> impl Layer<S> + use<S>
 where
@@ -112,6 +124,10 @@ where
         .with_level(false)
         .with_target(false)
         .with_filter(only_spans)
+}
+
+fn is_line(metadata: &Metadata<'_>) -> bool {
+    is_no_span(metadata) && metadata.target() != AUDIT_TARGET
 }
 
 fn is_no_span(metadata: &Metadata<'_>) -> bool {

@@ -4,7 +4,9 @@ use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::{
-    InitError, catalog,
+    InitError,
+    audit_writer::AuditWriter,
+    catalog,
     histograms::{Histograms, WithHistograms},
     log_writer::LogWriter,
     process::{self, Process},
@@ -19,12 +21,18 @@ pub struct Metrics {
     process: Process,
     /// Of whose lines the lost ones are counted.
     lines: Option<LogWriter>,
+    /// The same for audit lines, where there are any.
+    audit: Option<AuditWriter>,
 }
 
 /// Installs the recorder of the process. With no names to record under there is none:
 /// every counter, gauge and histogram then costs next to nothing.
-pub fn install(lines: LogWriter, names: MetricNames) -> Result<Metrics, InitError> {
-    let (recorder, metrics) = build(Some(lines));
+pub fn install(
+    lines: LogWriter,
+    audit: Option<AuditWriter>,
+    names: MetricNames,
+) -> Result<Metrics, InitError> {
+    let (recorder, metrics) = build(Some(lines), audit);
     if names != MetricNames::None {
         metrics::set_global_recorder(recorder).map_err(|error| InitError::Twice(error.to_string()))?;
         catalog::describe();
@@ -33,7 +41,10 @@ pub fn install(lines: LogWriter, names: MetricNames) -> Result<Metrics, InitErro
     Ok(metrics)
 }
 
-fn build(lines: Option<LogWriter>) -> (impl metrics::Recorder + Sync + 'static, Metrics) {
+fn build(
+    lines: Option<LogWriter>,
+    audit: Option<AuditWriter>,
+) -> (impl metrics::Recorder + Sync + 'static, Metrics) {
     let others = PrometheusBuilder::new().build_recorder();
     let histograms = Histograms::default();
     let metrics = Metrics {
@@ -41,6 +52,7 @@ fn build(lines: Option<LogWriter>) -> (impl metrics::Recorder + Sync + 'static, 
         histograms: histograms.clone(),
         process: Process::start(),
         lines,
+        audit,
     };
     (WithHistograms { others, histograms }, metrics)
 }
@@ -49,7 +61,7 @@ impl Metrics {
     /// Of no process: for tests of what serves them.
     #[cfg(test)]
     pub fn detached() -> Self {
-        build(None).1
+        build(None, None).1
     }
 
     /// Everything as it is now, in Prometheus' text format.
@@ -59,6 +71,14 @@ impl Metrics {
         self.process.render(&mut text);
         if let Some(lines) = &self.lines {
             process::add(&mut text, "user_service_log_lines_dropped_total", lines.dropped());
+        }
+        if let Some(audit) = &self.audit {
+            let name = "user_service_audit_lines_lost_total";
+            process::add_labelled(
+                &mut text,
+                name,
+                &[("queue_full", audit.dropped()), ("write_failed", audit.failed())],
+            );
         }
         text
     }

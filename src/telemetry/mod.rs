@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** no log line, label or span holds a name, an address or a token.
 
+mod audit_writer;
 pub mod catalog;
 mod histograms;
 mod log_writer;
@@ -19,8 +20,8 @@ mod variables;
 
 use std::time::Duration;
 
+use self::{audit_writer::AuditWriter, traces::Traces, variables::Variables};
 pub use self::{log_writer::LogWriter, logs::LogFilter, metrics::Metrics, sampler::Sampler};
-use self::{traces::Traces, variables::Variables};
 use crate::config::Config;
 
 /// The target of spans that go to the collector. Nothing else goes there, so log
@@ -36,12 +37,15 @@ pub enum InitError {
     Traces(String),
     #[error("telemetry can be started only once in a process: {0}")]
     Twice(String),
+    #[error("audit_log: the file cannot be opened: {0}")]
+    Audit(std::io::Error),
 }
 
 /// Logs, metrics and spans, switched on.
 #[derive(Debug)]
 pub struct Telemetry {
     log_writer: LogWriter,
+    audit: Option<AuditWriter>,
     log_filter: LogFilter,
     metrics: Metrics,
     traces: Option<Traces>,
@@ -60,15 +64,16 @@ pub struct TraceConfig {
 /// Switches everything on for the process. `env` looks up the `OTEL_*` variables.
 pub fn init(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> Result<Telemetry, InitError> {
     let (writer, log_writer) = log_writer::start();
-    let metrics = metrics::install(log_writer.clone(), config.metric_names)?;
+    let (audit_lines, audit) = audit_writer::start(&config.audit_log).map_err(InitError::Audit)?.unzip();
+    let metrics = metrics::install(log_writer.clone(), audit.clone(), config.metric_names)?;
     let env = Variables::new(env);
     let traces = Traces::from_env(&env)?;
     let follows_callers = traces::follows_callers(&env);
-    let log_filter = logs::install(config, writer, traces.as_ref())?;
+    let log_filter = logs::install(config, writer, audit_lines, traces.as_ref())?;
     for warning in env.into_warnings() {
         tracing::warn!("{warning}");
     }
-    Ok(Telemetry { log_writer, log_filter, metrics, traces, follows_callers })
+    Ok(Telemetry { log_writer, audit, log_filter, metrics, traces, follows_callers })
 }
 
 impl Telemetry {
@@ -99,6 +104,9 @@ impl Telemetry {
     pub async fn shutdown(self, timeout: Duration) {
         if let Some(traces) = self.traces {
             flush(traces, timeout).await;
+        }
+        if let Some(audit) = self.audit {
+            audit.lines.flush().await;
         }
         self.log_writer.flush().await;
     }

@@ -67,6 +67,16 @@ pub fn add(text: &mut String, name: &str, value: impl Display) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
 }
 
+/// The same with a value for each of its label's values.
+pub fn add_labelled(text: &mut String, name: &str, values: &[(&str, usize)]) {
+    let Some(Metric { kind, help, labels: [label, ..], .. }) = catalog::find(name) else { return };
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name());
+    for (of, value) in values {
+        let _ = writeln!(text, "{name}{{{label}=\"{of}\"}} {value}");
+    }
+    text.push('\n');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,7 +18,10 @@ const MESSAGE: &[u8] = &[0, 0, 0, 0, 1, 7];
 fn observe<S>(inner: S) -> Observe<S> {
     let metrics = Arc::new(CallMetrics::new(crate::config::MetricNames::Both));
     let traces = TraceConfig { sampler: None, follows_callers: true };
-    Observe::new(inner, Arc::new(Recorders { metrics, log: None, traces, in_flight: InFlight::default() }))
+    Observe::new(
+        inner,
+        Arc::new(Recorders { metrics, log: None, traces, in_flight: InFlight::default(), audit: false }),
+    )
 }
 
 /// The codes of the calls that ended while `f` called a service that answers so.

@@ -13,13 +13,14 @@ use futures_util::{
 };
 use metrics::{Counter, counter};
 use tokio::{sync::Semaphore, time};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{fields::message, request};
 use crate::{
-    domain::{Deadline, Error, Store, Write},
+    domain::{Deadline, Error, Store, UserId, Write},
     proto::user::v1::{self as pb, import_users_response::Result as ImportResult},
     rpc::{
+        audit::AuditRecord,
         goaway::{GoAwayReason, GoAwayReceiver},
         status,
     },
@@ -43,6 +44,8 @@ pub struct ImportStream {
     pub max_message_bytes: usize,
     pub goaway: GoAwayReceiver,
     pub shared: Arc<ImportLimits>,
+    /// Where a line is written for each user; `None` where none is.
+    pub audit: Option<Arc<AuditRecord>>,
 }
 
 /// An import under way.
@@ -104,13 +107,27 @@ impl ImportState {
 
     fn take(&mut self, request: pb::ImportUsersRequest) {
         let (store, deadline, index) = (Arc::clone(&self.import.store), self.import.deadline, self.taken);
-        let shared = Arc::clone(&self.import.shared);
+        let (shared, audit) = (Arc::clone(&self.import.shared), self.import.audit.clone());
         self.taken += 1;
         self.storing.push_back(Box::pin(async move {
             let _place = shared.room.acquire().await.map_err(|_| status::internal())?;
-            let result = Some(import(&*store, &request, deadline).await?);
-            Ok(pb::ImportUsersResponse { index, result })
+            let result = import(&*store, &request, deadline).await?;
+            if let Some(audit) = audit {
+                log(&audit, &request, &result);
+            }
+            Ok(pb::ImportUsersResponse { index, result: Some(result) })
         }));
+    }
+}
+
+/// Writes the audit line of one user. A user that was there already is no write.
+fn log(audit: &AuditRecord, request: &pb::ImportUsersRequest, result: &ImportResult) {
+    match result {
+        ImportResult::Created(user) => audit.item(UserId::parse(&user.id).ok().as_ref(), Code::Ok),
+        ImportResult::Unchanged(_) => {}
+        ImportResult::Error(status) => {
+            audit.item(UserId::parse(&request.user_id).ok().as_ref(), Code::from_i32(status.code));
+        }
     }
 }
 

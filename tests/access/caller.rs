@@ -1,0 +1,173 @@
+//! Calls with any path, headers and bytes, and what each was told.
+
+use std::net::SocketAddr;
+
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::client::SendRequest;
+use http::{HeaderMap, Request};
+use prost::Message;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+use tonic::Code;
+use tonic_types::pb::{ErrorInfo, RetryInfo};
+
+use crate::support::TEST_TIMEOUT;
+
+/// A connection to make calls on.
+#[derive(Clone)]
+pub struct Caller {
+    send: SendRequest<Bytes>,
+}
+
+/// What a call was told: its status, and of a watch OK with its first message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    pub code: Code,
+    /// Of `ErrorInfo`; empty for OK.
+    pub reason: String,
+    pub message: String,
+    pub retry_after_ms: Option<u64>,
+    pub pushback_ms: Option<u64>,
+}
+
+impl Told {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        let code = Code::from_bytes(text("grpc-status")?.as_bytes());
+        let details = text("grpc-status-details-bin").unwrap_or_default();
+        let details = STANDARD_NO_PAD.decode(&details).or_else(|_| STANDARD.decode(&details)).unwrap();
+        let status = tonic_types::Status::decode(&details[..]).unwrap();
+        assert!(code != Code::PermissionDenied || status.details.len() == 1, "a hint: {status:?}");
+        let (mut reason, mut retry_after_ms) = (String::new(), None);
+        for any in &status.details {
+            match any.type_url.rsplit('/').next().unwrap() {
+                "google.rpc.ErrorInfo" => {
+                    let info = ErrorInfo::decode(&any.value[..]).unwrap();
+                    let denied = matches!(code, Code::Unauthenticated | Code::PermissionDenied);
+                    assert!(!denied || info.metadata.is_empty(), "a hint: {info:?}");
+                    reason = info.reason;
+                }
+                "google.rpc.RetryInfo" => {
+                    let delay = RetryInfo::decode(&any.value[..]).unwrap().retry_delay;
+                    let delay = delay.unwrap();
+                    let ms = delay.seconds * 1_000 + i64::from(delay.nanos) / 1_000_000;
+                    retry_after_ms = Some(u64::try_from(ms).unwrap());
+                }
+                _ => {}
+            }
+        }
+        Some(Self {
+            code,
+            reason,
+            message: text("grpc-message").unwrap_or_default().replace("%20", " "),
+            retry_after_ms,
+            pushback_ms: text("grpc-retry-pushback-ms").map(|text| text.parse().unwrap()),
+        })
+    }
+
+    fn ok() -> Self {
+        let (reason, message) = (String::new(), String::new());
+        Self { code: Code::Ok, reason, message, retry_after_ms: None, pushback_ms: None }
+    }
+}
+
+/// A call whose answer has begun, in flight until it is dropped.
+pub struct Begun {
+    pub told: Told,
+    _body: Option<h2::RecvStream>,
+}
+
+impl Caller {
+    pub async fn connect(addr: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(addr).await.unwrap()).await.unwrap()
+    }
+
+    /// From another address of this machine; `None` where the server closes the connection.
+    pub async fn connect_from(local: [u8; 4], addr: SocketAddr) -> Option<Self> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((local, 0).into()).unwrap();
+        Self::over(socket.connect(addr).await.unwrap()).await
+    }
+
+    async fn over(stream: TcpStream) -> Option<Self> {
+        stream.set_nodelay(true).unwrap();
+        let (send, mut connection) = h2::client::handshake(stream).await.ok()?;
+        let mut ping = connection.ping_pong().unwrap();
+        drop(tokio::spawn(connection));
+        // A connection counts once the server has spoken.
+        ping.ping(h2::Ping::opaque()).await.ok()?;
+        Some(Self { send })
+    }
+
+    /// A call with one message and these values of `authorization`.
+    pub async fn call(&self, path: &str, authorization: &[&str], message: &[u8]) -> Told {
+        self.begin(path, authorization, message).await.told
+    }
+
+    /// The same, with an answer that is not read further.
+    pub async fn begin(&self, path: &str, authorization: &[&str], message: &[u8]) -> Begun {
+        let mut request = Request::post(format!("http://test{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        for value in authorization {
+            request = request.header("authorization", *value);
+        }
+        let exchange = self.exchange(request.body(()).unwrap(), framed(message));
+        timeout(TEST_TIMEOUT, exchange).await.expect("every call is answered in time")
+    }
+
+    /// Any request at all.
+    pub async fn send(&self, request: Request<()>, message: &[u8]) -> Result<Told, h2::Error> {
+        Ok(self.try_exchange(request, framed(message)).await?.told)
+    }
+
+    async fn exchange(&self, request: Request<()>, body: Bytes) -> Begun {
+        self.try_exchange(request, body).await.unwrap()
+    }
+
+    async fn try_exchange(&self, request: Request<()>, body: Bytes) -> Result<Begun, h2::Error> {
+        let is_endless =
+            request.uri().path().ends_with("/WatchUsers") || request.uri().path().ends_with("/Watch");
+        let mut send = self.send.clone().ready().await?;
+        let (response, mut stream) = send.send_request(request, false)?;
+        // The server may answer before it has read the body.
+        let _ = stream.send_data(body, true);
+        let (head, mut body) = response.await?.into_parts();
+        if let Some(told) = Told::of(&head.headers) {
+            return Ok(Begun { told, _body: None });
+        }
+        if head.status != 200 {
+            let message = format!("HTTP {}", head.status);
+            return Ok(Begun { told: Told { code: Code::Unknown, message, ..Told::ok() }, _body: None });
+        }
+        while let Some(data) = body.data().await {
+            let len = data?.len();
+            if is_endless {
+                return Ok(Begun { told: Told::ok(), _body: Some(body) });
+            }
+            let _ = body.flow_control().release_capacity(len);
+        }
+        let trailers = body.trailers().await?.unwrap_or_default();
+        Ok(Begun { told: Told::of(&trailers).expect("a status"), _body: None })
+    }
+}
+
+/// A message with its length in front.
+fn framed(message: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(message.len()).unwrap());
+    bytes.put_slice(message);
+    bytes.freeze()
+}
+
+/// The value of `authorization` for a token.
+pub fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}

@@ -1,0 +1,339 @@
+//! Every method by every kind of identity about every kind of record, and what the policy
+//! says of each.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use prost::Message;
+use serde_json::json;
+use tonic::Code;
+use user_service::{
+    proto::{
+        article,
+        user::v1::{self as pb, get_user_request::Key as By},
+    },
+    rpc::methods::{Api, METHODS, Method},
+};
+
+use crate::{
+    caller::{Caller, Told, bearer},
+    tokens::{Files, Key, claims, jwks},
+};
+
+const POLICY: &str = r#"
+[roles.owner]
+self = [
+    "user.v1.UserService/GetUser",
+    "user.v1.UserService/UpdateUser",
+    "user.v1.UserService/DeleteUser",
+]
+
+[roles.reader]
+methods = [
+    "user.v1.UserService/GetUser",
+    "user.v1.UserService/BatchGetUsers",
+    "user.v1.UserService/ListUsers",
+    "user.v1.UserService/WatchUsers",
+]
+
+[roles.creator]
+methods = ["user.v1.UserService/CreateUser"]
+
+[roles.updater]
+methods = ["user.v1.UserService/UpdateUser"]
+
+[roles.admin]
+methods = ["user.v1.UserService/*"]
+
+[roles.explorer]
+methods = ["grpc.reflection.v1.ServerReflection/ServerReflectionInfo"]
+
+[[grants]]
+any_token = true
+roles = ["owner"]
+
+[[grants]]
+subjects = ["reader"]
+roles = ["reader"]
+
+[[grants]]
+claims = { scope = ["users:create"] }
+roles = ["creator"]
+
+[[grants]]
+claims = { "realm_access.roles" = ["editor"] }
+roles = ["creator", "updater"]
+
+[[grants]]
+claims = { groups = ["admins"] }
+roles = ["admin"]
+
+[[grants]]
+claims = { groups = ["developers"] }
+roles = ["explorer"]
+"#;
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Nobody,
+    /// With a token of a key that the server does not have.
+    Impostor,
+    /// With a good token, and no role but that over the own record.
+    Stranger,
+    Reader,
+    Creator,
+    Editor,
+    Admin,
+    Developer,
+}
+
+impl Who {
+    const ALL: [Self; 8] = [
+        Self::Nobody,
+        Self::Impostor,
+        Self::Stranger,
+        Self::Reader,
+        Self::Creator,
+        Self::Editor,
+        Self::Admin,
+        Self::Developer,
+    ];
+
+    /// The subject, which is the id of the caller's own record.
+    fn subject(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    fn authorization(self, key: &Key, other: &Key) -> Option<String> {
+        let of = |key: &Key, changes| Some(bearer(&key.sign(&claims(&self.subject(), &changes))));
+        match self {
+            Self::Nobody => None,
+            Self::Impostor => of(other, json!({ "groups": ["admins", "developers"] })),
+            Self::Stranger | Self::Reader => of(key, json!({ "groups": ["none"] })),
+            Self::Creator => of(key, json!({ "scope": "users:read users:create" })),
+            Self::Editor => of(key, json!({ "realm_access": { "roles": ["editor"] } })),
+            Self::Admin => of(key, json!({ "groups": ["staff", "admins"] })),
+            Self::Developer => of(key, json!({ "groups": "developers" })),
+        }
+    }
+}
+
+/// Which record a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    Own,
+    Other,
+    /// The own one, by its address: what it is, is known only once it was read.
+    OwnByEmail,
+}
+
+/// What the policy above says, written down once more and by hand.
+fn expected(method: &Method, who: Who, about: About) -> Result<(), &'static str> {
+    use Who::{Admin, Creator, Developer, Editor, Impostor, Nobody, Reader, Stranger};
+    if method.api == Api::Health {
+        return Ok(());
+    }
+    match who {
+        Nobody => return Err("CREDENTIALS_MISSING"),
+        Impostor => return Err("CREDENTIALS_REJECTED"),
+        _ => {}
+    }
+    let own = about == About::Own && [Stranger, Reader, Creator, Editor, Admin, Developer].contains(&who);
+    let permitted = match method.full_name() {
+        "user.v1.UserService/GetUser" | "UserService/GetUser" => own || [Reader, Admin].contains(&who),
+        "user.v1.UserService/UpdateUser" => own || [Editor, Admin].contains(&who),
+        "user.v1.UserService/DeleteUser" => own || who == Admin,
+        "user.v1.UserService/CreateUser" => [Creator, Editor, Admin].contains(&who),
+        "UserService/CreateUser" => [Editor, Admin].contains(&who),
+        "user.v1.UserService/BatchGetUsers"
+        | "user.v1.UserService/ListUsers"
+        | "user.v1.UserService/WatchUsers" => [Reader, Admin].contains(&who),
+        "user.v1.UserService/ImportUsers" => who == Admin,
+        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+        | "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => who == Developer,
+        other => panic!("say here who may call {other}"),
+    };
+    if permitted { Ok(()) } else { Err("NOT_PERMITTED") }
+}
+
+fn email(id: &str) -> String {
+    format!("{id}@example.test")
+}
+
+/// A good request of a method about the record with this id.
+fn request(method: &Method, id: &str, by_email: bool) -> Vec<u8> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let new = format!("new-{}", NUMBER.fetch_add(1, Relaxed));
+    let key = if by_email { By::Email(email(id)) } else { By::Id(id.into()) };
+    let user = |id: &str| pb::User {
+        id: id.into(),
+        name: "Some Body".into(),
+        email: email(id),
+        age: 30,
+        ..pb::User::default()
+    };
+    let article_user = |id: &str| {
+        let id_or_none = if by_email { String::new() } else { id.into() };
+        Some(article::User { id: id_or_none, name: "Some Body".into(), email: email(id), age: 30 })
+    };
+    match method.full_name() {
+        "user.v1.UserService/GetUser" => pb::GetUserRequest { key: Some(key) }.encode_to_vec(),
+        "user.v1.UserService/CreateUser" => {
+            let user = Some(user(&new));
+            pb::CreateUserRequest { user_id: new, user, ..Default::default() }.encode_to_vec()
+        }
+        "user.v1.UserService/BatchGetUsers" => {
+            pb::BatchGetUsersRequest { ids: vec![id.into()], ..Default::default() }.encode_to_vec()
+        }
+        "user.v1.UserService/ListUsers" => pb::ListUsersRequest::default().encode_to_vec(),
+        "user.v1.UserService/UpdateUser" => {
+            pb::UpdateUserRequest { user: Some(user(id)), ..Default::default() }.encode_to_vec()
+        }
+        "user.v1.UserService/DeleteUser" => {
+            pb::DeleteUserRequest { id: id.into(), ..Default::default() }.encode_to_vec()
+        }
+        "user.v1.UserService/ImportUsers" => {
+            let user = Some(user(&new));
+            pb::ImportUsersRequest { user_id: new, user }.encode_to_vec()
+        }
+        "user.v1.UserService/WatchUsers" => {
+            pb::WatchUsersRequest { initial_state: true, ..Default::default() }.encode_to_vec()
+        }
+        "UserService/GetUser" => article::UserRequest { user: article_user(id) }.encode_to_vec(),
+        "UserService/CreateUser" => article::CreateUserRequest { user: article_user(id) }.encode_to_vec(),
+        // Of all names together.
+        name if name.starts_with("grpc.health.v1.Health/") => Vec::new(),
+        // The question for the list of services, which is the same in both versions.
+        name if name.ends_with("ServerReflectionInfo") => vec![0x3a, 0x00],
+        other => panic!("make a request for {other} here"),
+    }
+}
+
+fn named(name: &str) -> &'static Method {
+    METHODS.iter().find(|method| method.full_name() == name).unwrap()
+}
+
+#[tokio::test]
+async fn every_method_by_every_identity_is_what_the_policy_says() {
+    let (key, other) = (Key::ec("now"), Key::ec("now"));
+    let files = Files::new(&jwks(&[&key]), POLICY);
+    let server = files.serve(&[]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let admin = Who::Admin.authorization(&key, &other).unwrap();
+    let put = named("UserService/CreateUser");
+    let mut wrong = Vec::new();
+    let mut cells = 0;
+    for method in &METHODS {
+        for who in Who::ALL {
+            for about in [About::Own, About::Other, About::OwnByEmail] {
+                let own = who.subject();
+                let id = if about == About::Other { "somebody-else" } else { &own };
+                // It is there, so that what is permitted has something to do.
+                let made = caller.call(put.path, &[&admin], &request(put, id, false)).await;
+                assert_eq!(made.code, Code::Ok, "{made:?}");
+                let authorization = who.authorization(&key, &other);
+                let authorization: Vec<_> = authorization.iter().map(String::as_str).collect();
+                let by_email = about == About::OwnByEmail;
+                // Some requests have no address to name a record by.
+                let about = match method.full_name() {
+                    "user.v1.UserService/UpdateUser" | "user.v1.UserService/DeleteUser" if by_email => {
+                        About::Own
+                    }
+                    _ => about,
+                };
+                let message = request(method, id, by_email);
+                let told = caller.call(method.path, &authorization, &message).await;
+                cells += 1;
+                let said = match told.code {
+                    Code::Ok => Ok(()),
+                    _ => Err(told.reason.as_str()),
+                };
+                if said != expected(method, who, about) {
+                    wrong.push(format!("{} {who:?} {about:?}: {told:?}", method.path));
+                }
+            }
+        }
+    }
+    println!("{cells} cells");
+    assert!(wrong.is_empty(), "{} of {cells}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn a_denial_does_not_say_whether_a_user_exists() {
+    let key = Key::ed("now");
+    let files = Files::new(&jwks(&[&key]), POLICY);
+    let server = files.serve(&[]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let admin = Who::Admin.authorization(&key, &key).unwrap();
+    let stranger = Who::Stranger.authorization(&key, &key).unwrap();
+    let create = named("UserService/CreateUser");
+    let made = caller.call(create.path, &[&admin], &request(create, "there", false)).await;
+    assert_eq!(made.code, Code::Ok);
+    for name in ["GetUser", "UpdateUser", "DeleteUser"] {
+        let method = named(&format!("user.v1.UserService/{name}"));
+        for by_email in [false, true] {
+            let mut told: Vec<Told> = Vec::new();
+            for id in ["there", "not-there"] {
+                let message = request(method, id, by_email);
+                told.push(caller.call(method.path, &[&stranger], &message).await);
+            }
+            assert_eq!(told[0].code, Code::PermissionDenied, "{name}");
+            assert_eq!(told[0], told[1], "{name}, by address: {by_email}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_other_spelling_of_a_path_gets_past_the_rules() {
+    let key = Key::ed("now");
+    let files = Files::new(&jwks(&[&key]), POLICY);
+    let server = files.serve(&[]);
+    let list = named("user.v1.UserService/ListUsers");
+    let message = request(list, "", false);
+    let caller = Caller::connect(server.grpc_addr).await;
+    for spelling in [
+        "/user.v1.UserService/ListUsers/",
+        "/user.v1.UserService/ListUsers?",
+        "/user.v1.UserService/ListUsers?x=/grpc.health.v1.Health/Check",
+        "//user.v1.UserService/ListUsers",
+        "/user.v1.UserService//ListUsers",
+        "/./user.v1.UserService/ListUsers",
+        "/grpc.health.v1.Health/../user.v1.UserService/ListUsers",
+        "/grpc.health.v1.Health/Check/../../user.v1.UserService/ListUsers",
+        "/user.v1.UserService/%4cistUsers",
+        "/user.v1.UserService%2fListUsers",
+        "/user.v1.UserService/listusers",
+        "/USER.V1.USERSERVICE/ListUsers",
+        "/user.v1.UserService/ListUsers;health",
+        "/user.v1.UserService/ListUsers%00",
+    ] {
+        let told = caller.call(spelling, &[], &message).await;
+        assert_eq!(told.code, Code::Unimplemented, "{spelling}: {told:?}");
+    }
+    let told = caller.call(list.path, &[], &message).await;
+    assert_eq!((told.code, &*told.reason), (Code::Unauthenticated, "CREDENTIALS_MISSING"));
+    for verb in ["GET", "PUT", "OPTIONS"] {
+        let request = http::Request::builder()
+            .method(verb)
+            .uri(format!("http://test{}", list.path))
+            .header("content-type", "application/grpc");
+        let told = caller.send(request.body(()).unwrap(), &message).await.unwrap();
+        assert_ne!(told.code, Code::Ok, "{verb}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_denied_call_is_answered_before_its_body_is_there() {
+    let files = Files::new(&jwks(&[&Key::ed("now")]), POLICY);
+    let server = files.serve(&[]);
+    let stream = tokio::net::TcpStream::connect(server.grpc_addr).await.unwrap();
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    drop(tokio::spawn(connection));
+    let request = http::Request::post("http://test/user.v1.UserService/ImportUsers")
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
+    let (answer, _unsent) = send.send_request(request, false).unwrap();
+    let answer = tokio::time::timeout(crate::support::TEST_TIMEOUT, answer).await.unwrap().unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "16");
+}
