@@ -51,6 +51,8 @@ WATCHES = series("grpc_server_handled_total",
                  'grpc_service="user.v1.UserService", grpc_method="WatchUsers", grpc_code="Unavailable"')
 NOT_AFTER = series("user_service_tls_certificate_not_after_timestamp_seconds")
 REFUSED = series("user_service_tls_files_refused")
+AUDIT = series("user_service_audit_lines_lost_total", 'reason="write_failed"')
+STALE = series("user_service_auth_file_stale", 'file="policy"')
 SPANS = series("user_service_trace_spans_total", 'outcome="failed"')
 
 ALWAYS = f"+0x{5 * DAY}"
@@ -176,6 +178,10 @@ CASES = [
     ("the collector is away", {SPANS: f"0+10x{DAY}"}, 20 * MINUTE, {"UserServiceSpansLost info"}),
     ("the collector is too slow", {SPANS.replace("failed", "dropped"): f"0+10x{DAY}"}, 20 * MINUTE,
      {"UserServiceSpansLost info"}),
+    ("an audit line cannot be written", {AUDIT: f"0x20 1x{DAY}"}, 22, {"UserServiceAuditLost critical"}),
+    ("an audit line was lost an hour ago", {AUDIT: f"0x20 1x{DAY}"}, 20 + HOUR, set()),
+    ("the policy cannot be used", {STALE: f"1x{DAY}"}, 3 * MINUTE, {"UserServiceAuthFileStale warning"}),
+    ("the policy could not be used for a minute", {STALE: f"1x2 0x{DAY}"}, 4 * MINUTE, set()),
     ("the collector was away for a while", {SPANS: f"0+10x10 100x{DAY}"}, HOUR, set()),
 ]
 

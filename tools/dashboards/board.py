@@ -15,6 +15,7 @@ API, UNARY = f"{ON}, {slo.API}", f"{ON}, {slo.UNARY}"
 RATE = "[$__rate_interval]"
 METHOD = "grpc_service, grpc_method"
 ON_POSTGRES, ON_SQLITE, WITH_TLS = "The store is not PostgreSQL.", "The store is not SQLite.", "The port has no TLS."
+ON_POLICY = "There is no policy."
 # Green went well, blue is a caller's own, red and orange count against the objective.
 CODE_COLORS = {
     "OK": "green", "Canceled": "super-light-blue", "InvalidArgument": "light-blue", "NotFound": "blue",
@@ -157,6 +158,23 @@ def saturation():
     yield lines("Files", "File descriptors that are open.", "short", (f"process_open_fds{{{ON}}}", by_instance))
 
 
+def callers():
+    yield lines("Calls denied", "Calls without the right to be made, by reason: what is wrong with their token, or that they may not.",
+                "reqps", (rate("user_service_denials_total", "reason"), "{{reason}}"), rare=True, no_value=ON_POLICY)
+    yield lines("Refused over a share", "Calls and connections of callers that have their share already, by limit.", "reqps",
+                (rate("user_service_quota_refused_total", "limit"), "{{limit}}"), rare=True,
+                no_value="No share is set.")
+    yield lines("Audit lines lost", "Audit lines that were not written, by reason; an alert fires for one.", "cps",
+                (rate("user_service_audit_lines_lost_total", "reason"), "{{reason}}"), rare=True,
+                no_value="audit_log is off.")
+    yield lines("Keys and policy out of force", "Instances whose file cannot be used, so that an older one is in force; an alert fires for one.",
+                "short", (f"sum by (file) (user_service_auth_file_stale{{{ON}}})", "{{file}}"), span=12, rare=True,
+                no_value=ON_POLICY)
+    yield lines("Keys and policy read", "Changes of the files, by outcome.", "cps",
+                (rate("user_service_auth_reloads_total", "file, outcome"), "{{file}} {{outcome}}"), span=12, rare=True,
+                no_value=ON_POLICY)
+
+
 def watches():
     by_instance, delay = "{{instance}}", "user_service_feed_delay_seconds"
     buffer = "user_service_feed_buffer"
@@ -220,6 +238,7 @@ ROWS = [
     ("Calls: rate, errors, duration", calls),
     ("Streams and messages", streams),
     ("Saturation", saturation),
+    ("Callers", callers),
     ("Watches", watches),
     ("Rollout", rollout),
     ("Dependencies", dependencies),

@@ -142,6 +142,17 @@ def symptom_alerts() -> list[dict]:
             "Spans do not reach the collector",
             "No call is harmed; traces have holes.",
         ),
+        alert(
+            "UserServiceAuditLost",
+            f"sum {BY} (increase(user_service_audit_lines_lost_total{ON}[10m])) > 0", "0m", "critical",
+            "Audit lines are lost",
+            "Writes and denials leave no trace: the stream of the audit log is full, or not read.",
+        ),
+        alert(
+            "UserServiceAuthFileStale", f"user_service_auth_file_stale{ON} == 1", "2m", "warning",
+            "The {{ $labels.file }} file of {{ $labels.instance }} cannot be used",
+            "What it said before is in force; an instance that starts now does not start.",
+        ),
     ]
 
 
