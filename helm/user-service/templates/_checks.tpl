@@ -17,7 +17,8 @@
 {{- include "user-service.checks.login" (list . "store.postgres.migration" (include "user-service.database.migration" . | fromJson)) }}
 {{- end }}
 {{- end }}
-{{- range list "grpc_addr" "admin_addr" "store_url" "store_password_file" "store_ca_file" }}
+{{- include "user-service.checks.auth" . }}
+{{- range list "grpc_addr" "admin_addr" "store_url" "store_password_file" "store_ca_file" "auth_policy_file" "auth_jwks_file" "auth_issuer" "auth_audience" }}
 {{- if hasKey $.Values.config . }}
 {{- fail (printf "config.%s belongs to the chart: probes, Services, volumes and secrets follow from it" .) }}
 {{- end }}
@@ -33,7 +34,7 @@
 {{- end }}
 {{- end }}
 {{- range .Values.extraVolumes }}
-{{- if has .name (list "tmp" "data" "database") }}
+{{- if has .name (list "tmp" "data" "database" "auth") }}
 {{- fail (printf "extraVolumes has %s, which is the chart's own: containers may mount it as it is" .name) }}
 {{- end }}
 {{- end }}

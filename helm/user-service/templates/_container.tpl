@@ -19,6 +19,9 @@ env:
   {{- if eq .Values.store.type "postgres" }}
   {{- include "user-service.database.env" (list . .Values.store.postgres) | nindent 2 }}
   {{- end }}
+  {{- with include "user-service.auth.env" . }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- with .Values.tracing.endpoint }}
   - name: OTEL_EXPORTER_OTLP_ENDPOINT
     value: {{ . | quote }}
@@ -61,6 +64,11 @@ volumeMounts:
   {{- if and (eq .Values.store.type "postgres") (include "user-service.database.volume" (list . .Values.store.postgres)) }}
   - name: database
     mountPath: /run/secrets/database
+    readOnly: true
+  {{- end }}
+  {{- if .Values.auth.enabled }}
+  - name: auth
+    mountPath: /run/auth
     readOnly: true
   {{- end }}
   {{- with .Values.extraVolumeMounts }}

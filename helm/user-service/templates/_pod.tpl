@@ -90,6 +90,9 @@ spec:
     {{- if eq .Values.store.type "postgres" }}
     {{- include "user-service.database.volume" (list . .Values.store.postgres) | nindent 4 }}
     {{- end }}
+    {{- with include "user-service.auth.volume" . }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- with .Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -1,0 +1,66 @@
+{{/* The settings of identity and rules; nothing where auth is off. */}}
+{{- define "user-service.auth.env" -}}
+{{- with .Values.auth -}}
+{{- if .enabled -}}
+- name: USERSVC_AUTH_POLICY_FILE
+  value: /run/auth/policy.toml
+- name: USERSVC_AUTH_JWKS_FILE
+  value: /run/auth/jwks.json
+- name: USERSVC_AUTH_ISSUER
+  value: {{ .issuer | quote }}
+- name: USERSVC_AUTH_AUDIENCE
+  value: {{ .audience | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Keys and policy in one folder, as the one item of a list of volumes. The kubelet brings it up to date, and the service reads it again. */}}
+{{- define "user-service.auth.volume" -}}
+{{- with .Values.auth -}}
+{{- if .enabled -}}
+- name: auth
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- with .jwks }}
+      {{- if .existingSecret.name }}
+      - secret:
+          name: {{ .existingSecret.name | quote }}
+          items:
+            - key: {{ .existingSecret.key | quote }}
+              path: jwks.json
+      {{- else }}
+      - configMap:
+          name: {{ .existingConfigMap.name | quote }}
+          items:
+            - key: {{ .existingConfigMap.key | quote }}
+              path: jwks.json
+      {{- end }}
+      {{- end }}
+      {{- with .policy }}
+      - configMap:
+          name: {{ .existingConfigMap.name | default (printf "%s-policy" (include "user-service.fullname" $)) | quote }}
+          items:
+            - key: {{ empty .existingConfigMap.name | ternary "policy.toml" .existingConfigMap.key | quote }}
+              path: policy.toml
+      {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What of auth no install may go against. */}}
+{{- define "user-service.checks.auth" -}}
+{{- with .Values.auth }}
+{{- if .enabled }}
+{{- if or (not .issuer) (not .audience) }}
+{{- fail "auth.enabled needs auth.issuer and auth.audience: a token of any issuer, or for any service, would be taken" }}
+{{- end }}
+{{- if eq (empty .jwks.existingSecret.name) (empty .jwks.existingConfigMap.name) }}
+{{- fail "auth.enabled needs the keys of tokens either in auth.jwks.existingSecret or in auth.jwks.existingConfigMap" }}
+{{- end }}
+{{- if eq (empty .policy.inline) (empty .policy.existingConfigMap.name) }}
+{{- fail "auth.enabled needs the policy either in auth.policy.inline or in auth.policy.existingConfigMap" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
