@@ -156,7 +156,7 @@ impl Auth {
         }
     }
 
-    /// Puts another policy or other keys in force, or both. Tokens are verified anew.
+    /// Puts another policy or other keys in force, or both. Every token is verified again.
     fn replace(&self, policy: Option<Policy>, keys: Option<KeySet>) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(policy) = policy {
