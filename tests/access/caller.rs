@@ -1,6 +1,6 @@
 //! Calls with any path, headers and bytes, and what each was told.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use base64::{
     Engine as _,
@@ -10,14 +10,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use prost::Message;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 use tonic::Code;
 use tonic_types::pb::{ErrorInfo, RetryInfo};
 
-use crate::support::TEST_TIMEOUT;
+use crate::support::{TEST_TIMEOUT, certificates::SERVER_NAME};
 
 /// A connection to make calls on.
 #[derive(Clone)]
@@ -85,7 +88,7 @@ pub struct Begun {
 
 impl Caller {
     pub async fn connect(addr: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(addr).await.unwrap()).await.unwrap()
+        Self::over(direct(addr).await).await.unwrap()
     }
 
     /// From another address of this machine; `None` where the server closes the connection.
@@ -95,8 +98,14 @@ impl Caller {
         Self::over(socket.connect(addr).await.unwrap()).await
     }
 
-    async fn over(stream: TcpStream) -> Option<Self> {
-        stream.set_nodelay(true).unwrap();
+    /// By TLS, as this configuration has it.
+    pub async fn connect_by_tls(addr: SocketAddr, config: ClientConfig) -> Self {
+        let stream = direct(addr).await;
+        let name = ServerName::try_from(SERVER_NAME).unwrap();
+        Self::over(TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()).await.unwrap()
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Option<Self> {
         let (send, mut connection) = h2::client::handshake(stream).await.ok()?;
         let mut ping = connection.ping_pong().unwrap();
         drop(tokio::spawn(connection));
@@ -156,6 +165,13 @@ impl Caller {
         let trailers = body.trailers().await?.unwrap_or_default();
         Ok(Begun { told: Told::of(&trailers).expect("a status"), _body: None })
     }
+}
+
+/// A connection on which a small frame waits for no other one.
+async fn direct(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
 }
 
 /// A message with its length in front.

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use prost::Message;
+use rcgen::SanType;
 use serde_json::json;
 use tonic::Code;
 use user_service::{
@@ -16,6 +17,7 @@ use user_service::{
 
 use crate::{
     caller::{Caller, Told, bearer},
+    support::certificates::{self, Files as TlsFiles, dns, uri},
     tokens::{Files, Key, claims, jwks},
 };
 
@@ -70,6 +72,14 @@ roles = ["admin"]
 [[grants]]
 claims = { groups = ["developers"] }
 roles = ["explorer"]
+
+[[grants]]
+certificates = ["spiffe://test/admin"]
+roles = ["admin"]
+
+[[grants]]
+certificates = ["reader.test"]
+roles = ["reader"]
 "#;
 
 /// Who calls.
@@ -128,8 +138,8 @@ enum About {
 }
 
 /// What the policy above says, written down once more and by hand.
-fn expected(method: &Method, who: Who, about: About) -> Result<(), &'static str> {
-    use Who::{Admin, Creator, Developer, Editor, Impostor, Nobody, Reader, Stranger};
+fn expected(method: &Method, who: Who, has_record: bool, about: About) -> Result<(), &'static str> {
+    use Who::{Admin, Creator, Developer, Editor, Impostor, Nobody, Reader};
     if method.api == Api::Health {
         return Ok(());
     }
@@ -138,7 +148,7 @@ fn expected(method: &Method, who: Who, about: About) -> Result<(), &'static str>
         Impostor => return Err("CREDENTIALS_REJECTED"),
         _ => {}
     }
-    let own = about == About::Own && [Stranger, Reader, Creator, Editor, Admin, Developer].contains(&who);
+    let own = has_record && about == About::Own;
     let permitted = match method.full_name() {
         "user.v1.UserService/GetUser" | "UserService/GetUser" => own || [Reader, Admin].contains(&who),
         "user.v1.UserService/UpdateUser" => own || [Editor, Admin].contains(&who),
@@ -213,26 +223,31 @@ fn named(name: &str) -> &'static Method {
     METHODS.iter().find(|method| method.full_name() == name).unwrap()
 }
 
-#[tokio::test]
-async fn every_method_by_every_identity_is_what_the_policy_says() {
-    let (key, other) = (Key::ec("now"), Key::ec("now"));
-    let files = Files::new(&jwks(&[&key]), POLICY);
-    let server = files.serve(&[]);
-    let caller = Caller::connect(server.grpc_addr).await;
-    let admin = Who::Admin.authorization(&key, &other).unwrap();
-    let put = named("UserService/CreateUser");
-    let mut wrong = Vec::new();
-    let mut cells = 0;
-    for method in &METHODS {
-        for who in Who::ALL {
+/// One identity as it calls.
+struct Subject<'a> {
+    name: &'a str,
+    caller: &'a Caller,
+    authorization: Option<String>,
+    /// The id of the record that would be its own.
+    id: String,
+    /// Whose rights it has, and whether it has those to its own record.
+    as_who: (Who, bool),
+}
+
+impl Subject<'_> {
+    /// Every method about every record, and what was told otherwise than expected. `admin`
+    /// makes the records.
+    async fn calls(&self, admin: (&Caller, &str)) -> Vec<String> {
+        let put = named("UserService/CreateUser");
+        let (who, has_record) = self.as_who;
+        let authorization: Vec<_> = self.authorization.iter().map(String::as_str).collect();
+        let mut wrong = Vec::new();
+        for method in &METHODS {
             for about in [About::Own, About::Other, About::OwnByEmail] {
-                let own = who.subject();
-                let id = if about == About::Other { "somebody-else" } else { &own };
+                let id = if about == About::Other { "another-user" } else { &self.id };
                 // It is there, so that what is permitted has something to do.
-                let made = caller.call(put.path, &[&admin], &request(put, id, false)).await;
+                let made = admin.0.call(put.path, &[admin.1], &request(put, id, false)).await;
                 assert_eq!(made.code, Code::Ok, "{made:?}");
-                let authorization = who.authorization(&key, &other);
-                let authorization: Vec<_> = authorization.iter().map(String::as_str).collect();
                 let by_email = about == About::OwnByEmail;
                 // Some requests have no address to name a record by.
                 let about = match method.full_name() {
@@ -241,21 +256,78 @@ async fn every_method_by_every_identity_is_what_the_policy_says() {
                     }
                     _ => about,
                 };
-                let message = request(method, id, by_email);
-                let told = caller.call(method.path, &authorization, &message).await;
-                cells += 1;
-                let said = match told.code {
-                    Code::Ok => Ok(()),
-                    _ => Err(told.reason.as_str()),
-                };
-                if said != expected(method, who, about) {
-                    wrong.push(format!("{} {who:?} {about:?}: {told:?}", method.path));
+                let told =
+                    self.caller.call(method.path, &authorization, &request(method, id, by_email)).await;
+                let said = if told.code == Code::Ok { Ok(()) } else { Err(told.reason.as_str()) };
+                if said != expected(method, who, has_record, about) {
+                    wrong.push(format!("{} {} {about:?}: {told:?}", method.path, self.name));
                 }
             }
         }
+        wrong
     }
-    println!("{cells} cells");
-    assert!(wrong.is_empty(), "{} of {cells}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn every_method_by_every_identity_is_what_the_policy_says() {
+    let (key, other) = (Key::ec("now"), Key::ec("now"));
+    let files = Files::new(&jwks(&[&key]), POLICY);
+    let server = files.serve(&[]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    let admin = Who::Admin.authorization(&key, &other).unwrap();
+    let mut wrong = Vec::new();
+    for who in Who::ALL {
+        let name = format!("{who:?}");
+        let authorization = who.authorization(&key, &other);
+        let subject =
+            Subject { name: &name, caller: &caller, authorization, id: who.subject(), as_who: (who, true) };
+        wrong.extend(subject.calls((&caller, &admin)).await);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn every_method_by_every_certificate_is_what_the_policy_says() {
+    let (key, other) = (Key::ec("now"), Key::ec("now"));
+    let (files, tls) = (Files::new(&jwks(&[&key]), POLICY), TlsFiles::new());
+    let server = files.serve(&[
+        "--tls-cert-file",
+        &tls.path("server.pem"),
+        "--tls-key-file",
+        &tls.path("server.key"),
+        "--tls-client-ca-file",
+        &tls.path("ca.pem"),
+        "--tls-client-auth",
+        "optional",
+    ]);
+    let connect = async |names: &[SanType]| {
+        let pair = (!names.is_empty()).then(|| tls.authority.issue(&certificates::named(names)));
+        let config = certificates::client_config(&[&tls.authority], pair.as_ref());
+        Caller::connect_by_tls(server.grpc_addr, config).await
+    };
+    let bare = connect(&[]).await;
+    let admin = connect(&[uri("spiffe://test/admin")]).await;
+    let reader = connect(&[uri("spiffe://test/other"), dns("Reader.test")]).await;
+    let stranger = connect(&[dns("stranger")]).await;
+    let token = |who: Who| who.authorization(&key, &other);
+    let by_token = token(Who::Admin).unwrap();
+    let mut wrong = Vec::new();
+    for (name, caller, authorization, as_who) in [
+        ("neither", &bare, None, (Who::Nobody, false)),
+        ("a token by TLS", &bare, token(Who::Reader), (Who::Reader, true)),
+        ("the admin's certificate", &admin, None, (Who::Admin, false)),
+        ("the reader's certificate", &reader, None, (Who::Reader, false)),
+        // Its name is that of a user, who it is not.
+        ("another certificate", &stranger, None, (Who::Stranger, false)),
+        ("a token over the admin's certificate", &admin, token(Who::Stranger), (Who::Stranger, true)),
+        ("a bad token over the admin's certificate", &admin, token(Who::Impostor), (Who::Impostor, false)),
+        ("the admin's token over another certificate", &stranger, token(Who::Admin), (Who::Admin, true)),
+    ] {
+        let id = as_who.0.subject();
+        let subject = Subject { name, caller, authorization, id, as_who };
+        wrong.extend(subject.calls((&bare, &by_token)).await);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test]
