@@ -70,9 +70,10 @@ def seed(name):
     compiled of the checkout itself has the same names, and is left out: it would be written to."""
     own = shutil.ignore_patterns("*user[-_]service-*", *(f"{tier}-*" for tier in TIERS))
     target = SCRATCH / name / "target"
-    for part in ("deps", "build", ".fingerprint"):
+    # cargo writes fingerprints in place.
+    for part, place in ("deps", os.link), ("build", os.link), (".fingerprint", shutil.copy2):
         if (BUILT / "debug" / part).is_dir():
-            shutil.copytree(BUILT / "debug" / part, target / "debug" / part, ignore=own, copy_function=os.link)
+            shutil.copytree(BUILT / "debug" / part, target / "debug" / part, ignore=own, copy_function=place)
     return target
 
 
