@@ -16,8 +16,10 @@ from user.v1 import user_pb2, user_service_pb2 as pb, user_service_pb2_grpc  # n
 
 # A watch that has nothing to tell is silent for so long.
 HEARTBEAT_MS = 3000
-# More than 1 MiB in all, and less than any window.
-USERS = 6_000
+# More than 1 MiB in all: names of 250 characters, of four bytes each.
+USERS, NAME = 1_200, "\U00010437" * 250
+# What the programs import elsewhere.
+MANY_USERS = 6_000
 
 
 @contextlib.contextmanager
@@ -54,7 +56,7 @@ def import_all(users, pause_after=None) -> str:
         for number in range(USERS):
             if number == pause_after:
                 time.sleep(2.5)
-            user = user_pb2.User(name="x" * 200, email=f"line-{number}@example.com")
+            user = user_pb2.User(name=NAME, email=f"line-{number}@example.com")
             yield pb.ImportUsersRequest(user_id=f"line-{number}", user=user)
 
     return ends(lambda: list(users.ImportUsers(requests(), timeout=5 * PATIENCE)))
@@ -95,7 +97,7 @@ def needs(place: Place, proxy: str, line: str, what: str, call, change, *others,
 
 def nginx_cuts_an_import_at_1_mib_by_default(place: Place) -> None:
     change = ("client_max_body_size 0;", "")
-    needs(place, "nginx", "client_max_body_size 0", "an import of 1.4 MiB", import_all, change)
+    needs(place, "nginx", "client_max_body_size 0", "an import of more than 1 MiB", import_all, change)
 
 
 def nginx_has_room_for_the_largest_error_by_default(place: Place) -> None:
@@ -115,7 +117,7 @@ def a_proxy_cuts_a_watch_that_is_silent_for_longer_than_its_timeout(place: Place
 
 def nginx_cuts_an_import_that_pauses_for_longer_than_its_timeout(place: Place) -> None:
     def paused(users) -> str:
-        return import_all(users, pause_after=3_000)
+        return import_all(users, pause_after=600)
 
     change = ("client_body_timeout 10m", "client_body_timeout 1s")
     needs(place, "nginx", "client_body_timeout 10m", "an import that pauses for 2.5 s, with 1s", paused, change)
@@ -172,7 +174,7 @@ def haproxy_refuses_a_call_that_its_replica_had_begun(place: Place) -> None:
 def an_import_through_haproxy_stops_for_good_with_small_windows(place: Place) -> None:
     address = place.proxy("haproxy")
     for window in [0, 4 << 20]:
-        client = Client(place, "grpc-go", place.service_config(), USERS, {"haproxy": address}, window)
+        client = Client(place, "grpc-go", place.service_config(), MANY_USERS, {"haproxy": address}, window)
         time.sleep(15)
         imports = sum(said["calls"] for said in client.report() if said["kind"] == "import")
         client.end()

@@ -38,6 +38,8 @@ PERMITTED = [
     ("rollouts|kills", "nginx", ".*", "bare|retried", "UNAVAILABLE: the server is starting"),
     # What a replica has in flight when it is killed ends with it.
     ("kills", ".*", ".*", ".*", "(UNAVAILABLE|INTERNAL|UNKNOWN|CANCELL?ED).*"),
+    # Seen once: a call reached the other replica, and its request did not.
+    ("kills", "caddy", ".*", "bare|retried", "DEADLINE_?EXCEEDED.*"),
     # An import that ends before its client has sent all.
     (".*", "haproxy", "grpcio", "import", "CANCELLED.*"),
 ]
