@@ -8,7 +8,8 @@ use std::sync::Arc;
 /// because all calls of a connection have the same one. It is `None` on a connection
 /// without TLS or without a client certificate.
 ///
-/// **Invariant:** no part of it is logged; a certificate may name a person.
+/// **Invariant:** no part of it is in the log, because a certificate may name a person. The
+/// audit log names it as the caller.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PeerIdentity(Arc<Names>);
 
