@@ -43,9 +43,9 @@ impl ClientFiles {
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots);
         let Some((chain, key)) = self.identity()? else { return Ok(builder.with_no_client_auth()) };
-        builder.with_client_auth_cert(chain, key).map_err(|error| {
-            format!("the certificate of the client and its key do not belong together: {error}")
-        })
+        builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| format!("the certificate of the client cannot be used with its key: {error}"))
     }
 
     /// The certificate with its chain, and the key.

@@ -9,3 +9,4 @@ mod rollout;
 mod run;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;

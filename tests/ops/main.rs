@@ -19,5 +19,6 @@ mod otelcol;
 mod pii_canary;
 mod secrets;
 mod statuses;
+mod tls;
 mod traces;
 mod watches;

@@ -1,12 +1,20 @@
 //! The way to the database: certificates and passwords.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use crate::{
     database::{Database, give},
     fixtures::{create, get, stored},
 };
-use tokio::task::{block_in_place, spawn_blocking};
+use tokio::{
+    task::{block_in_place, spawn_blocking},
+    time::sleep,
+};
 use user_service::{
     config::{Config, PostgresUrl, StoreUrl},
     store::{self, OpenError},
@@ -30,12 +38,29 @@ fn certify(dir: &Path, name: &str) {
     }
 }
 
+/// Makes a client's certificate for a login, with the authority called `name`.
+fn certify_login(dir: &Path, name: &str, login: &str) {
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    for command in [
+        format!("req {key} -keyout {login}.key -out {login}.csr -subj /CN={login}"),
+        format!(
+            "x509 -req -in {login}.csr -CA {name}.pem -CAkey {name}.key -CAcreateserial -days 2 \
+             -extfile extensions -out {login}.pem"
+        ),
+    ] {
+        let made =
+            Command::new("openssl").args(command.split_whitespace()).current_dir(dir).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+}
+
 /// A server that takes TLS alone, and a password from all but its owner.
 fn guarded() -> Database {
     let settings = [
         "ssl=on",
         "ssl_cert_file=../server.pem",
         "ssl_key_file=../server.key",
+        "ssl_ca_file=../authority.pem",
         // The default from 14 on.
         "password_encryption=scram-sha-256",
     ];
@@ -43,7 +68,7 @@ fn guarded() -> Database {
         certify(dir, "stranger");
         certify(dir, "authority");
         give(&dir.join("server.key"));
-        let rules = "host all tests 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+        let rules = "host all tests 127.0.0.1/32 trust\nhostssl all holder 127.0.0.1/32 cert\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
         fs::write(dir.join("data/pg_hba.conf"), rules).unwrap();
     })
 }
@@ -93,4 +118,48 @@ async fn a_certificate_is_checked_as_far_as_sslmode_says() {
     let refused = open("localhost", "verify-full", ours).await.unwrap().err().unwrap();
     assert!(refused.to_string().contains("password authentication failed"), "{refused}");
     assert!(!refused.to_string().contains("wrong"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_by_certificate_needs_no_password_and_takes_a_renewed_certificate() {
+    let server = block_in_place(guarded);
+    let owner = server.fresh().await;
+    let name = crate::database::name(&owner);
+    let admin = server.client(&name).await;
+    admin.batch_execute("CREATE ROLE holder LOGIN SUPERUSER").await.unwrap();
+    let dir = server.dir();
+    certify_login(dir, "authority", "holder");
+    certify_login(dir, "authority", "another");
+    let url = format!("postgres://holder@localhost:{}/{name}?sslmode=verify-full", server.port);
+    let open = |cert: Option<&str>| {
+        let file =
+            |suffix: &str| cert.map(|cert| dir.join(format!("{cert}.{suffix}")).into()).unwrap_or_default();
+        let config = Config {
+            store_url: StoreUrl::Postgres(Box::new(PostgresUrl::parse(&url).unwrap())),
+            store_ca_file: dir.join("authority.pem").into(),
+            store_cert_file: file("pem"),
+            store_key_file: file("key"),
+            ..Config::default()
+        };
+        spawn_blocking(move || store::open(&config))
+    };
+    for refused in [None, Some("another")] {
+        let refused = open(refused).await.unwrap().err();
+        assert!(matches!(refused, Some(OpenError::Postgres { .. })), "{refused:?}");
+    }
+    let store = open(Some("holder")).await.unwrap().unwrap();
+    let user = stored(&store, create("by-certificate")).await;
+    // Every connection is made again, and reads the files for that.
+    certify_login(dir, "authority", "holder");
+    admin
+        .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'holder'")
+        .await
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while !store.probe().await.writes {
+        assert!(Instant::now() < until, "the renewed certificate is not taken");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(get(&store, user.id.as_str()).await, Some(user));
+    store.close().await;
 }

@@ -8,4 +8,4 @@ module() { go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'; }
 operator=$(module github.com/prometheus-operator/prometheus-operator@v0.85.0)
 gateway=$(module sigs.k8s.io/gateway-api@v1.6.3)
 ls "$operator"/example/prometheus-operator-crd/*_{servicemonitors,podmonitors,prometheusrules}.yaml \
-    "$gateway"/config/crd/standard/*_grpcroutes.yaml
+    "$gateway"/config/crd/standard/*_{grpcroutes,backendtlspolicies}.yaml

@@ -18,9 +18,25 @@
 {{- end }}
 {{- end }}
 {{- include "user-service.checks.auth" . }}
-{{- range list "grpc_addr" "admin_addr" "store_url" "store_password_file" "store_ca_file" "auth_policy_file" "auth_jwks_file" "auth_issuer" "auth_audience" }}
+{{- range list "grpc_addr" "admin_addr" "store_url" "store_password_file" "store_ca_file" "store_cert_file" "store_key_file" "tls_cert_file" "tls_key_file" "tls_client_ca_file" "tls_client_auth" "auth_policy_file" "auth_jwks_file" "auth_issuer" "auth_audience" }}
 {{- if hasKey $.Values.config . }}
 {{- fail (printf "config.%s belongs to the chart: probes, Services, volumes and secrets follow from it" .) }}
+{{- end }}
+{{- end }}
+{{- with .Values.tls }}
+{{- if .enabled }}
+{{- if and .certificate.enabled (not .certificate.issuerRef.name) }}
+{{- fail "tls.certificate.enabled needs the issuer's name in tls.certificate.issuerRef" }}
+{{- end }}
+{{- if not (or .certificate.enabled .existingSecret.name) }}
+{{- fail "tls.enabled needs a certificate: name its Secret in tls.existingSecret, or enable tls.certificate" }}
+{{- end }}
+{{- if and (ne .clients.auth "none") (not .clients.caSecret.name) }}
+{{- fail "tls.clients.auth needs the authorities of clients: name their Secret in tls.clients.caSecret" }}
+{{- end }}
+{{- if and (eq .clients.auth "required") (not .certificate.enabled) (not .clients.testSecret) }}
+{{- fail "tls.clients.auth required: helm test needs a certificate, too; name its Secret in tls.clients.testSecret" }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- range .Values.extraEnv }}
@@ -34,7 +50,7 @@
 {{- end }}
 {{- end }}
 {{- range .Values.extraVolumes }}
-{{- if has .name (list "tmp" "data" "database" "auth") }}
+{{- if has .name (list "tmp" "data" "database" "auth" "tls") }}
 {{- fail (printf "extraVolumes has %s, which is the chart's own: containers may mount it as it is" .name) }}
 {{- end }}
 {{- end }}

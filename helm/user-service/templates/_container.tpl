@@ -22,6 +22,9 @@ env:
   {{- with include "user-service.auth.env" . }}
   {{- . | nindent 2 }}
   {{- end }}
+  {{- if .Values.tls.enabled }}
+  {{- include "user-service.tls.env" . | nindent 2 }}
+  {{- end }}
   {{- with .Values.tracing.endpoint }}
   - name: OTEL_EXPORTER_OTLP_ENDPOINT
     value: {{ . | quote }}
@@ -60,6 +63,11 @@ volumeMounts:
   {{- if eq .Values.store.type "sqlite" }}
   - name: data
     mountPath: /data
+  {{- end }}
+  {{- if .Values.tls.enabled }}
+  - name: tls
+    mountPath: /run/secrets/tls
+    readOnly: true
   {{- end }}
   {{- if and (eq .Values.store.type "postgres") (include "user-service.database.volume" (list . .Values.store.postgres)) }}
   - name: database

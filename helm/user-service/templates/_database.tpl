@@ -24,6 +24,12 @@ service's, and its `migration` the one that may change the schema.
 - name: USERSVC_STORE_CA_FILE
   value: /run/secrets/database/ca.crt
 {{- end }}
+{{- if .Values.store.postgres.clientCertificate.name }}
+- name: USERSVC_STORE_CERT_FILE
+  value: /run/secrets/database/tls.crt
+- name: USERSVC_STORE_KEY_FILE
+  value: /run/secrets/database/tls.key
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -41,8 +47,9 @@ service's, and its `migration` the one that may change the schema.
 {{/* The files of a login, as the one item of a list of volumes; nothing where there are none: (list $ login). */}}
 {{- define "user-service.database.volume" -}}
 {{- $login := (index . 1).existingSecret -}}
+{{- $client := (index . 0).Values.store.postgres.clientCertificate.name -}}
 {{- with (index . 0).Values.store.postgres.caSecret -}}
-{{- if or $login.passwordKey .name -}}
+{{- if or $login.passwordKey .name $client -}}
 - name: database
   projected:
     defaultMode: 0440
@@ -60,6 +67,13 @@ service's, and its `migration` the one that may change the schema.
           items:
             - key: {{ .key | quote }}
               path: ca.crt
+      {{- end }}
+      {{- if $client }}
+      - secret:
+          name: {{ $client | quote }}
+          items:
+            - {key: tls.crt, path: tls.crt}
+            - {key: tls.key, path: tls.key}
       {{- end }}
 {{- end }}
 {{- end }}

@@ -87,6 +87,9 @@ spec:
     - name: tmp
       emptyDir:
         sizeLimit: 64Mi
+    {{- if .Values.tls.enabled }}
+    {{- include "user-service.tls.volume" . | nindent 4 }}
+    {{- end }}
     {{- if eq .Values.store.type "postgres" }}
     {{- include "user-service.database.volume" (list . .Values.store.postgres) | nindent 4 }}
     {{- end }}

@@ -64,7 +64,7 @@ impl TlsSource {
         let config = match self.files.identity().map_err(BadCertificates)? {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
-                BadCertificates(format!("store_cert_file and store_key_file do not belong together: {error}"))
+                BadCertificates(format!("store_cert_file cannot be used with store_key_file: {error}"))
             })?,
         };
         Ok(Some(MakeRustlsConnect::new(config)))

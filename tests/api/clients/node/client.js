@@ -6,6 +6,7 @@
 
 const assert = require('node:assert/strict');
 const { randomUUID } = require('node:crypto');
+const { readFileSync } = require('node:fs');
 const grpc = require('@grpc/grpc-js');
 const protoLoader = require('@grpc/proto-loader');
 const { details } = require('./errors');
@@ -29,8 +30,15 @@ function load(file) {
   return grpc.loadPackageDefinition(protoLoader.loadSync(file, options));
 }
 
+// By TLS where TLS_CA names the authorities of the server.
+function credentials() {
+  if (!process.env.TLS_CA) return grpc.credentials.createInsecure();
+  const content = (name) => (process.env[name] ? readFileSync(process.env[name]) : null);
+  return grpc.credentials.createSsl(content('TLS_CA'), content('TLS_KEY'), content('TLS_CERT'));
+}
+
 function connect(Service) {
-  return new Service(addr, grpc.credentials.createInsecure(), {
+  return new Service(addr, credentials(), {
     'grpc.service_config': JSON.stringify(serviceConfig),
     'grpc.keepalive_time_ms': 10_000,
     'grpc.keepalive_permit_without_calls': 1,

@@ -7,7 +7,7 @@ import sys
 import uuid
 
 import grpc
-from checks import check, fails
+from checks import channel as connect, check, fails
 from google.protobuf import descriptor_pool
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -144,7 +144,7 @@ def infrastructure(channel):
 
 
 def run(addr):
-    with grpc.insecure_channel(addr) as channel:
+    with connect(addr) as channel:
         users = user_service_pb2_grpc.UserServiceStub(channel)
         ada = create_and_read(users)
         refuse(users)
