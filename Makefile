@@ -184,6 +184,10 @@ soak: tools ## What takes too long for every change: a thousand kills, watches r
 	WORKLOAD_SECONDS=60 cargo test --locked --test store a_workload_on_three_replicas -- --nocapture
 	WORKLOAD_SECONDS=10 cargo test --locked --test store a_workload_loses_nothing -- --nocapture --test-threads 1
 
+.PHONY: attack
+attack: $(BUILT)/release/user-service ## Attack the release binary next to honest calls and print what came of it (ONLY='words of a name', RECORD=--record).
+	python3 tests/attack/attack.py $(RECORD) --only '$(ONLY)' $<
+
 .PHONY: figures
 figures: $(BUILT)/release/user-service ## Print binary size, time from exec to SERVING, memory when idle.
 	python3 tools/figures.py $<

@@ -1,6 +1,7 @@
 //! One connection to the admin port.
 
 use std::{
+    future::poll_fn,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -18,7 +19,10 @@ use tokio::{
 };
 
 use super::routes::Routes;
-use crate::listener::lingering_close::{Closes, Closing, Fin, Socket, lend};
+use crate::listener::{
+    lingering_close::{Closes, Closing, Fin, Socket, lend, write_now},
+    policing::{Observed, PolicedConnections, PolicedIo},
+};
 
 /// How long a client may take to send the head of its first request.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,13 +37,26 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Serves a connection until it ends, is idle for too long, or `stopped` closes.
-pub async fn serve<T>(socket: T, routes: Routes, stopped: watch::Receiver<()>, closes: Closes)
-where
+pub async fn serve<T>(
+    socket: T,
+    routes: Routes,
+    stopped: watch::Receiver<()>,
+    closes: Closes,
+    policed: PolicedConnections,
+) where
     T: Socket + Send + 'static,
 {
     let (stream, owner) = lend(socket, Fin::WhenWritten);
-    converse(stream, routes, stopped).await;
-    if let Some(socket) = owner.returned() {
+    let (stream, observed) = PolicedIo::new(stream, KEEPALIVE_INTERVAL);
+    converse(stream, &observed, routes, stopped).await;
+    if let Some(violation) = observed.violation() {
+        policed.count(violation);
+    }
+    if let Some(mut socket) = owner.returned() {
+        // h2 writes whole frames, so where the kernel has taken all there is no part of one.
+        if let Some(goaway) = observed.goaway().filter(|_| !owner.blocked()) {
+            write_now(&mut socket, &goaway).await;
+        }
         let mut closing = Closing::new(socket);
         let outcome = match closing.acknowledged(Instant::now() + ACKNOWLEDGED_WITHIN).await {
             Ok(()) => closing.closed().await,
@@ -49,7 +66,7 @@ where
     }
 }
 
-async fn converse<I>(stream: I, routes: Routes, mut stopped: watch::Receiver<()>)
+async fn converse<I>(stream: I, observed: &Observed, routes: Routes, mut stopped: watch::Receiver<()>)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -64,7 +81,7 @@ where
     loop {
         tokio::select! {
             // A client that breaks the protocol or goes away is its own affair.
-            _ = connection.as_mut() => return,
+            _ = poll_fn(|cx| { observed.begin_turn(); connection.as_mut().poll(cx) }) => return,
             _ = stopped.changed(), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
@@ -89,7 +106,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .max_pending_accept_reset_streams(MAX_STREAMS as usize)
+        .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_RESETS)
         .max_header_list_size(MAX_HEAD_BYTES)
         // A watching client that is gone without a word must not keep its place.
@@ -159,7 +176,17 @@ mod tests {
         let (client, server) = duplex(16 * 1_024);
         let routes = Routes::detached();
         let (stop, stopped) = watch::channel(());
-        (client, tokio::spawn(serve(server, routes, stopped, Closes::of("admin"))), stop)
+        (
+            client,
+            tokio::spawn(serve(
+                server,
+                routes,
+                stopped,
+                Closes::of("admin"),
+                PolicedConnections::of("admin"),
+            )),
+            stop,
+        )
     }
 
     /// How long a client that says nothing is waited for when its connection ends.

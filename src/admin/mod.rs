@@ -25,7 +25,7 @@ pub use self::debug::DebugPages;
 use self::routes::Routes;
 use crate::{
     config::Config,
-    listener::{self, BindError, Incoming, lingering_close::Closes},
+    listener::{self, BindError, Incoming, lingering_close::Closes, policing::PolicedConnections},
     service::Health,
     telemetry::Metrics,
 };
@@ -90,12 +90,14 @@ async fn accept(
 ) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let closes = Closes::of("admin");
+    let policed = PolicedConnections::of("admin");
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let (stream, peer) = incoming.next().await;
         // Ended ones are removed here, so that the set stays as small as the number of permits.
         while connections.try_join_next().is_some() {}
-        let connection = connection::serve(stream, routes.of(peer), stopped.clone(), closes.clone());
+        let connection =
+            connection::serve(stream, routes.of(peer), stopped.clone(), closes.clone(), policed.clone());
         connections.spawn(async move {
             connection.await;
             drop(permit);

@@ -9,7 +9,8 @@
 //! whole (`service/unary.rs`): requests that never do would block all others.
 //! The body of a call that is refused here is not read.
 //!
-//! Before these limits comes the caller's own share (`fair_share.rs`).
+//! Before these limits comes the caller's own share (`fair_share.rs`). The rest of a limit
+//! is shared among connections (`rpc/holdings.rs`).
 
 use std::{
     pin::Pin,
@@ -26,11 +27,16 @@ use crate::{
     config::Config,
     rpc::{
         call::Inbound,
+        holdings::LimitKind,
         methods::{Method, MethodKind},
         permits::{Limiter, Permit, turned_away},
     },
     util::guarded_body::GuardedBody,
 };
+
+/// The most streams of health and reflection. A client that checks health has one for each
+/// of its connections.
+const MAX_INFRASTRUCTURE_STREAMS: usize = 8_192;
 
 /// The limits, shared by every connection and thread.
 #[derive(Debug)]
@@ -38,23 +44,34 @@ pub struct AdmissionLimits {
     unary: Arc<Limiter>,
     writes: Arc<Limiter>,
     streams: Arc<Limiter>,
+    infrastructure: Arc<Limiter>,
     /// `None` where no caller's share is limited.
     shares: Option<FairShares>,
 }
 
 impl AdmissionLimits {
     pub fn new(config: &Config) -> Self {
-        let unary = Arc::new(Limiter::new("unary", config.max_unary_calls, None));
-        let writes = Limiter::new("write", config.store_queue, Some(Arc::clone(&unary)));
-        let streams = Limiter::new("streaming", config.max_streaming_calls, None);
-        let shares = FairShares::new(config);
-        Self { unary, writes: Arc::new(writes), streams: Arc::new(streams), shares }
+        let unary = Arc::new(Limiter::new(LimitKind::Unary, config.max_unary_calls, None));
+        let writes = Limiter::new(LimitKind::Write, config.store_queue, Some(Arc::clone(&unary)));
+        let streams = Limiter::new(LimitKind::Streaming, config.max_streaming_calls, None);
+        let infrastructure = Limiter::new(LimitKind::Infrastructure, MAX_INFRASTRUCTURE_STREAMS, None);
+        Self {
+            unary,
+            writes: Arc::new(writes),
+            streams: Arc::new(streams),
+            infrastructure: Arc::new(infrastructure),
+            shares: FairShares::new(config),
+        }
     }
 
-    /// What a call passes. Probes and tools must get through when callers do not;
-    /// and a path that nothing is served under costs nothing worth a limit.
+    /// What a call passes. Probes and tools must get through when callers do not, so only
+    /// their streams have a limit, a separate one. A path that nothing is served under costs
+    /// nothing worth a limit.
     fn limiter(&self, method: Option<&Method>) -> Option<&Arc<Limiter>> {
-        let method = method.filter(|method| !method.api.is_infrastructure())?;
+        let method = method?;
+        if method.api.is_infrastructure() {
+            return (method.kind != MethodKind::Unary).then_some(&self.infrastructure);
+        }
         Some(match method.kind {
             MethodKind::Unary if method.writes => &self.writes,
             MethodKind::Unary => &self.unary,
@@ -108,22 +125,24 @@ where
         let limiter = self.limits.limiter(call.method);
         // First, so that the caller with the most calls is not told that the server is full.
         let share = match &self.limits.shares {
-            Some(shares) if limiter.is_some() => match shares.enter(&call.caller, call.connection.source()) {
-                Ok(share) => share,
-                Err(OverQuota) => return AdmissionFuture::refused(Refusal::Quota),
-            },
+            Some(shares) if call.method.is_some_and(|method| !method.api.is_infrastructure()) => {
+                match shares.enter(&call.caller, call.connection.source()) {
+                    Ok(share) => share,
+                    Err(OverQuota) => return AdmissionFuture::refused(Refusal::Quota),
+                }
+            }
             _ => None,
         };
         let permit = match limiter {
             None => None,
             Some(limiter) if call.method.is_some_and(|method| method.kind == MethodKind::Unary) => {
-                if limiter.is_full() {
+                if limiter.is_full(&call.connection) {
                     return AdmissionFuture::refused(Refusal::Overload);
                 }
                 call.limiter = Some(Arc::clone(limiter));
                 None
             }
-            Some(limiter) => match limiter.enter() {
+            Some(limiter) => match limiter.enter(&call.connection) {
                 None => return AdmissionFuture::refused(Refusal::Overload),
                 permit => permit,
             },
@@ -189,8 +208,8 @@ mod tests {
 
     fn answer(limits: &Arc<AdmissionLimits>, path: &str) -> Answer {
         let serve = |request: Request<Inbound<Script>>| {
-            let limiter = request.into_body().call.limiter;
-            let place = limiter.map(|limiter| limiter.enter().expect("it was not full"));
+            let call = request.into_body().call;
+            let place = call.limiter.map(|limiter| limiter.enter(&call.connection).expect("it was not full"));
             let answer = response(&[Step::Hang]).map(|script| GuardedBody::new(script, place));
             ready(Ok::<_, Infallible>(answer))
         };

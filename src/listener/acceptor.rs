@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    addresses::Addresses,
     incoming::Incoming,
     lingering_close::bound_unsent,
     metrics::ListenerMetrics,
@@ -43,12 +44,14 @@ pub struct Dispatcher {
     shares: ConnectionShares,
     metrics: Arc<ListenerMetrics>,
     throttle: LogThrottle,
+    max_connections: usize,
+    addresses: Addresses,
 }
 
 impl Acceptor {
     /// Accepts until told to stop, then closes the port.
     pub async fn run(self, mut stop: oneshot::Receiver<()>) {
-        let Self { mut incoming, dispatcher } = self;
+        let Self { mut incoming, mut dispatcher } = self;
         loop {
             select! {
                 biased;
@@ -56,13 +59,13 @@ impl Acceptor {
                 (stream, peer) = incoming.next() => dispatcher.dispatch(stream.into_std(), peer.ip()),
             }
         }
-        sweep(incoming, &dispatcher);
+        sweep(incoming, &mut dispatcher);
     }
 }
 
 /// Takes the connections that wait in the kernel's queue. Their peers believe that they
 /// are connected, and closing the port would reset them.
-fn sweep(incoming: Incoming, dispatcher: &Dispatcher) {
+fn sweep(incoming: Incoming, dispatcher: &mut Dispatcher) {
     let Ok(listener) = incoming.into_listener().into_std() else { return };
     for _ in 0..MAX_SWEPT_CONNECTIONS {
         let Ok((stream, peer)) = listener.accept() else { break };
@@ -77,7 +80,15 @@ impl Dispatcher {
         shares: ConnectionShares,
         metrics: Arc<ListenerMetrics>,
     ) -> Self {
-        Self { threads, permits, shares, metrics, throttle: LogThrottle::new(1, LOG_INTERVAL) }
+        Self {
+            threads,
+            max_connections: permits.available_permits(),
+            permits,
+            shares,
+            metrics,
+            throttle: LogThrottle::new(1, LOG_INTERVAL),
+            addresses: Addresses::default(),
+        }
     }
 
     /// Gives a connection to the thread with the fewest. Over the cap it is closed
@@ -85,15 +96,21 @@ impl Dispatcher {
     /// that it is connected and its calls hang, while a peer that is refused goes to
     /// another replica. Permits of silent peers come free by the handshake deadline and
     /// the idle time.
-    fn dispatch(&self, stream: io::Result<TcpStream>, peer: IpAddr) {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+    fn dispatch(&mut self, stream: io::Result<TcpStream>, peer: IpAddr) {
+        let source = Source::of(peer);
+        let Ok(stream) = stream else { return };
+        let left = self.permits.available_permits();
+        let address = self.addresses.admit(source, self.max_connections, left);
+        let (Some(address), Ok(permit)) = (address, Arc::clone(&self.permits).try_acquire_owned()) else {
             self.metrics.refused.increment(1);
             if let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now()) {
-                tracing::warn!(unlogged, "connections are refused: max_connections is reached");
+                tracing::warn!(
+                    unlogged,
+                    "connections are refused: max_connections, or an address's share, is reached"
+                );
             }
             return;
         };
-        let source = Source::of(peer);
         let Some(share) = self.shares.take(source) else {
             if let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now()) {
                 tracing::warn!(
@@ -106,13 +123,12 @@ impl Dispatcher {
         let fewest =
             |thread: &&SocketSender| (thread.load.connections.load(Relaxed), thread.load.calls.load(Relaxed));
         let Some(thread) = self.threads.iter().min_by_key(fewest) else { return };
-        let Ok(stream) = stream else { return };
         // gRPC writes small frames and waits for the answer. It fails on a peer that
         // has left already, which its first read will tell.
         let _ = stream.set_nodelay(true);
         bound_unsent(&stream);
         self.metrics.accepted.increment(1);
-        let permit = ConnectionPermit::take(&thread.load, permit, share);
+        let permit = ConnectionPermit::take(&thread.load, address, permit, share);
         if thread.sockets.send(Accepted { stream, source, permit }).is_err()
             && let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now())
         {

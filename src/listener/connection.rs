@@ -1,10 +1,6 @@
 //! One connection, from its first byte to its last.
 
-use std::{
-    future::poll_fn,
-    pin::pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{future::poll_fn, pin::pin, sync::Arc};
 
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,17 +13,17 @@ use tokio::{
 
 use super::{
     CallService, ListenerPhase,
-    handshake::PrefaceIo,
     in_flight::{ConnectionState, CountCalls, ThreadLoad},
     lifetime::{Action, Lifetime, Stall, Timeouts},
-    lingering_close::{Closing, Fin, Outcome, Socket, lend},
+    lingering_close::{Closing, Fin, Outcome, Socket, lend, write_now},
     metrics::{CloseReason, ConnectionPhase, ListenerMetrics},
+    policing::{Observed, PolicedIo},
     registry::ConnectionRegistry,
     tls::{Handshakes, Refused, Transport},
 };
 use crate::{
     config::Config,
-    rpc::{goaway::GoAwayReason, source::Source},
+    rpc::{goaway::GoAwayReason, holdings::Holdings, source::Source},
     util::registry::RegistryKey,
 };
 
@@ -36,6 +32,9 @@ use crate::{
 const STREAM_WINDOW_BYTES: u32 = 128 * 1_024;
 /// The same over all streams of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1_024 * 1_024;
+/// Calls that were reset before hyper has taken them from h2. A burst of an honest client
+/// is read in turns of a hundred or so, and a turn ends with a whole read.
+const MAX_PENDING_RESETS: usize = 1_024;
 /// Bytes of a response that wait in h2 for a client that does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1_024;
 
@@ -45,8 +44,8 @@ pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_concurrent_streams)
-        // A client may reset all of its streams once, but not again and again.
-        .max_pending_accept_reset_streams(config.max_concurrent_streams as usize)
+        // Calls are policed that are reset. This bounds those of one turn of reading.
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(config.max_stream_resets)
         .max_header_list_size(config.max_header_list_bytes)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -75,9 +74,15 @@ pub struct ServeContext<S> {
 impl<S: CallService> ServeContext<S> {
     /// Serves a connection to its end, and then releases its permit. One future, because
     /// another one around it would double its size.
-    pub async fn serve(self: Arc<Self>, socket: TcpStream, source: Option<Source>, _permit: impl Sized) {
+    pub async fn serve(
+        self: Arc<Self>,
+        socket: TcpStream,
+        source: Option<Source>,
+        held: Holdings,
+        _permit: impl Sized,
+    ) {
         let opened_at = Instant::now();
-        let shared = Arc::new(ConnectionState::new(Arc::clone(&self.load), source, opened_at));
+        let shared = Arc::new(ConnectionState::new(Arc::clone(&self.load), source, opened_at, held));
         let mut lifetime = Lifetime::new(&self.timeouts, opened_at);
         let mut metrics_guard = MetricsGuard::new(&self, Arc::clone(&shared));
         let io = match &self.handshakes {
@@ -96,7 +101,7 @@ impl<S: CallService> ServeContext<S> {
             }
         };
         let (io, owner) = lend(io, Fin::WhenSilent);
-        let (io, handshake_done) = PrefaceIo::new(io);
+        let (io, observed) = PolicedIo::new(io, self.timeouts.unresponsive());
         {
             let service = CountCalls::new(self.service.clone(), Arc::clone(&shared));
             let mut connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
@@ -105,14 +110,18 @@ impl<S: CallService> ServeContext<S> {
             let mut stall = Stall::default();
             loop {
                 let progress = poll_fn(|cx| {
+                    observed.begin_turn();
                     let progress = connection.as_mut().poll(cx);
-                    metrics_guard.enter(ConnectionPhase::of(handshake_done.load(Relaxed), lifetime.ending()));
+                    metrics_guard.enter(ConnectionPhase::of(observed.is_handshake_done(), lifetime.ending()));
                     progress
                 });
                 select! {
                     biased;
                     end = progress => {
-                        metrics_guard.reason = lifetime.ending().unwrap_or_else(|| reason(&end));
+                        metrics_guard.reason = reason(&end, &observed, &lifetime);
+                        if let Some(violation) = observed.violation() {
+                            self.metrics.policed.count(violation);
+                        }
                         break;
                     }
                     _ = phase.changed(), if lifetime.ending() != Some(CloseReason::Drain) => {
@@ -126,7 +135,7 @@ impl<S: CallService> ServeContext<S> {
                 // What the kernel does not take is an answer, as far as is known.
                 let idle_since = shared.idle_since().filter(|_| !owner.blocked());
                 let unread = shared.handle.unread();
-                let judged = lifetime.next_action(now, handshake_done.load(Relaxed), idle_since);
+                let judged = lifetime.next_action(now, observed.is_handshake_done(), idle_since);
                 let verdict = match (judged, stall.next_action(now, unread.taken(), unread.is_pressing())) {
                     (Action::Wait(until), Some(Action::Wait(look))) => Action::Wait(until.min(look)),
                     (Action::Wait(_), Some(cut)) => cut,
@@ -148,15 +157,28 @@ impl<S: CallService> ServeContext<S> {
                 }
             }
         }
-        if let Some(socket) = owner.returned() {
+        if let Some(mut socket) = owner.returned() {
+            // h2 writes whole frames, so where the kernel has taken all there is no part of one.
+            if let Some(goaway) = observed.goaway().filter(|_| !owner.blocked()) {
+                write_now(&mut socket, &goaway).await;
+            }
             let complete = shared.unsent() == 0 && !owner.blocked();
             metrics_guard.close(socket, complete, &lifetime).await;
         }
     }
 }
 
-/// Why a connection ended that we did not end.
-fn reason(end: &hyper::Result<()>) -> CloseReason {
+/// Why a connection ended that was not cut.
+fn reason(end: &hyper::Result<()>, observed: &Observed, lifetime: &Lifetime) -> CloseReason {
+    if observed.violation().is_some() {
+        return CloseReason::Policed;
+    }
+    if observed.is_gone() {
+        return CloseReason::Keepalive;
+    }
+    if let Some(reason) = lifetime.ending() {
+        return reason;
+    }
     let Err(error) = end else { return CloseReason::Client };
     if error.is_timeout() {
         return CloseReason::Keepalive;

@@ -28,6 +28,7 @@ use super::{
 use crate::rpc::{
     call::{Call, Inbound},
     goaway::ConnectionHandle,
+    holdings::Holdings,
     source::Source,
     unread::{COUNTED_BYTES, Unread},
 };
@@ -68,7 +69,7 @@ pub struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub fn new(load: Arc<ThreadLoad>, source: Option<Source>, opened_at: Instant) -> Self {
+    pub fn new(load: Arc<ThreadLoad>, source: Option<Source>, opened_at: Instant, held: Holdings) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         let undelivered = Arc::clone(&load.undelivered);
         let unread = Unread::of(Arc::clone(&load.unread));
@@ -78,7 +79,13 @@ impl ConnectionState {
             state: AtomicU8::new(ConnectionPhase::Handshake as u8),
             calls: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
-            handle: ConnectionHandle::new(CONNECTIONS.fetch_add(1, Relaxed), source, undelivered, unread),
+            handle: ConnectionHandle::new(
+                CONNECTIONS.fetch_add(1, Relaxed),
+                source,
+                undelivered,
+                unread,
+                held,
+            ),
             idle_since_ms: AtomicU64::new(0),
         }
     }
@@ -226,7 +233,7 @@ impl Buf for Sending {
 
     fn advance(&mut self, count: usize) {
         if self.counted > 0 {
-            self.call.unread().take();
+            self.call.unread().take(count);
         }
         self.bytes.advance(count);
     }

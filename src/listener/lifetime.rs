@@ -7,8 +7,12 @@ use tokio::time::Instant;
 use super::metrics::CloseReason;
 use crate::config::Config;
 
-/// How long a connection may take nothing of what waits for it.
+/// How long a connection may take hardly anything of what waits for it.
 const STALLED: Duration = Duration::from_secs(10);
+
+/// The bytes that it must take in that time. A window that is opened byte by byte lets
+/// through a few.
+const LEAST_TAKEN_BYTES: u64 = 64 * 1_024;
 
 /// How often such a connection is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -35,9 +39,15 @@ pub struct Timeouts {
     age: Duration,
     grace: Duration,
     idle: Duration,
+    unresponsive: Duration,
 }
 
 impl Timeouts {
+    /// How long a peer may take nothing of the bytes that wait for it.
+    pub fn unresponsive(&self) -> Duration {
+        self.unresponsive
+    }
+
     pub fn new(config: &Config) -> Self {
         let unless_zero = |span: Duration| if span.is_zero() { FOREVER } else { span };
         Self {
@@ -45,6 +55,7 @@ impl Timeouts {
             age: unless_zero(config.max_connection_age),
             grace: config.max_connection_age_grace,
             idle: unless_zero(config.max_connection_idle),
+            unresponsive: config.keepalive_timeout,
         }
     }
 }
@@ -153,11 +164,11 @@ impl Stall {
             self.0 = None;
             return None;
         };
-        let since = match self.0 {
-            Some((last, since)) if last == taken => since,
-            _ => now,
+        let (last, since) = match self.0 {
+            Some((last, since)) if taken < last + LEAST_TAKEN_BYTES => (last, since),
+            _ => (taken, now),
         };
-        self.0 = Some((taken, since));
+        self.0 = Some((last, since));
         let stalled = pressing && since + STALLED <= now;
         Some(if stalled { Action::Cut(CloseReason::Unread) } else { Action::Wait(now + LOOK) })
     }
@@ -170,7 +181,13 @@ mod tests {
     const MINUTE: Duration = Duration::from_mins(1);
 
     fn timeouts() -> Timeouts {
-        Timeouts { handshake: MINUTE, age: 100 * MINUTE, grace: 2 * MINUTE, idle: 10 * MINUTE }
+        Timeouts {
+            handshake: MINUTE,
+            age: 100 * MINUTE,
+            grace: 2 * MINUTE,
+            idle: 10 * MINUTE,
+            unresponsive: MINUTE,
+        }
     }
 
     #[test]
@@ -224,13 +241,14 @@ mod tests {
         assert_eq!(stall.next_action(now, Some(1), true), Some(Action::Wait(now + LOOK)));
         let later = after(STALLED);
         assert_eq!(
-            stall.next_action(later, Some(2), true),
+            stall.next_action(later, Some(1 + LEAST_TAKEN_BYTES), true),
             Some(Action::Wait(later + LOOK)),
-            "it has taken some"
+            "it has taken enough"
         );
         let late = after(2 * STALLED);
-        assert_eq!(stall.next_action(late, Some(2), false), Some(Action::Wait(late + LOOK)), "there is room");
-        assert_eq!(stall.next_action(late, Some(2), true), Some(Action::Cut(CloseReason::Unread)));
+        let crawled = Some(2 * LEAST_TAKEN_BYTES);
+        assert_eq!(stall.next_action(late, crawled, false), Some(Action::Wait(late + LOOK)), "there is room");
+        assert_eq!(stall.next_action(late, crawled, true), Some(Action::Cut(CloseReason::Unread)));
     }
 
     #[test]

@@ -252,6 +252,18 @@ impl<T: Socket> AsyncWrite for Lent<T> {
     }
 }
 
+/// Writes what the kernel takes of these bytes immediately.
+pub async fn write_now<T: Socket>(socket: &mut T, bytes: &[u8]) {
+    // A peer that does not get it is closed all the same.
+    poll_fn(|cx| {
+        if let Poll::Ready(Ok(_)) = Pin::new(&mut *socket).poll_write(cx, bytes) {
+            let _ = Pin::new(&mut *socket).poll_flush(cx);
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
 /// A lingering close under way.
 pub struct Closing<T> {
     socket: T,

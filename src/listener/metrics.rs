@@ -2,7 +2,7 @@
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::lingering_close::Closes;
+use super::{lingering_close::Closes, policing::PolicedConnections};
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +18,18 @@ pub enum CloseReason {
     Drain,
     /// It was cut at the end of a drain.
     DrainCut,
-    /// A keepalive ping was not answered.
+    /// A keepalive ping was not answered, or nothing was taken of what was to be written.
     Keepalive,
     /// The peer broke HTTP/2, or one of its limits.
     Error,
     /// The peer did not read its answers, and the process had many that waited.
     Unread,
+    /// The frames of the peer cost too much.
+    Policed,
 }
 
 impl CloseReason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Client,
         Self::Age,
         Self::Idle,
@@ -38,6 +40,7 @@ impl CloseReason {
         Self::Keepalive,
         Self::Error,
         Self::Unread,
+        Self::Policed,
     ];
 
     pub fn name(self) -> &'static str {
@@ -52,6 +55,7 @@ impl CloseReason {
             Self::Keepalive => "keepalive",
             Self::Error => "error",
             Self::Unread => "unread",
+            Self::Policed => "policed",
         }
     }
 }
@@ -95,6 +99,7 @@ pub struct ListenerMetrics {
     pub calls_cut: Counter,
     pub loop_lag: Histogram,
     pub closes: Closes,
+    pub policed: PolicedConnections,
 }
 
 impl ListenerMetrics {
@@ -111,6 +116,7 @@ impl ListenerMetrics {
             calls_cut: counter!("grpc_server_calls_cut_total"),
             loop_lag: histogram!("user_service_event_loop_lag_seconds"),
             closes: Closes::of("grpc"),
+            policed: PolicedConnections::of("grpc"),
         }
     }
 

@@ -39,15 +39,16 @@ use self::{
 use crate::{config::Config, rpc::call::Inbound};
 
 mod acceptor;
+mod addresses;
 mod bind;
 mod connection;
 mod fd_limit;
-mod handshake;
 mod in_flight;
 mod incoming;
 mod lifetime;
 pub mod lingering_close;
 mod metrics;
+pub mod policing;
 mod registry;
 mod request_rest;
 mod serving_thread;

@@ -19,10 +19,10 @@ use tokio::{
 };
 
 use super::{
-    CallService, ListenerPhase, Ticks, connection::ServeContext, in_flight::ThreadLoad,
-    sources::ConnectionShare,
+    CallService, ListenerPhase, Ticks, addresses::AddressConnection, connection::ServeContext,
+    in_flight::ThreadLoad, sources::ConnectionShare,
 };
-use crate::rpc::source::Source;
+use crate::rpc::{holdings::Holdings, source::Source};
 
 /// How often a thread shows that it is alive, and how late it is for that.
 const TICK_INTERVAL: Duration = Duration::from_millis(200);
@@ -37,14 +37,20 @@ pub struct Accepted {
 /// A connection's share of the cap and of its thread's load.
 pub struct ConnectionPermit {
     load: Arc<ThreadLoad>,
+    address: AddressConnection,
     _permit: OwnedSemaphorePermit,
     _share: ConnectionShare,
 }
 
 impl ConnectionPermit {
-    pub fn take(load: &Arc<ThreadLoad>, permit: OwnedSemaphorePermit, share: ConnectionShare) -> Self {
+    pub fn take(
+        load: &Arc<ThreadLoad>,
+        address: AddressConnection,
+        permit: OwnedSemaphorePermit,
+        share: ConnectionShare,
+    ) -> Self {
         load.connections.fetch_add(1, Relaxed);
-        Self { load: Arc::clone(load), _permit: permit, _share: share }
+        Self { load: Arc::clone(load), address, _permit: permit, _share: share }
     }
 }
 
@@ -109,7 +115,10 @@ async fn run(
 fn spawn<S: CallService>(context: &Arc<ServeContext<S>>, accepted: Accepted) {
     let Accepted { stream, source, permit } = accepted;
     match tokio::net::TcpStream::from_std(stream) {
-        Ok(stream) => drop(tokio::spawn(Arc::clone(context).serve(stream, Some(source), permit))),
+        Ok(stream) => {
+            let held = Holdings::of(permit.address.holdings());
+            drop(tokio::spawn(Arc::clone(context).serve(stream, Some(source), held, permit)));
+        }
         Err(error) => tracing::warn!(%error, "a connection could not be handed to its thread"),
     }
 }

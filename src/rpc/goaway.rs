@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{peer::PeerIdentity, source::Source, unread::Unread};
+use super::{holdings::Holdings, peer::PeerIdentity, source::Source, unread::Unread};
 
 /// Why a connection is to go away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ struct Shared {
     undelivered: Arc<AtomicUsize>,
     unread: Unread,
     peer: OnceLock<PeerIdentity>,
+    holdings: Holdings,
 }
 
 #[derive(Default)]
@@ -66,8 +67,19 @@ impl fmt::Debug for Answers {
 impl ConnectionHandle {
     /// Of the connection of this number. `undelivered` counts its answers while their
     /// delivery is waited for.
-    pub fn new(id: u64, source: Option<Source>, undelivered: Arc<AtomicUsize>, unread: Unread) -> Self {
-        Self { id, source, shared: Arc::new(Shared { undelivered, unread, ..Shared::default() }) }
+    pub fn new(
+        id: u64,
+        source: Option<Source>,
+        undelivered: Arc<AtomicUsize>,
+        unread: Unread,
+        holdings: Holdings,
+    ) -> Self {
+        Self { id, source, shared: Arc::new(Shared { undelivered, unread, holdings, ..Shared::default() }) }
+    }
+
+    /// What the connection holds of the limits on calls.
+    pub fn holdings(&self) -> &Holdings {
+        &self.shared.holdings
     }
 
     /// Where it comes from, where that is known.

@@ -10,6 +10,7 @@ pub mod codes;
 pub mod framing;
 pub mod goaway;
 pub mod headers;
+pub mod holdings;
 pub mod methods;
 pub mod peer;
 pub mod permits;

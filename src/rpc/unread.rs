@@ -31,7 +31,7 @@ const MANY_BYTES: usize = 1_024 * 1_024;
 pub struct Unread {
     connection: AtomicUsize,
     process: Arc<AtomicUsize>,
-    /// How often something was taken.
+    /// Bytes of it that were taken.
     taken: AtomicU64,
 }
 
@@ -68,12 +68,12 @@ impl Unread {
         self.process.fetch_sub(len, Relaxed);
     }
 
-    /// The connection has taken something.
-    pub fn take(&self) {
-        self.taken.fetch_add(1, Relaxed);
+    /// The connection has taken so many bytes.
+    pub fn take(&self, bytes: usize) {
+        self.taken.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// How often the connection has taken something; `None` where little waits.
+    /// Bytes that the connection has taken; `None` where little waits.
     pub fn taken(&self) -> Option<u64> {
         (self.connection.load(Relaxed) >= MANY_BYTES).then(|| self.taken.load(Relaxed))
     }

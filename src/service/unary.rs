@@ -52,7 +52,7 @@ where
         // Not before: a request that never ends must not keep others out.
         let place = match call.limiter.take() {
             None => None,
-            Some(limiter) => match limiter.enter() {
+            Some(limiter) => match limiter.enter(&call.connection) {
                 None => return turned_away(),
                 place => place,
             },

@@ -124,6 +124,8 @@ metrics! {
         "1 while the TLS files are not good and earlier ones are served, 0 otherwise.";
     "user_service_lingering_closes_total" Counter ["port", "outcome"] Always
         "How closes ended, by what came first: the `peer` closed; it had everything and `stayed`; it `flooded` the server; or part of what was written is `unacknowledged`.";
+    "user_service_policed_connections_total" Counter ["port", "frames"] Always
+        "Connections ended because their peer sent too many frames that cost work, by the kind that cost most; `incomplete` are those that did not send the rest of a frame in time.";
     "user_service_event_loop_lag_seconds" Histogram [] Always
         "How late serving threads woke for a timer of 200 ms, some 1 ms of which is the timer's own.";
     "user_service_health_serving" Gauge ["name"] Always

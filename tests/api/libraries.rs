@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::{
     run::{Ended, path, run, tool},
-    support::Server,
+    support::{Server, http},
 };
 
 fn python(script: &str, stubs: &str, addr: &str) -> Ended {
@@ -59,12 +59,36 @@ fn grpc_go_retries_checks_health_and_keeps_alive() {
 
 #[test]
 fn grpc_js_makes_every_call() {
-    let server = Server::start(&[]);
-    let folder = path("tests/api/clients/node");
-    assert!(folder.join("node_modules").exists(), "node_modules is not there: run `make tools` first");
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "120", "node"]).arg(folder.join("client.js"));
-    passes(run(command.arg(server.grpc_addr.to_string()).arg(path("proto"))));
+    passes(node("client.js", &Server::start(&[])));
+}
+
+/// Asserts that one connection was enough for everything.
+fn kept_its_connection(server: &Server) {
+    let page = http::ask(server.admin_addr, "GET /metrics").body;
+    let sum = |name: &str, labels: &[&str]| http::sum(&page, name, labels).to_bits();
+    assert_eq!(sum("user_service_policed_connections_total", &[]), 0, "policed:\n{page}");
+    assert_eq!(sum("grpc_server_connections_accepted_total", &[]), 1_f64.to_bits(), "not one:\n{page}");
+}
+
+#[test]
+fn grpc_go_may_give_up_as_many_calls_as_it_likes() {
+    let server = Server::start(&["--call-log", "false"]);
+    passes(go("cancels", &server));
+    kept_its_connection(&server);
+}
+
+#[test]
+fn pythons_grpcio_may_give_up_as_many_calls_as_it_likes() {
+    let server = Server::start(&["--call-log", "false"]);
+    passes(python("cancels.py", "ours", &server.grpc_addr.to_string()));
+    kept_its_connection(&server);
+}
+
+#[test]
+fn grpc_js_may_give_up_as_many_calls_as_it_likes() {
+    let server = Server::start(&["--call-log", "false"]);
+    passes(node("cancels.js", &server));
+    kept_its_connection(&server);
 }
 
 #[test]
@@ -74,4 +98,12 @@ fn reflection_answers_in_its_older_version() {
 
 fn go(part: &str, server: &Server) -> Ended {
     run(tool("bin/go-client").arg(part).arg(server.grpc_addr.to_string()))
+}
+
+fn node(script: &str, server: &Server) -> Ended {
+    let folder = path("tests/api/clients/node");
+    assert!(folder.join("node_modules").exists(), "node_modules is not there: run `make tools` first");
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "120", "node"]).arg(folder.join(script));
+    run(command.arg(server.grpc_addr.to_string()).arg(path("proto")))
 }

@@ -42,13 +42,13 @@ fn streams_reset_as_fast_as_they_are_opened_end_the_connection() {
     let server = serve();
     let mut peer = Peer::connect(server.addr);
     let mut burst = Vec::new();
-    for stream in streams(10_000) {
+    for stream in streams(20_000) {
         burst.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &head("/wait")));
         burst.extend(frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()));
     }
     peer.try_write(&burst);
     assert_eq!(last_goaway(&peer.rest()), ENHANCE_YOUR_CALM);
-    server.wait_for_metric(&closed("error"), 1);
+    server.wait_for_metric(&closed("policed"), 1);
 }
 
 #[test]

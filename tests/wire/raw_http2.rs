@@ -81,7 +81,12 @@ impl Peer {
 
     /// A peer that has done its part of the handshake.
     pub fn connect(addr: SocketAddr) -> Self {
-        let mut peer = Self::silent(addr);
+        Self::over(Self::silent(addr).stream)
+    }
+
+    /// The same over a socket of one's own.
+    pub fn over(stream: TcpStream) -> Self {
+        let mut peer = Self { stream };
         peer.write(PREFACE);
         peer.send(SETTINGS, 0, 0, &[]);
         peer

@@ -144,6 +144,8 @@ def saturation():
     yield lines("Changes of TLS files", "Sets of files that went live or were refused, and instances whose files are refused now.",
                 "short", (f"sum by (outcome) (increase(user_service_tls_reloads_total{{{ON}}}{RATE}))", "{{outcome}}"),
                 (f"sum (user_service_tls_files_refused{{{ON}}})", "refused now"), no_value=WITH_TLS)
+    yield lines("Connections policed", "Ended because their peer sent too many frames that cost work, by the kind that cost most.", "cps",
+                (rate("user_service_policed_connections_total", "port, frames"), "{{port}} {{frames}}"), rare=True)
     lag = "user_service_event_loop_lag_seconds"
     yield lines("Lag of serving threads", "How late they woke for a timer; some 1 ms is the timer's own.", "s",
                 (quantile(0.99, lag), "p99"), (f"{rate(lag + '_sum')} / {rate(lag + '_count')}", "mean"))

@@ -1,10 +1,11 @@
 // Command go-client checks a server with grpc-go: every call of user.v1, the
 // channel features that Go clients rely on, reflection in its older version with
-// the library that grpcurl is made of, and a load that must not see a server go.
+// the library that grpcurl is made of, a load that must not see a server go, and
+// calls that are given up.
 //
 // With TLS_CA in the environment, all of it by TLS.
 //
-// usage: go-client calls|channel|v1alpha|load|tls ADDR
+// usage: go-client calls|channel|v1alpha|load|cancels|tls ADDR
 package main
 
 import (
@@ -55,9 +56,9 @@ func dial(addr string, options ...grpc.DialOption) *grpc.ClientConn {
 }
 
 func main() {
-	parts := map[string]func(context.Context, string){"calls": calls, "channel": channel, "v1alpha": v1alpha, "load": load, "tls": group}
+	parts := map[string]func(context.Context, string){"calls": calls, "channel": channel, "v1alpha": v1alpha, "load": load, "cancels": cancels, "tls": group}
 	if len(os.Args) != 3 || parts[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: go-client calls|channel|v1alpha|load|tls ADDR")
+		fmt.Fprintln(os.Stderr, "usage: go-client calls|channel|v1alpha|load|cancels|tls ADDR")
 		os.Exit(2)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

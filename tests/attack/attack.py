@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""Attacks a server from one loopback address while another one makes honest calls.
+
+usage: attack.py [--short] [--record] [--only WORDS] BINARY
+
+Each attack has a server of its own. The same attack is first aimed at a sink, which reads
+everything and answers nothing, so that the honest calls of both runs share the machine with
+the same attacker. The bounds: the server grows by 64 MiB at most; what must be cut is cut
+within 10 s; no honest call fails; 99% of the honest calls take at most twice as long as next
+to the sink. --short tries a part of the attacks without the sink, and judges no times of
+calls. --record writes the table into docs/RELIABILITY.md."""
+
+import argparse
+import multiprocessing
+import os
+import re
+import resource
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import honest
+from attacks import ATTACKS, SHORT, Report
+
+MOST_GROWTH = 64 << 20
+# A handshake has 10 s, and then there is the lingering close.
+MOST_SECONDS = 12.5
+MOST_SLOWER = 2
+# Below this the times of calls are those of the scheduler.
+LEAST_P99 = 0.005
+TICKS = os.sysconf("SC_CLK_TCK")
+DOCUMENT = Path(__file__).parents[2] / "docs/RELIABILITY.md"
+MARKS = "<!-- attacks: written by `make attack RECORD=--record` -->\n", "<!-- end of attacks -->\n"
+FORK = multiprocessing.get_context("fork")
+
+
+class Server:
+    """The binary on free ports, with a store in memory that holds a thousand users."""
+
+    def __init__(self, binary, descriptors=None):
+        most = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        self.process = subprocess.Popen(
+            [binary, "--store-url", "memory:", "--call-log", "false"], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            env={**os.environ, "USERSVC_GRPC_ADDR": "127.0.0.1:0", "USERSVC_ADMIN_ADDR": "127.0.0.1:0", "USERSVC_LOG_FORMAT": "json"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)))
+        for line in self.process.stderr:
+            for name, host, port in re.findall(r'"(grpc|admin)_addr":"([^"]+):(\d+)"', line.decode()):
+                setattr(self, name, (host, int(port)))
+            if b'"serving"' in line:
+                break
+        # Whatever else it logs is thrown away.
+        FORK.Process(target=lambda: [None for _ in self.process.stderr], daemon=True).start()
+        honest.fill(self.grpc)
+
+    def resident(self, key="VmRSS"):
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(rf"{key}:\s+(\d+)", text)[1]) << 10
+
+    def forget_peak(self):
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def cpu(self):
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return None
+
+
+class Sink:
+    """Takes every connection, and reads what it is sent."""
+
+    def __init__(self):
+        listener = socket.create_server(("127.0.0.1", 0), backlog=4_096)
+        self.grpc = self.admin = listener.getsockname()
+        self.process = FORK.Process(target=self.read, args=(listener,), daemon=True)
+        self.process.start()
+        listener.close()
+
+    @staticmethod
+    def read(listener):
+        selector = selectors.DefaultSelector()
+        selector.register(listener, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                try:
+                    if key.fileobj is listener:
+                        selector.register(listener.accept()[0], selectors.EVENT_READ)
+                    elif not key.fileobj.recv(1 << 18):
+                        raise ConnectionError
+                except OSError:
+                    if key.fileobj is not listener:
+                        selector.unregister(key.fileobj)
+                        key.fileobj.close()
+
+    def stop(self):
+        self.process.kill()
+
+
+def meanwhile(function, *arguments):
+    """Runs a function in a process of its own. Returns what waits for its result."""
+    here, there = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=lambda: there.send(function(*arguments)))
+    process.start()
+    there.close()
+
+    def result():
+        try:
+            return here.recv()
+        finally:
+            process.join()
+    return result
+
+
+def quantile(times, q):
+    return sorted(times)[int(len(times) * q)] if times else float("inf")
+
+
+def run(server, attack, target, seconds, once=False):
+    """One attack on a target next to honest calls of the server."""
+    before, resident = server.cpu(), server.resident()
+    server.forget_peak()
+    until = time.monotonic() + seconds
+    calls = meanwhile(honest.load, server.grpc, until)
+    report = meanwhile(attack.run, target, until, once)()
+    times, failed = calls()
+    return report, {
+        "growth": max(0, server.resident("VmHWM") - resident), "cpu": (server.cpu() - before) / seconds,
+        "p50": quantile(times, 0.5), "p99": quantile(times, 0.99), "failed": failed, "calls": len(times),
+    }
+
+
+def faults(attack, report: Report, seen, beside=None):
+    """What is out of bounds."""
+    if not report.connections:
+        yield "no connection was made"
+    if attack.ends == "cut":
+        if report.left and not report.cuts:
+            yield f"not cut in {attack.seconds} s"
+        if report.cuts and max(report.cuts) > MOST_SECONDS:
+            yield f"cut only after {max(report.cuts):.1f} s"
+    if attack.ends == "answered" and (report.answered_after is None or report.answered_after > MOST_SECONDS):
+        yield f"{report.unanswered} calls are not answered"
+    if attack.policed and not report.how.startswith("GOAWAY(11)"):
+        yield f"not told to calm down: {report.how}"
+    if seen["growth"] > MOST_GROWTH:
+        yield f"{seen['growth'] >> 20} MiB more"
+    if seen["failed"]:
+        yield f"{seen['failed']} honest calls failed"
+    if beside and seen["p99"] > MOST_SLOWER * max(beside["p99"], LEAST_P99 / MOST_SLOWER):
+        yield f"honest calls take {seen['p99'] / beside['p99']:.1f} times as long"
+
+
+def ending(attack, report):
+    """When and how it ended, for the table."""
+    if attack.ends == "answered" and report.answered_after is not None:
+        return f"every call answered within {report.answered_after:.1f} s"
+    if report.cuts:
+        rest = f"; {report.left} stay" if report.left and report.connections > 1 and attack.ends == "bounded" else ""
+        return f"{max(report.cuts):.2f} s: {report.how}{rest}"
+    return "bounded, not cut"
+
+
+def row(attack, report, seen, beside):
+    return (f"| {attack.name} | {report.sent or report.connections:,} | {ending(attack, report)} | {seen['growth'] / (1 << 20):.0f} "
+            f"| {seen['cpu']:.0%} ({beside['cpu']:.0%}) | {seen['p50'] * 1e3:.2f} ({beside['p50'] * 1e3:.2f}) "
+            f"| {seen['p99'] * 1e3:.2f} ({beside['p99'] * 1e3:.2f}) |")
+
+
+HEAD = """| attack | frames or connections | cut after: how | MiB more | CPU of a core | p50, ms | p99, ms |
+|---|--:|---|--:|--:|--:|--:|"""
+
+
+def in_full(binary, attacks):
+    rows, failures = [HEAD], []
+    print(HEAD, flush=True)
+    for attack in attacks:
+        server, sink = Server(binary, attack.descriptors), Sink()
+        try:
+            _, beside = run(server, attack, sink, min(attack.seconds, 6))
+            report, seen = run(server, attack, server, attack.seconds)
+        finally:
+            sink.stop()
+            code = server.stop()
+        rows.append(row(attack, report, seen, beside))
+        print(rows[-1], flush=True)
+        failures += [f"{attack.name}: {fault}" for fault in faults(attack, report, seen, beside)]
+        if code not in (0, 75):
+            failures.append(f"{attack.name}: the server ended with {code}")
+    return rows, failures
+
+
+def in_short(binary, attacks):
+    """All attacks on one server: those that take a while concurrently, the floods one after the other."""
+    server = Server(binary)
+    failures = []
+    try:
+        resident = server.resident()
+        server.forget_peak()
+        slow = [attack for attack in attacks if attack.seconds > 5]
+        until = time.monotonic() + max((attack.seconds for attack in slow), default=0)
+        waiting = [meanwhile(attack.run, server, until, True) for attack in slow]
+        calls = meanwhile(honest.load, server.grpc, until)
+        reports = [(attack, meanwhile(attack.run, server, time.monotonic() + 10, True)()) for attack in attacks if attack not in slow]
+        reports += zip(slow, [report() for report in waiting])
+        times, failed = calls()
+        seen = {"growth": max(0, server.resident("VmHWM") - resident), "failed": failed}
+        for attack, report in reports:
+            print(f"{attack.name}: {ending(attack, report)}")
+            failures += [f"{attack.name}: {fault}" for fault in faults(attack, report, {"growth": 0, "failed": 0})]
+        print(f"{seen['growth'] >> 20} MiB more; {len(times)} honest calls, {failed} failed")
+        failures += faults(attacks[0], reports[0][1], seen)
+    finally:
+        server.stop()
+    return failures
+
+
+def record(rows):
+    text = DOCUMENT.read_text()
+    begin, end = (text.index(mark) for mark in MARKS)
+    DOCUMENT.write_text(text[: begin + len(MARKS[0])] + "\n".join(rows) + "\n" + text[end:])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary")
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--only", default="", help="attacks with this in their names")
+    arguments = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    chosen = [attack for attack in ATTACKS if arguments.only in attack.name]
+    if arguments.short:
+        failures = in_short(arguments.binary, [attack for attack in chosen if attack.policed or attack.name in SHORT])
+    else:
+        rows, failures = in_full(arguments.binary, chosen)
+        if arguments.record:
+            record(rows)
+    for failure in failures:
+        print(f"FAILED: {failure}")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
