@@ -4,7 +4,7 @@ use std::{
     fs,
     path::Path,
     process::Command,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
@@ -17,6 +17,7 @@ use tokio::{
 };
 use user_service::{
     config::{Config, PostgresUrl, StoreUrl},
+    domain::{Deadline, UserKey},
     store::{self, OpenError},
 };
 
@@ -151,13 +152,20 @@ async fn a_login_by_certificate_needs_no_password_and_takes_a_renewed_certificat
     let user = stored(&store, create("by-certificate")).await;
     // Every connection is made again, and reads the files for that.
     certify_login(dir, "authority", "holder");
+    let ended: SystemTime = admin.query_one("SELECT clock_timestamp()", &[]).await.unwrap().get(0);
     admin
         .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'holder'")
         .await
         .unwrap();
+    let renewed = "SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'holder' AND backend_start > $1";
+    let key = UserKey::Id(user.id.clone());
     let until = Instant::now() + Duration::from_secs(30);
-    while !store.probe().await.writes {
-        assert!(Instant::now() < until, "the renewed certificate is not taken");
+    loop {
+        let found = store.get(&key, Deadline::NONE).await;
+        if found.is_ok() && admin.query_one(renewed, &[&ended]).await.unwrap().get(0) {
+            break;
+        }
+        assert!(Instant::now() < until, "the renewed certificate is not taken: {found:?}");
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(get(&store, user.id.as_str()).await, Some(user));
