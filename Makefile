@@ -114,7 +114,7 @@ stack-native: bin/otelcol $(BUILT)/release/user-service ## The same with servers
 
 .PHONY: image image-report
 image image-report: IMAGE := $(BUILT)/image/$(ARCH)
-image: ## Make the container image of the Dockerfile without Docker or a registry, for ARCH=amd64 or arm64 (PGO=0: in a third of the time, for tests).
+image: ## Make the container image of the Dockerfile without Docker or a registry, for ARCH=amd64 or arm64 (PGO=1: quicker to serve, three times as long to build).
 	deploy/image/toolchain.sh $(ARCH)
 	deploy/image/build.sh $(ARCH)
 	rm -rf $(IMAGE)/staged
@@ -128,9 +128,6 @@ image-report: ## Print the image's size, user, layers and files, from its archiv
 
 # A cluster that has the image, and knows the chart's objects for others.
 CLUSTER := tests/cluster/cluster.sh -i $(BUILT)/image/amd64/image.tar $$(tools/chart/crds.sh | sed 's/^/-f /')
-
-# What is tested there is no release, and so is not trained.
-cluster e2e e2e-long: export PGO ?= 0
 
 .PHONY: cluster
 cluster: export CMD ?= bash

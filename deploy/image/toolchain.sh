@@ -24,6 +24,6 @@ if ! { command -v "$cpu-linux-gnu-gcc" && [ -e "/usr/lib/$cpu-linux-musl/musl-gc
 fi
 rustup target add "$cpu-unknown-linux-musl"
 # llvm-profdata, for what is trained.
-if [ "${PGO:-1}" != 0 ] && [ "$arch" = "$own" ]; then
+if [ "${PGO:-0}" != 0 ] && [ "$arch" = "$own" ]; then
     rustup component add llvm-tools
 fi
