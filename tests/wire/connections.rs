@@ -179,7 +179,11 @@ fn what_outlasts_a_drain_is_cut_and_counted() {
     for peer in &mut peers {
         peer.rest();
     }
-    assert_eq!(server.metric(&closed("drain_cut")), 3);
+    // A connection is counted when its socket is closed, which its peer may see first.
+    // The one without calls may have ended by itself, and then waits for its peer to close.
+    let cut = || server.metric(&closed("drain_cut"));
+    until("all three are counted", || server.metric(&closed("drain")) + cut() == 3);
+    assert!(cut() >= 2, "those with calls are cut");
     assert_eq!(server.metric("grpc_server_calls_cut_total"), 3);
 }
 
