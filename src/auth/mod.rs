@@ -144,8 +144,8 @@ impl Auth {
             interval.tick().await;
             // A file of a network can block.
             let looked = tokio::task::spawn_blocking(move || {
-                let policy = files.policy.changed(Policy::parse);
-                let keys = files.keys.as_mut().and_then(|file| file.changed(KeySet::parse));
+                let policy = files.policy.changed();
+                let keys = files.keys.as_mut().and_then(Watched::changed);
                 (files, policy, keys)
             });
             let Ok((back, policy, keys)) = looked.await else { return };

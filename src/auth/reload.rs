@@ -5,16 +5,13 @@
 
 use std::{
     fs::File,
-    io::Read,
     path::{Path, PathBuf},
 };
 
 use metrics::{Counter, Gauge, counter, gauge};
 
 use super::{AuthError, file_error};
-
-/// More than this is no policy and no set of keys.
-const MAX_FILE_BYTES: u64 = 1_024 * 1_024;
+use crate::util::bounded_file;
 
 /// How a value is read from a file's text.
 type Parse<T> = fn(&str) -> Result<T, String>;
@@ -50,7 +47,7 @@ pub struct Watched<T> {
     /// What was read last, or why it could not be.
     seen: Result<String, String>,
     metrics: ReloadMetrics,
-    value: std::marker::PhantomData<fn() -> T>,
+    parse: Parse<T>,
 }
 
 impl<T> Watched<T> {
@@ -64,19 +61,17 @@ impl<T> Watched<T> {
         let refused = |why| file_error(setting, path, why);
         let text = read(path).map_err(refused)?;
         let value = parse(&text).map_err(refused)?;
-        let watched =
-            Self { setting, path: path.into(), seen: Ok(text), metrics, value: std::marker::PhantomData };
-        Ok((watched, value))
+        Ok((Self { setting, path: path.into(), seen: Ok(text), metrics, parse }, value))
     }
 
     /// What the file says, where it says something new that can be used. What cannot be is
     /// logged and counted once.
-    pub fn changed(&mut self, parse: Parse<T>) -> Option<T> {
+    pub fn changed(&mut self) -> Option<T> {
         let text = read(&self.path);
         if text == self.seen {
             return None;
         }
-        let parsed = text.as_deref().map_err(Clone::clone).and_then(parse);
+        let parsed = text.as_deref().map_err(Clone::clone).and_then(self.parse);
         self.seen = text;
         match parsed {
             Ok(value) => {
@@ -101,13 +96,6 @@ impl<T> Watched<T> {
 
 /// A file's text.
 fn read(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
     let file = File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err("is larger than 1 MiB".into());
-    }
-    Ok(text)
+    bounded_file::text(file).map_err(|error| format!("cannot be read: {error}"))
 }

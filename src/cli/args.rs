@@ -104,20 +104,16 @@ pub fn parse(
     // `check` ends as grpc_health_probe does, wrong usage included.
     let usage = if args.get(1).is_some_and(|name| name == "check") { 1 } else { USAGE };
     let matches = program().try_get_matches_from(args).map_err(|error| ParseError::Usage(error, usage))?;
+    // The flags say nothing that a server could be called with.
+    let wrong_target = |why: String| {
+        ParseError::Usage(clap::Error::raw(ErrorKind::ValueValidation, format!("{why}\n")), usage)
+    };
     let load = |matches: &ArgMatches| inputs(matches, env).load().map_err(ParseError::Config);
     match matches.subcommand() {
-        Some(("check", matches)) => {
-            check(matches).map(Command::Check).map_err(|why| wrong_target(&why, usage))
-        }
-        Some(("smoke", matches)) => {
-            smoke(matches).map(Command::Smoke).map_err(|why| wrong_target(&why, usage))
-        }
-        Some(("export", matches)) => {
-            export(matches).map(Command::Export).map_err(|why| wrong_target(&why, usage))
-        }
-        Some(("import", matches)) => {
-            import(matches).map(Command::Import).map_err(|why| wrong_target(&why, usage))
-        }
+        Some(("check", matches)) => check(matches).map(Command::Check).map_err(wrong_target),
+        Some(("smoke", matches)) => smoke(matches).map(Command::Smoke).map_err(wrong_target),
+        Some(("export", matches)) => export(matches).map(Command::Export).map_err(wrong_target),
+        Some(("import", matches)) => import(matches).map(Command::Import).map_err(wrong_target),
         Some(("migrate", matches)) => Ok(Command::Migrate(load(matches)?.config)),
         Some(("purge", matches)) => Ok(Command::Purge(load(matches)?.config)),
         Some(("backup", matches)) => {
@@ -316,11 +312,6 @@ fn duration(matches: &ArgMatches, name: &str) -> Duration {
 
 fn text(matches: &ArgMatches, name: &str) -> String {
     matches.get_one::<String>(name).cloned().expect("it is required or has a default")
-}
-
-/// The flags say nothing that a server could be called with.
-fn wrong_target(why: &str, usage: u8) -> ParseError {
-    ParseError::Usage(clap::Error::raw(ErrorKind::ValueValidation, format!("{why}\n")), usage)
 }
 
 fn target(matches: &ArgMatches, addr: &str) -> Result<Target, String> {

@@ -61,8 +61,9 @@ async fn await_http2(target: &Target) -> Result<Connection, String> {
     match settings.await {
         Ok(()) => Ok(InterceptedService::new(channel, bearer)),
         // With TLS 1.3 a server refuses the client's certificate after the handshake.
-        Err(_) if error.get().is_some() => Err(error.get().cloned().unwrap_or_default()),
-        Err(_) => Err("what listens there does not speak HTTP/2".into()),
+        Err(_) => {
+            Err(error.get().cloned().unwrap_or_else(|| "what listens there does not speak HTTP/2".into()))
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{ClientAuth, ConfigErrors, Loaded, StoreUrl};
+use super::{ConfigErrors, Loaded, StoreUrl};
 
 /// Checks settings against each other, except those that are `bad` in themselves.
 pub fn run(loaded: &Loaded, bad: &[String], errors: &mut ConfigErrors) {
@@ -37,15 +37,6 @@ pub fn run(loaded: &Loaded, bad: &[String], errors: &mut ConfigErrors) {
 
 /// What TLS needs together. Half of it would be a port that is open by mistake.
 fn check_tls(loaded: &Loaded, errors: &mut ConfigErrors) {
-    let config = &loaded.config;
-    let has = |key: &str| match key {
-        "tls_cert_file" => config.tls_cert_file.path().is_some(),
-        "tls_key_file" => config.tls_key_file.path().is_some(),
-        "tls_client_ca_file" => config.tls_client_ca_file.path().is_some(),
-        "store_cert_file" => config.store_cert_file.path().is_some(),
-        "store_key_file" => config.store_key_file.path().is_some(),
-        _ => config.tls_client_auth != ClientAuth::Required,
-    };
     for (key, needed) in [
         ("tls_cert_file", "tls_key_file"),
         ("tls_key_file", "tls_cert_file"),
@@ -54,7 +45,7 @@ fn check_tls(loaded: &Loaded, errors: &mut ConfigErrors) {
         ("store_cert_file", "store_key_file"),
         ("store_key_file", "store_cert_file"),
     ] {
-        if has(key) && !has(needed) {
+        if loaded.is_changed(key) && !loaded.is_changed(needed) {
             errors.add_between(format!("{} needs {needed}, too", named(loaded, key)));
         }
     }
@@ -62,15 +53,10 @@ fn check_tls(loaded: &Loaded, errors: &mut ConfigErrors) {
 
 /// Identity is on or off as a whole: a part of it alone would be taken for protection.
 fn check_identity(loaded: &Loaded, errors: &mut ConfigErrors) {
-    let config = &loaded.config;
-    let tokens = [
-        ("auth_jwks_file", config.auth_jwks_file.path().is_some()),
-        ("auth_issuer", config.auth_issuer.text().is_some()),
-        ("auth_audience", config.auth_audience.text().is_some()),
-    ];
-    let policy = config.auth_policy_file.path().is_some();
-    let Some((set, _)) = tokens.iter().find(|(_, is_set)| *is_set) else {
-        if policy && config.tls_client_ca_file.path().is_none() {
+    let tokens = ["auth_jwks_file", "auth_issuer", "auth_audience"];
+    let policy = loaded.is_changed("auth_policy_file");
+    let Some(set) = tokens.iter().find(|name| loaded.is_changed(name)) else {
+        if policy && !loaded.is_changed("tls_client_ca_file") {
             let policy = named(loaded, "auth_policy_file");
             let (keys, ca) = (named(loaded, "auth_jwks_file"), named(loaded, "tls_client_ca_file"));
             errors.add_between(format!("{policy} needs identities: set {keys} or {ca}"));
@@ -78,7 +64,7 @@ fn check_identity(loaded: &Loaded, errors: &mut ConfigErrors) {
         return;
     };
     let set = named(loaded, set);
-    for (missing, _) in tokens.iter().filter(|(_, is_set)| !*is_set) {
+    for missing in tokens.iter().filter(|name| !loaded.is_changed(name)) {
         let missing = named(loaded, missing);
         errors.add_between(format!("{missing} must be set too, next to {set}"));
     }

@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -12,9 +11,7 @@ use toml::{
 };
 
 use super::{ConfigErrors, Setting, Source, load::Entry, value::SettingKind};
-
-/// More than this is not a configuration.
-const MAX_FILE_BYTES: u64 = 1_024 * 1_024;
+use crate::util::bounded_file;
 
 /// The settings of the file at `path`. An error of the file as a whole is added to
 /// `errors`.
@@ -39,13 +36,7 @@ pub fn read(path: &Path, errors: &mut ConfigErrors) -> Vec<Entry> {
 }
 
 fn contents(path: &Path) -> std::io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(std::io::Error::other("is larger than 1 MiB"));
-    }
-    let text =
-        String::from_utf8(bytes).map_err(|_| std::io::Error::other("is not UTF-8: save it as UTF-8"))?;
+    let text = bounded_file::text(File::open(path)?)?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 

@@ -95,6 +95,12 @@ impl Inputs {
 
 impl Loaded {
     /// Where the value of this key comes from.
+    /// Whether a setting of this name has another value than its default.
+    pub fn is_changed(&self, name: &str) -> bool {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        setting.is_some_and(|setting| (setting.show)(&self.config) != (setting.show)(&Config::default()))
+    }
+
     pub fn source(&self, name: &str) -> &Source {
         SETTINGS
             .iter()

@@ -15,13 +15,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Response};
+use http::Response;
 use metrics::{Counter, counter};
 
 use crate::{
     config::Config,
     domain::Caller,
-    rpc::{source::Source, status},
+    rpc::{
+        source::Source,
+        status::{self, PreparedAnswer},
+    },
 };
 
 /// Callers of different shards share no lock.
@@ -167,15 +170,11 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a caller over its share is told, made once.
-static OVER_QUOTA: LazyLock<HeaderMap> =
-    LazyLock::new(|| status::over_quota().into_http::<()>().into_parts().0.headers);
+static OVER_QUOTA: LazyLock<PreparedAnswer> = LazyLock::new(|| PreparedAnswer::of(status::over_quota()));
 
 /// The answer to a call over its caller's share.
 pub fn over_quota<R: Default>() -> Response<R> {
-    let mut response = Response::new(R::default());
-    response.headers_mut().clone_from(&OVER_QUOTA);
-    response
+    OVER_QUOTA.response()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::{
     auth::{Auth, Denial},
     rpc::{
         call::{Call, DENIALS_TOTAL, Inbound},
-        status,
+        status::{self, PreparedAnswer},
     },
 };
 
@@ -27,15 +27,13 @@ use crate::{
 pub struct GateRules {
     auth: Arc<Auth>,
     denials: [Counter; Denial::REASONS.len()],
-    /// Made once, because denials are sent in floods.
-    missing: HeaderMap,
-    rejected: HeaderMap,
-    not_permitted: HeaderMap,
+    missing: PreparedAnswer,
+    rejected: PreparedAnswer,
+    not_permitted: PreparedAnswer,
 }
 
 impl GateRules {
     pub fn new(auth: Arc<Auth>) -> Self {
-        let headers = |status: tonic::Status| status.into_http::<()>().into_parts().0.headers;
         let denials = Denial::REASONS.map(|reason| {
             let counter = counter!(DENIALS_TOTAL, "reason" => reason);
             counter.increment(0);
@@ -44,9 +42,9 @@ impl GateRules {
         Self {
             auth,
             denials,
-            missing: headers(status::credentials_missing()),
-            rejected: headers(status::credentials_rejected()),
-            not_permitted: headers(status::not_permitted()),
+            missing: PreparedAnswer::of(status::credentials_missing()),
+            rejected: PreparedAnswer::of(status::credentials_rejected()),
+            not_permitted: PreparedAnswer::of(status::not_permitted()),
         }
     }
 
@@ -73,13 +71,12 @@ impl GateRules {
 
     fn refuse<R: Default>(&self, denial: &Denial) -> Response<R> {
         self.denials[denial.index()].increment(1);
-        let mut response = Response::new(R::default());
-        response.headers_mut().clone_from(match denial {
+        match denial {
             Denial::Missing => &self.missing,
             Denial::NotPermitted(_) => &self.not_permitted,
             _ => &self.rejected,
-        });
-        response
+        }
+        .response()
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use metrics::{Counter, counter};
 use tokio::{
     select,
     sync::{Semaphore, oneshot},
@@ -18,7 +19,6 @@ use super::{
     lingering_close::bound_unsent,
     metrics::ListenerMetrics,
     serving_thread::{Accepted, ConnectionPermit, SocketSender},
-    sources::ConnectionShares,
 };
 use crate::{
     rpc::source::Source,
@@ -41,7 +41,10 @@ pub struct Acceptor {
 pub struct Dispatcher {
     threads: Vec<SocketSender>,
     permits: Arc<Semaphore>,
-    shares: ConnectionShares,
+    /// The most connections of one address.
+    max_per_address: usize,
+    /// Connections that were refused for it.
+    over_quota: Counter,
     metrics: Arc<ListenerMetrics>,
     throttle: LogThrottle,
     max_connections: usize,
@@ -77,14 +80,22 @@ impl Dispatcher {
     pub fn new(
         threads: Vec<SocketSender>,
         permits: Arc<Semaphore>,
-        shares: ConnectionShares,
+        max_per_address: usize,
         metrics: Arc<ListenerMetrics>,
     ) -> Self {
+        // 0: no limit.
+        let (max_per_address, over_quota) = if max_per_address == 0 {
+            (usize::MAX, Counter::noop())
+        } else {
+            (max_per_address, counter!("user_service_quota_refused_total", "limit" => "connections"))
+        };
+        over_quota.increment(0);
         Self {
             threads,
             max_connections: permits.available_permits(),
             permits,
-            shares,
+            max_per_address,
+            over_quota,
             metrics,
             throttle: LogThrottle::new(1, LOG_INTERVAL),
             addresses: Addresses::default(),
@@ -111,7 +122,8 @@ impl Dispatcher {
             }
             return;
         };
-        let Some(share) = self.shares.take(source) else {
+        if address.of_address() > self.max_per_address {
+            self.over_quota.increment(1);
             if let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now()) {
                 tracing::warn!(
                     unlogged,
@@ -119,7 +131,7 @@ impl Dispatcher {
                 );
             }
             return;
-        };
+        }
         let fewest =
             |thread: &&SocketSender| (thread.load.connections.load(Relaxed), thread.load.calls.load(Relaxed));
         let Some(thread) = self.threads.iter().min_by_key(fewest) else { return };
@@ -128,7 +140,7 @@ impl Dispatcher {
         let _ = stream.set_nodelay(true);
         bound_unsent(&stream);
         self.metrics.accepted.increment(1);
-        let permit = ConnectionPermit::take(&thread.load, address, permit, share);
+        let permit = ConnectionPermit::take(&thread.load, address, permit);
         if thread.sockets.send(Accepted { stream, source, permit }).is_err()
             && let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now())
         {

@@ -25,6 +25,11 @@ pub struct Address {
 pub struct AddressConnection(Arc<Address>);
 
 impl AddressConnection {
+    /// How many connections its address has, this one among them.
+    pub fn of_address(&self) -> usize {
+        self.0.connections.load(Relaxed)
+    }
+
     pub fn holdings(&self) -> Arc<SourceHoldings> {
         Arc::clone(&self.0.holdings)
     }
@@ -98,6 +103,18 @@ mod tests {
         assert_eq!(other.len(), 8);
         drop(greedy);
         assert_eq!(hog(&mut addresses, "192.0.2.1", 64, 8).len(), 48);
+    }
+
+    #[test]
+    fn the_connections_of_an_address_are_counted_until_they_end() {
+        let mut addresses = Addresses::default();
+        let mut admit =
+            |address: &str| addresses.admit(Source::of(address.parse().unwrap()), 64, 64).unwrap();
+        let first = admit("192.0.2.1");
+        let second = admit("192.0.2.1");
+        assert_eq!((second.of_address(), admit("192.0.2.2").of_address()), (2, 1));
+        drop(first);
+        assert_eq!(admit("192.0.2.1").of_address(), 2);
     }
 
     #[test]

@@ -33,7 +33,6 @@ use self::{
     in_flight::ThreadLoad,
     lifetime::Timeouts,
     metrics::ListenerMetrics,
-    sources::ConnectionShares,
     tls::{Handshakes, Tls},
 };
 use crate::{config::Config, rpc::call::Inbound};
@@ -52,7 +51,6 @@ pub mod policing;
 mod registry;
 mod request_rest;
 mod serving_thread;
-mod sources;
 mod tls;
 
 pub use self::{
@@ -181,8 +179,9 @@ impl Listener {
         let permits = Arc::new(Semaphore::new(self.max_connections));
         let listener = tokio::net::TcpListener::from_std(self.socket)?;
         let incoming = Incoming::new(listener, "grpc");
-        let shares = ConnectionShares::new(self.config.max_connections_per_address);
-        let dispatcher = Dispatcher::new(senders, Arc::clone(&permits), shares, Arc::clone(&metrics));
+        let max_per_address = self.config.max_connections_per_address;
+        let dispatcher =
+            Dispatcher::new(senders, Arc::clone(&permits), max_per_address, Arc::clone(&metrics));
         let (stop, stopped) = oneshot::channel();
         let acceptor = tokio::spawn(Acceptor { incoming, dispatcher }.run(stopped));
         let reloading = self.tls.map(|tls| tokio::spawn(tls.keep_reloading()));

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     CallService, ListenerPhase, Ticks, addresses::AddressConnection, connection::ServeContext,
-    in_flight::ThreadLoad, sources::ConnectionShare,
+    in_flight::ThreadLoad,
 };
 use crate::rpc::{holdings::Holdings, source::Source};
 
@@ -39,18 +39,12 @@ pub struct ConnectionPermit {
     load: Arc<ThreadLoad>,
     address: AddressConnection,
     _permit: OwnedSemaphorePermit,
-    _share: ConnectionShare,
 }
 
 impl ConnectionPermit {
-    pub fn take(
-        load: &Arc<ThreadLoad>,
-        address: AddressConnection,
-        permit: OwnedSemaphorePermit,
-        share: ConnectionShare,
-    ) -> Self {
+    pub fn take(load: &Arc<ThreadLoad>, address: AddressConnection, permit: OwnedSemaphorePermit) -> Self {
         load.connections.fetch_add(1, Relaxed);
-        Self { load: Arc::clone(load), address, _permit: permit, _share: share }
+        Self { load: Arc::clone(load), address, _permit: permit }
     }
 }
 

@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Response};
+use http::Response;
 use metrics::{Counter, Gauge, counter, gauge};
 
 use crate::rpc::{
     goaway::ConnectionHandle,
     holdings::{Holdings, LimitKind},
-    status,
+    status::{self, PreparedAnswer},
 };
 
 /// For how long a newcomer that was turned away is remembered.
@@ -186,16 +186,11 @@ impl Drop for PartialBytes {
     }
 }
 
-/// What a call that is turned away is told. Made once, for it is sent when there is
-/// least time.
-static TURNED_AWAY: LazyLock<HeaderMap> =
-    LazyLock::new(|| status::overloaded().into_http::<()>().into_parts().0.headers);
+static TURNED_AWAY: LazyLock<PreparedAnswer> = LazyLock::new(|| PreparedAnswer::of(status::overloaded()));
 
 /// The answer to a call that is turned away.
 pub fn turned_away<R: Default>() -> Response<R> {
-    let mut response = Response::new(R::default());
-    response.headers_mut().clone_from(&TURNED_AWAY);
-    response
+    TURNED_AWAY.response()
 }
 
 #[cfg(test)]

@@ -15,8 +15,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::reasons::{self, Reason};
 
+mod prepared;
 mod size;
 
+pub use prepared::PreparedAnswer;
 pub use size::{HEADER_OVERHEAD_BYTES, MAX_BYTES, has_room, header_bytes, new};
 
 /// What names this service in every `ErrorInfo`.

@@ -3,7 +3,7 @@
 use crate::domain::{Error, Violation};
 
 /// The most violations that one error lists; it counts all of them.
-/// They travel in one header, which has a bounded size ([`super::status::MAX_BYTES`]).
+/// They travel in one header, which has a bounded size ([`crate::rpc::status::MAX_BYTES`]).
 pub const MAX_LISTED: usize = 16;
 
 /// The violations found so far.

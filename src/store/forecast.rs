@@ -40,7 +40,7 @@ pub(super) struct Forecast {
 /// Why a write is not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It would wait for more than one commit.
+    /// More batches are ahead of it than quick commits clear.
     Wait,
     /// Its deadline is before the end of its commit.
     Deadline,

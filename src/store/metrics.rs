@@ -18,7 +18,7 @@ pub(super) struct WriterMetrics {
     pub commit_time: Gauge,
     /// Writes that found the queue full.
     pub refused_full: Counter,
-    /// Writes that would have waited for more than one commit.
+    /// Writes that would have waited behind more batches than quick commits clear.
     pub refused_wait: Counter,
     /// Writes whose deadline was before the end of their commit.
     pub refused_deadline: Counter,

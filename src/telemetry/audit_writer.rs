@@ -1,5 +1,4 @@
-//! Audit lines on their way to their stream: through a bounded queue and a
-//! separate thread, so that no call waits for a disk.
+//! Audit lines on their way to their stream, and the count of those that it did not take.
 
 use std::{
     fs::OpenOptions,
@@ -10,7 +9,7 @@ use std::{
     },
 };
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder};
+use tracing_appender::non_blocking::NonBlocking;
 
 use super::log_writer::LogWriter;
 use crate::config::AuditLog;
@@ -22,7 +21,6 @@ const MAX_QUEUED_LINES: usize = 65_536;
 #[derive(Clone, Debug)]
 pub struct AuditWriter {
     pub lines: LogWriter,
-    dropped: ErrorCounter,
     failed: Arc<AtomicUsize>,
 }
 
@@ -38,20 +36,11 @@ pub fn start(log: &AuditLog) -> io::Result<Option<(NonBlocking, AuditWriter)>> {
     };
     let failed = Arc::new(AtomicUsize::new(0));
     let stream = CountFailures { stream, failed: Arc::clone(&failed) };
-    let builder = NonBlockingBuilder::default();
-    let builder = builder.lossy(true).buffered_lines_limit(MAX_QUEUED_LINES).thread_name("audit");
-    let (writer, guard) = builder.finish(stream);
-    let dropped = writer.error_counter();
-    let lines = LogWriter::new(guard, dropped.clone());
-    Ok(Some((writer, AuditWriter { lines, dropped, failed })))
+    let (writer, lines) = LogWriter::start(stream, MAX_QUEUED_LINES, "audit");
+    Ok(Some((writer, AuditWriter { lines, failed })))
 }
 
 impl AuditWriter {
-    /// How many lines found the queue full.
-    pub fn dropped(&self) -> usize {
-        self.dropped.dropped_lines()
-    }
-
     /// How many lines could not be written.
     pub fn failed(&self) -> usize {
         self.failed.load(Relaxed)
@@ -91,7 +80,7 @@ mod tests {
         writer.write_all(b"one\n").unwrap();
         writer.write_all(b"two\n").unwrap();
         audit.lines.flush().await;
-        assert_eq!((audit.failed(), audit.dropped()), (2, 0));
+        assert_eq!((audit.failed(), audit.lines.dropped()), (2, 0));
     }
 
     #[tokio::test]

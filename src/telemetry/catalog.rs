@@ -143,7 +143,7 @@ metrics! {
     "user_service_store_commit_seconds" Gauge [] Durable
         "What a commit took lately, by which the queue forecasts when a write would be durable.";
     "user_service_store_writes_refused_total" Counter ["reason"] Durable
-        "Writes that were not begun because they could not be durable in time, by reason: the queue is `full`, they would `wait` for more than one commit, their `deadline` is too close, or a slow commit made them late in the queue (`expired`).";
+        "Writes that were not begun because they could not be durable in time, by reason: the queue is `full`, they would `wait` for more than 100 ms of earlier batches, their `deadline` is too close, or a slow commit made them late in the queue (`expired`).";
     "user_service_store_writable" Gauge [] Always
         "1 where the store takes writes, 0 where it does not.";
     "user_service_store_cache_lookups_total" Counter ["result"] Sqlite

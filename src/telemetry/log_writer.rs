@@ -1,28 +1,16 @@
-//! Log lines on their way to stderr: through a bounded queue and a separate
-//! thread, so that a reader that stops reading the log delays no call.
+//! Lines on their way to a stream: through a bounded queue and a separate thread, so that
+//! neither a reader that stops reading nor a slow disk delays a call.
 
 use std::{
-    io,
+    io::Write,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
-/// How many lines may wait. Further ones are dropped and counted.
-const MAX_QUEUED_LINES: usize = 8_192;
-
 /// How long the last lines may take: a little more than the writer gives itself.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(1_500);
-
-/// Starts the thread that writes.
-pub fn start() -> (NonBlocking, LogWriter) {
-    let writer =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_LINES).thread_name("log");
-    let (writer, guard) = writer.finish(io::stderr());
-    let dropped = writer.error_counter();
-    (writer, LogWriter::new(guard, dropped))
-}
 
 /// The lines that are still to be written.
 #[derive(Clone, Debug)]
@@ -32,12 +20,20 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Of the thread that `guard` stands for.
-    pub fn new(guard: WorkerGuard, dropped: ErrorCounter) -> Self {
-        Self { guard: Arc::new(Mutex::new(Some(guard))), dropped }
+    /// Starts the thread of this name, which writes to `stream`. As many lines as
+    /// `max_queued` may wait; further ones are dropped and counted.
+    pub fn start(
+        stream: impl Write + Send + 'static,
+        max_queued: usize,
+        thread: &str,
+    ) -> (NonBlocking, Self) {
+        let builder = NonBlockingBuilder::default().lossy(true);
+        let (writer, guard) = builder.buffered_lines_limit(max_queued).thread_name(thread).finish(stream);
+        let dropped = writer.error_counter();
+        (writer, Self { guard: Arc::new(Mutex::new(Some(guard))), dropped })
     }
 
-    /// Flushes the queue, if stderr is read, and ends the log: for the end of the
+    /// Flushes the queue, if the stream takes it, and ends the thread: for the end of the
     /// process.
     pub async fn flush(&self) {
         let guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -77,7 +77,7 @@ impl Metrics {
             process::add_labelled(
                 &mut text,
                 name,
-                &[("queue_full", audit.dropped()), ("write_failed", audit.failed())],
+                &[("queue_full", audit.lines.dropped()), ("write_failed", audit.failed())],
             );
         }
         text

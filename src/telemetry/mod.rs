@@ -18,7 +18,7 @@ pub mod testing;
 mod traces;
 mod variables;
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use self::{audit_writer::AuditWriter, traces::Traces, variables::Variables};
 pub use self::{log_writer::LogWriter, logs::LogFilter, metrics::Metrics, sampler::Sampler};
@@ -61,9 +61,12 @@ pub struct TraceConfig {
     pub follows_callers: bool,
 }
 
+/// How many log lines may wait.
+const MAX_QUEUED_LOG_LINES: usize = 8_192;
+
 /// Switches everything on for the process. `env` looks up the `OTEL_*` variables.
 pub fn init(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> Result<Telemetry, InitError> {
-    let (writer, log_writer) = log_writer::start();
+    let (writer, log_writer) = LogWriter::start(io::stderr(), MAX_QUEUED_LOG_LINES, "log");
     let (audit_lines, audit) = audit_writer::start(&config.audit_log).map_err(InitError::Audit)?.unzip();
     let metrics = metrics::install(log_writer.clone(), audit.clone(), config.metric_names)?;
     let env = Variables::new(env);

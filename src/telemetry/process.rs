@@ -61,20 +61,26 @@ impl Process {
 
 /// Appends a metric of the catalog that is not in the recorder.
 pub fn add(text: &mut String, name: &str, value: impl Display) {
-    let Some(Metric { kind, help, .. }) = catalog::find(name) else { return };
-    let kind = kind.name();
-    // A string takes every write.
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+    if head(text, name).is_some() {
+        let _ = writeln!(text, "{name} {value}\n");
+    }
 }
 
 /// The same with a value for each of its label's values.
 pub fn add_labelled(text: &mut String, name: &str, values: &[(&str, usize)]) {
-    let Some(Metric { kind, help, labels: [label, ..], .. }) = catalog::find(name) else { return };
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name());
+    let Some(Metric { labels: [label, ..], .. }) = head(text, name) else { return };
     for (of, value) in values {
         let _ = writeln!(text, "{name}{{{label}=\"{of}\"}} {value}");
     }
     text.push('\n');
+}
+
+/// Appends what introduces a metric of the catalog.
+fn head(text: &mut String, name: &str) -> Option<&'static Metric> {
+    let metric = catalog::find(name)?;
+    // A string takes every write.
+    let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {}", metric.help, metric.kind.name());
+    Some(metric)
 }
 
 #[cfg(test)]

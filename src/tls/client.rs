@@ -1,4 +1,4 @@
-//! TLS of the process as a client: of a collector, and of another user-service.
+//! TLS of the process as a client: of a collector, of PostgreSQL, and of another user-service.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +15,8 @@ use super::{certificates, private_key, provider, read, roots};
 /// The files of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientFiles {
-    /// The authorities of servers; `None`: the public ones that this binary knows.
+    /// The authorities of servers. `None`: the public ones that this binary knows, but for
+    /// PostgreSQL, where `sslmode` says what is checked.
     pub ca: Option<PathBuf>,
     /// The client's own certificate and its chain.
     pub cert: Option<PathBuf>,
@@ -34,10 +35,8 @@ impl ClientFiles {
     /// # Errors
     /// Names the file and why it will not do, or the file that is missing.
     pub fn config(&self) -> Result<ClientConfig, String> {
-        let roots = match &self.ca {
-            Some(path) => file(path, |pem| roots(pem, SystemTime::now()))?,
-            None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
-        };
+        let public = || RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let roots = self.authorities()?.unwrap_or_else(public);
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
@@ -46,6 +45,14 @@ impl ClientFiles {
         builder
             .with_client_auth_cert(chain, key)
             .map_err(|error| format!("the certificate of the client cannot be used with its key: {error}"))
+    }
+
+    /// The authorities of servers, where a file names them.
+    ///
+    /// # Errors
+    /// Names the file and why it will not do.
+    pub fn authorities(&self) -> Result<Option<RootCertStore>, String> {
+        self.ca.as_deref().map(|path| file(path, |pem| roots(pem, SystemTime::now()))).transpose()
     }
 
     /// The certificate with its chain, and the key.

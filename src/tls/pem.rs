@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -16,10 +16,9 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-/// The largest file, in bytes. The bundle of all public authorities takes a fifth.
-const MAX_FILE_BYTES: u64 = 1_024 * 1_024;
+use crate::util::bounded_file;
 
-/// Reads a file of at most [`MAX_FILE_BYTES`].
+/// Reads a file of at most 1 MiB.
 ///
 /// # Errors
 /// The file cannot be read, is no regular file, or is too large.
@@ -28,12 +27,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("is not a file"));
     }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::other(format!("is larger than {MAX_FILE_BYTES} bytes")));
-    }
-    Ok(bytes)
+    bounded_file::bytes(file)
 }
 
 /// The bytes after a byte order mark, which would hide the first item.
@@ -173,7 +167,7 @@ mod tests {
     fn a_file_is_read_within_its_bound() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let limit = usize::try_from(MAX_FILE_BYTES).unwrap();
+        let limit = 1_024 * 1_024;
         std::fs::write(&path, vec![b'a'; limit]).unwrap();
         assert_eq!(read(&path).unwrap().len(), limit);
         std::fs::write(&path, vec![b'a'; limit + 1]).unwrap();

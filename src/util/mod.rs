@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here imports a module of this crate, or knows one.
 
 pub mod backoff;
+pub mod bounded_file;
 pub mod error_chain;
 pub mod guarded_body;
 pub mod log_throttle;

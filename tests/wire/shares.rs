@@ -1,14 +1,11 @@
 //! Callers that would take everything.
 
-use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    raw_http2::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Peer, head},
+    raw_http2::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PREFACE, Peer, SETTINGS, frame, head},
     support::{Server, TEST_TIMEOUT},
 };
 
@@ -25,14 +22,12 @@ fn stranger(addr: SocketAddr) -> Peer {
     Peer::over(stream)
 }
 
-/// A connection that the server begins to speak on, if it does: where it closes instead, the
-/// preface may not be written any more.
-fn greeted(addr: SocketAddr) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").ok()?;
-    stream.read_exact(&mut [0]).ok()?;
-    Some(stream)
+/// A connection that the server speaks on, if it does: where it closes instead, the preface
+/// may not be written any more.
+fn greeted(addr: SocketAddr) -> Option<Peer> {
+    let mut peer = Peer::silent(addr);
+    let preface = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    (peer.try_write(&preface) && peer.next().is_some()).then_some(peer)
 }
 
 /// Opens streams until one is refused, and returns how many there are.

@@ -26,7 +26,7 @@ pub(super) const COLUMNS: [(&str, Type); 7] = [
     ("update_time", Type::INT8),
 ];
 
-/// The columns of the table `u`, each as `form` has it.
+/// The columns of a user, each as `form` has it.
 fn list(form: impl Fn(&str) -> String) -> String {
     COLUMNS.map(|(column, _)| form(column)).join(", ")
 }

@@ -79,7 +79,7 @@ pub(super) fn block_on<T, E: From<OpenError>>(work: impl Future<Output = Result<
 }
 
 pub(super) fn connector(url: &PostgresUrl, config: &Config) -> Result<Connector, OpenError> {
-    Connector::new(url, config).map_err(|bad| OpenError::Certificates(bad.0))
+    Connector::new(url, config).map_err(OpenError::Certificates)
 }
 
 /// Connects, waiting a little for a database that is not there yet, and does

@@ -1,7 +1,8 @@
 //! Keeps one connection open, also while it is idle.
 
 use std::{
-    fs, future,
+    fs::File,
+    future,
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
@@ -23,7 +24,7 @@ use crate::{
     config::{Config, PostgresUrl},
     domain::Error,
     store::metrics::ConnectionMetrics,
-    util::backoff::Backoff,
+    util::{backoff::Backoff, bounded_file},
 };
 
 /// How long after a failure a connection is tried again: at first, and at most.
@@ -44,7 +45,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub fn new(url: &PostgresUrl, config: &Config) -> Result<Self, tls::BadCertificates> {
+    pub fn new(url: &PostgresUrl, config: &Config) -> Result<Self, String> {
         let mut server = url.server.clone();
         let limit = config.store_timeout;
         server.connect_timeout(url.server.get_connect_timeout().map_or(limit, |given| limit.min(*given)));
@@ -75,12 +76,13 @@ impl Connector {
         let mut server = self.server.clone();
         if let Some(path) = &self.password_file {
             // Read for each connection, because passwords change.
-            let password = fs::read_to_string(path)
+            let password = File::open(path)
+                .and_then(bounded_file::text)
                 .map_err(|source| ConnectError::Password { path: path.clone(), source })?;
             // Editors add a line end, and some a byte order mark.
             server.password(password.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']));
         }
-        let tls = self.tls.connector().map_err(|bad| ConnectError::Certificates(bad.0))?;
+        let tls = self.tls.connector().map_err(ConnectError::Certificates)?;
         let connecting = async {
             Ok::<_, ConnectError>(if let Some(tls) = tls {
                 let (client, connection) = server.connect(tls).await?;

@@ -1,4 +1,5 @@
-//! Every statement of the store except the schema. Not portable are `UNNEST` and `ANY` of arrays, `ON CONFLICT`, `RETURNING`, and advisory
+//! Every statement of the store except the schema; what lists columns is made by `columns.rs`.
+//! Not portable are `UNNEST` and `ANY` of arrays, `ON CONFLICT`, `RETURNING`, and advisory
 //! locks.
 
 use std::sync::LazyLock;

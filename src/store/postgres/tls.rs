@@ -1,6 +1,6 @@
 //! TLS to the database.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme,
@@ -19,10 +19,6 @@ use crate::{
 };
 
 pub(super) type TlsConnector = MakeRustlsConnect;
-
-/// Why a file of certificates will not do.
-#[derive(Debug)]
-pub(super) struct BadCertificates(pub String);
 
 /// How connections are protected.
 #[derive(Clone, Debug)]
@@ -45,43 +41,37 @@ impl TlsSource {
     /// What `sslmode` asks for, as libpq reads it: with a file of authorities,
     /// `require` checks the certificate too. `None` where there is to be no TLS. The files
     /// are read for each connection, because certificates are renewed.
-    pub fn connector(&self) -> Result<Option<TlsConnector>, BadCertificates> {
+    pub fn connector(&self) -> Result<Option<TlsConnector>, String> {
         let provider = tls::provider();
         let check = match (self.mode, &self.files.ca) {
             (TlsMode::Disable, _) => return Ok(None),
             (TlsMode::Prefer, _) | (TlsMode::Require, None) => CertificateCheck::Nothing,
-            (TlsMode::VerifyFull, file) => CertificateCheck::Full(verifier(file.as_ref(), &provider)?),
-            (TlsMode::VerifyCa | TlsMode::Require, file) => {
-                CertificateCheck::Authority(verifier(file.as_ref(), &provider)?)
+            (TlsMode::VerifyFull, _) => CertificateCheck::Full(self.verifier(&provider)?),
+            (TlsMode::VerifyCa | TlsMode::Require, _) => {
+                CertificateCheck::Authority(self.verifier(&provider)?)
             }
         };
         let verifier = Arc::new(Verifier { check, provider: Arc::clone(&provider) });
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| BadCertificates(error.to_string()))?
+            .map_err(|error| error.to_string())?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let config = match self.files.identity().map_err(BadCertificates)? {
+        let config = match self.files.identity()? {
             None => builder.with_no_client_auth(),
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
-                BadCertificates(format!("store_cert_file cannot be used with store_key_file: {error}"))
-            })?,
+            Some((chain, key)) => builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| format!("store_cert_file cannot be used with store_key_file: {error}"))?,
         };
         Ok(Some(MakeRustlsConnect::new(config)))
     }
-}
 
-fn verifier(
-    file: Option<&PathBuf>,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<WebPkiServerVerifier>, BadCertificates> {
-    let path = file.ok_or_else(|| BadCertificates("store_ca_file names no file".into()))?;
-    let bad = |why: &dyn std::fmt::Display| BadCertificates(format!("{}: {why}", path.display()));
-    let pem = tls::read(path).map_err(|error| bad(&error))?;
-    let roots = tls::roots(&pem, SystemTime::now()).map_err(|why| bad(&why))?;
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-        .build()
-        .map_err(|error| bad(&error))
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
+        let roots = self.files.authorities()?.ok_or("store_ca_file names no file")?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .build()
+            .map_err(|error| format!("store_ca_file cannot be used: {error}"))
+    }
 }
 
 #[derive(Debug)]
