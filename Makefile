@@ -204,7 +204,7 @@ bench: bench-tools ## Measure the release binary next to its peers, and plot it 
 .PHONY: bench-costs
 bench-costs: bench-tools ## Measure durable writes, batches, listings, start, large stores, overload, and plot them (PARTS, RECORD).
 	python3 benches/costs.py $(PARTS)
-	$(PLOT) $(or $(PARTS:overload=overload slow_commits),creates overload slow_commits postgres)
+	$(PLOT) $(or $(PARTS),creates overload slow_commits postgres)
 
 .PHONY: bench-instructions
 bench-instructions: bench-tools ## Fail where a call takes 5% more instructions than recorded (RECORD=--record records).

@@ -3,7 +3,7 @@
 Markdown table.
 
 costs.py [PART]... (default: all): creates, batch, list, start, gets, overload,
-postgres, imports.
+slow_commits, postgres, imports.
 From the environment:
   SECONDS_A_RUN=5                       how long each load lasts
   ROUNDS=3                              how often those on PostgreSQL are repeated
@@ -27,8 +27,8 @@ from contextlib import closing, contextmanager
 
 from rig import figures, machine, postgres, stores
 from rig.drivers import Usage, load
+from rig.figures import markdown
 from rig.machine import BIN, SERVER_CORE, setting
-from rig.results import markdown
 from rig.servers import OURS_ALL, ON_POSTGRES, SERVERS, TRACES, running
 from rig.usage import rss_kib
 
@@ -138,7 +138,6 @@ def overload():
     with running(OURS, fresh()) as process:
         yield from open_loop(process, "create", "CreateUser on SQLite, one core for calls and store")
     yield from slow_store()
-    yield from slow_commits()
     with running(OURS, stores.holding(USERS)) as process:
         for times, in_flight in ((1, 200), (3, 600), (10, 2000)):
             found, usage = closed(process, "get", in_flight, "--users", USERS, "--tolerant")
@@ -305,7 +304,7 @@ def others(found):
 
 
 PARTS = {"creates": creates, "batch": batch, "list": listing, "start": start, "gets": gets, "overload": overload,
-         "postgres": on_postgres, "imports": imports}
+         "slow_commits": slow_commits, "postgres": on_postgres, "imports": imports}
 
 
 def main():
@@ -315,8 +314,8 @@ def main():
     rows = []
     for name in names:
         rows += PARTS[name]()
-        for table, found in KEPT.items():
-            figures.keep(figures.LATEST, table, found)
+        if name in KEPT:
+            figures.keep(figures.LATEST, name, KEPT[name])
         machine.say(name)
     print(markdown(HEAD, rows))
 

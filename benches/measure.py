@@ -16,8 +16,9 @@ import time
 
 from rig import figures, machine, stores
 from rig.drivers import RANDOM, SHAPES, h2load, random_keys, same_key
+from rig.figures import markdown
 from rig.machine import CLIENT_CORE, SERVER_CORE, setting
-from rig.results import Results, markdown
+from rig.results import Results
 from rig.servers import GO, HYPER, SERVERS, TONIC, running
 from rig.usage import rss_kib
 

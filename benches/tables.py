@@ -2,12 +2,10 @@
 """Writes the tables of docs/PERFORMANCE.md that are made of recorded figures; with
 --check it writes nothing, and fails where a table is stale."""
 
-import re
 import sys
 
 from rig import figures
-from rig.figures import RECORDED
-from rig.results import markdown
+from rig.figures import RECORDED, markdown, replaced
 
 DOCUMENT = figures.ROOT / "docs" / "PERFORMANCE.md"
 OURS, QUIET, HYPER, TONIC = "ours", "ours-quiet", "raw-hyper", "tonic"
@@ -105,11 +103,7 @@ def written(text):
         if not figures.path(RECORDED, source).exists():
             # A table that was never recorded has no place yet.
             continue
-        between = re.compile(rf"(<!-- {name}: [^\n]+ -->\n).*?(\n<!-- {name} end -->)", re.DOTALL)
-        made = markdown(*table(figures.read(RECORDED, source)))
-        text, places = between.subn(lambda found: found[1] + made + found[2], text)
-        if places != 1:
-            sys.exit(f"{DOCUMENT.name} has {places} places for the table {name}")
+        text = replaced(text, name, markdown(*table(figures.read(RECORDED, source))))
     return text
 
 

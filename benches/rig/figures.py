@@ -3,9 +3,14 @@ the latest run below the target folder, and those that are recorded in the repos
 
 import json
 import os
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tools"))
+
+from marked import markdown, replaced  # noqa: E402, F401
+
 RECORDED = ROOT / "benches" / "figures"
 LATEST = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "bench" / "figures"
 

@@ -33,9 +33,3 @@ class Results:
     def ratio(self, row, other, column):
         own, reference = self.median(row, column), self.median(other, column)
         return f"{own / reference:.2f}" if own is not None and reference else "-"
-
-
-def markdown(head, rows):
-    """A table; every column but the first is set like numbers."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join("---" if i == 0 else "--:" for i in range(len(head))) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])

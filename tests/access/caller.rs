@@ -6,8 +6,7 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
 };
-use bytes::{BufMut, Bytes, BytesMut};
-use h2::client::SendRequest;
+use bytes::Bytes;
 use http::{HeaderMap, Request};
 use prost::Message;
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -20,12 +19,16 @@ use tokio_rustls::TlsConnector;
 use tonic::Code;
 use tonic_types::pb::{ErrorInfo, RetryInfo};
 
-use crate::support::{TEST_TIMEOUT, certificates::SERVER_NAME};
+use crate::support::{
+    TEST_TIMEOUT,
+    certificates::SERVER_NAME,
+    grpc_client::{GrpcClient, Lost, framed, head, rest},
+};
 
 /// A connection to make calls on.
 #[derive(Clone)]
 pub struct Caller {
-    send: SendRequest<Bytes>,
+    client: GrpcClient,
 }
 
 /// What a call was told: its status, and of a watch OK with its first message.
@@ -106,12 +109,7 @@ impl Caller {
     }
 
     async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Option<Self> {
-        let (send, mut connection) = h2::client::handshake(stream).await.ok()?;
-        let mut ping = connection.ping_pong().unwrap();
-        drop(tokio::spawn(connection));
-        // A connection counts once the server has spoken.
-        ping.ping(h2::Ping::opaque()).await.ok()?;
-        Some(Self { send })
+        Some(Self { client: GrpcClient::over(stream).await? })
     }
 
     /// A call with one message and these values of `authorization`.
@@ -121,33 +119,23 @@ impl Caller {
 
     /// The same, with an answer that is not read further.
     pub async fn begin(&self, path: &str, authorization: &[&str], message: &[u8]) -> Begun {
-        let mut request = Request::post(format!("http://test{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
+        let mut request = head(path);
         for value in authorization {
             request = request.header("authorization", *value);
         }
         let exchange = self.exchange(request.body(()).unwrap(), framed(message));
-        timeout(TEST_TIMEOUT, exchange).await.expect("every call is answered in time")
+        timeout(TEST_TIMEOUT, exchange).await.expect("every call is answered in time").unwrap()
     }
 
     /// Any request at all.
-    pub async fn send(&self, request: Request<()>, message: &[u8]) -> Result<Told, h2::Error> {
-        Ok(self.try_exchange(request, framed(message)).await?.told)
+    pub async fn send(&self, request: Request<()>, message: &[u8]) -> Result<Told, Lost> {
+        Ok(self.exchange(request, framed(message)).await?.told)
     }
 
-    async fn exchange(&self, request: Request<()>, body: Bytes) -> Begun {
-        self.try_exchange(request, body).await.unwrap()
-    }
-
-    async fn try_exchange(&self, request: Request<()>, body: Bytes) -> Result<Begun, h2::Error> {
+    async fn exchange(&self, request: Request<()>, body: Bytes) -> Result<Begun, Lost> {
         let is_endless =
             request.uri().path().ends_with("/WatchUsers") || request.uri().path().ends_with("/Watch");
-        let mut send = self.send.clone().ready().await?;
-        let (response, mut stream) = send.send_request(request, false)?;
-        // The server may answer before it has read the body.
-        let _ = stream.send_data(body, true);
-        let (head, mut body) = response.await?.into_parts();
+        let (head, mut body) = self.client.begin(request, body).await?;
         if let Some(told) = Told::of(&head.headers) {
             return Ok(Begun { told, _body: None });
         }
@@ -155,14 +143,10 @@ impl Caller {
             let message = format!("HTTP {}", head.status);
             return Ok(Begun { told: Told { code: Code::Unknown, message, ..Told::ok() }, _body: None });
         }
-        while let Some(data) = body.data().await {
-            let len = data?.len();
-            if is_endless {
-                return Ok(Begun { told: Told::ok(), _body: Some(body) });
-            }
-            let _ = body.flow_control().release_capacity(len);
+        if is_endless && body.data().await.is_some_and(|data| data.is_ok()) {
+            return Ok(Begun { told: Told::ok(), _body: Some(body) });
         }
-        let trailers = body.trailers().await?.unwrap_or_default();
+        let trailers = rest(&mut body).await?;
         Ok(Begun { told: Told::of(&trailers).expect("a status"), _body: None })
     }
 }
@@ -172,15 +156,6 @@ async fn direct(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).await.unwrap();
     stream.set_nodelay(true).unwrap();
     stream
-}
-
-/// A message with its length in front.
-fn framed(message: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::new();
-    bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(message.len()).unwrap());
-    bytes.put_slice(message);
-    bytes.freeze()
 }
 
 /// The value of `authorization` for a token.

@@ -8,7 +8,10 @@ use tonic::Code;
 
 use crate::{
     caller::{Caller, bearer},
-    support::{Server, TEST_TIMEOUT, http::ask},
+    support::{
+        Server, TEST_TIMEOUT,
+        http::{ask, value},
+    },
     tokens::{Files, Key, claims, jwks},
     verification::{ANY_TOKEN, list},
 };
@@ -26,10 +29,9 @@ async fn until(caller: &Caller, token: &str, code: Code) {
     }
 }
 
-fn metric(server: &Server, line: &str) -> String {
+fn metric(server: &Server, series: &str) -> u64 {
     let page = ask(server.admin_addr, "GET /metrics").body;
-    let found = page.lines().find_map(|found| found.strip_prefix(line));
-    found.unwrap_or_else(|| panic!("no {line}")).trim().to_owned()
+    value(&page, series).unwrap_or_else(|| panic!("no {series}"))
 }
 
 /// Replaces a file as a mounted volume does: in one step.
@@ -85,7 +87,7 @@ async fn a_set_of_keys_that_cannot_be_used_never_goes_live() {
         let line = server.wait_for_line("cannot be used");
         assert!(line.contains(what) && line.contains("auth_jwks_file"), "{what}: {line}");
         assert_eq!(list(&caller, &[&token]).await.code, Code::Ok, "{what}: the old keys are in force");
-        assert_eq!(metric(&server, "user_service_auth_file_stale{file=\"jwks\"} "), "1");
+        assert_eq!(metric(&server, "user_service_auth_file_stale{file=\"jwks\"}"), 1);
     }
     fs::remove_file(files.keys()).unwrap();
     let line = server.wait_for_line("cannot be used");
@@ -93,9 +95,9 @@ async fn a_set_of_keys_that_cannot_be_used_never_goes_live() {
     assert_eq!(list(&caller, &[&token]).await.code, Code::Ok);
     replace(&files.keys(), &jwks(&[&key]));
     server.wait_for_line("is in force");
-    assert_eq!(metric(&server, "user_service_auth_file_stale{file=\"jwks\"} "), "0");
-    let refused = metric(&server, "user_service_auth_reloads_total{file=\"jwks\",outcome=\"refused\"} ");
-    assert_eq!(refused, "10");
+    assert_eq!(metric(&server, "user_service_auth_file_stale{file=\"jwks\"}"), 0);
+    let refused = metric(&server, "user_service_auth_reloads_total{file=\"jwks\",outcome=\"refused\"}");
+    assert_eq!(refused, 10);
 }
 
 #[tokio::test]

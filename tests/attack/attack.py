@@ -25,6 +25,11 @@ from pathlib import Path
 import honest
 from attacks import ATTACKS, SHORT, Report
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tools"))
+
+from marked import replaced  # noqa: E402
+
 MOST_GROWTH = 64 << 20
 # A handshake has 10 s, and then there is the lingering close.
 MOST_SECONDS = 12.5
@@ -32,8 +37,7 @@ MOST_SLOWER = 2
 # Below this the times of calls are those of the scheduler.
 LEAST_P99 = 0.005
 TICKS = os.sysconf("SC_CLK_TCK")
-DOCUMENT = Path(__file__).parents[2] / "docs/RELIABILITY.md"
-MARKS = "<!-- attacks: written by `make attack RECORD=--record` -->\n", "<!-- end of attacks -->\n"
+DOCUMENT = ROOT / "docs/RELIABILITY.md"
 FORK = multiprocessing.get_context("fork")
 
 
@@ -224,9 +228,7 @@ def in_short(binary, attacks):
 
 
 def record(rows):
-    text = DOCUMENT.read_text()
-    begin, end = (text.index(mark) for mark in MARKS)
-    DOCUMENT.write_text(text[: begin + len(MARKS[0])] + "\n".join(rows) + "\n" + text[end:])
+    DOCUMENT.write_text(replaced(DOCUMENT.read_text(), "attacks", "\n".join(rows)))
 
 
 def main():
@@ -236,6 +238,8 @@ def main():
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--only", default="", help="attacks with this in their names")
     arguments = parser.parse_args()
+    if arguments.record and (arguments.only or arguments.short):
+        parser.error("--record writes the whole table, so it needs every attack")
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     chosen = [attack for attack in ATTACKS if arguments.only in attack.name]
     if arguments.short:

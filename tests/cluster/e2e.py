@@ -3,9 +3,9 @@ of tests/cluster/cluster.sh. Usage: e2e.py [PART-OF-A-NAME].."""
 
 import concurrent.futures
 import contextlib
+import pathlib
 import sys
 import time
-import traceback
 
 import changes
 import faults
@@ -13,6 +13,10 @@ import installs
 import probes
 import rollouts
 from kube import Place, Postgres
+
+sys.path.append(str(pathlib.Path(__file__).parents[2] / "tools"))
+
+from tally import summary, tried  # noqa: E402
 
 # The longest first: they run a few at a time, and wait more than they work.
 TESTS = [
@@ -39,19 +43,12 @@ BY_CHANCE = [faults.health_flips_before_calls_are_cut]
 AT_A_TIME = 4
 
 
-def tried(test, postgres: Postgres) -> bool:
-    name, began = test.__name__, time.monotonic()
+def passes(test, postgres: Postgres) -> bool:
     Place.made.places = []
-    try:
-        test(postgres)
-    except (Exception, SystemExit):
-        said = [f"---- {name}", traceback.format_exc(), *(place.log() for place in Place.made.places)]
-        print("\n".join(said), flush=True)
-        print(f"test {name} ... FAILED", flush=True)
+    if not tried(test.__name__, test, postgres, log=lambda: [place.log() for place in Place.made.places]):
         return False
     for place in Place.made.places:
         place.forget()
-    print(f"test {name} ... ok, {time.monotonic() - began:.0f} s", flush=True)
     return True
 
 
@@ -63,11 +60,9 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         postgres = Postgres(stack, 5432)
         with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
-            passed = list(pool.map(lambda test: tried(test, postgres), chosen))
+            passed = list(pool.map(lambda test: passes(test, postgres), chosen))
     failed = passed.count(False)
-    # As `cargo test` says it, so that one sum has both.
-    print(f"test result: {'FAILED' if failed else 'ok'}. {passed.count(True)} passed; {failed} failed; "
-          f"finished in {time.monotonic() - began:.0f}s")
+    summary(passed.count(True), failed, began)
     sys.exit(failed > 0 or not passed)
 
 

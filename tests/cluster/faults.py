@@ -81,7 +81,7 @@ def without_goaway_calls_in_flight_fail(postgres) -> None:
 
 
 def killed_in_place_of_stopped(source: str, target: str, name: str) -> None:
-    """Writes an image's archive anew, with another name and SIGKILL to stop it."""
+    """Writes an image's archive again, with another name and SIGKILL to stop it."""
     with tarfile.open(source) as archive:
         files = {entry.name: archive.extractfile(entry).read() for entry in archive if entry.isfile()}
 

@@ -15,7 +15,7 @@ import tempfile
 import threading
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "deploy" / "stack"))
+sys.path += [str(ROOT / "deploy" / "stack"), str(ROOT / "tools")]
 
 import native  # noqa: E402
 from native import until  # noqa: E402

@@ -8,11 +8,12 @@ import contextlib
 import re
 import sys
 import time
-import traceback
+
+from place import CLIENT_COMMANDS, PROXIES, Client, Place, until
 
 import lines
 import tables
-from place import CLIENT_COMMANDS, PROXIES, Client, Place, until
+from tally import summary, tried
 
 # How long connections age early; how often replicas are rolled out and killed; by which
 # clients. Those in Java and what compiles them are too much for the short form.
@@ -130,21 +131,15 @@ def permitted(phase: str, proxy: str, client: str, kind: str, text: str) -> bool
 
 
 class Tests:
-    """Counts tests, and says so as `cargo test` does."""
+    """Counts tests."""
 
     def __init__(self):
         self.passed = self.failed = 0
 
     def run(self, name: str, test, *arguments) -> None:
-        began = time.monotonic()
-        try:
-            test(*arguments)
-        except (Exception, SystemExit):
-            self.failed += 1
-            print(f"---- {name}\n{traceback.format_exc()}\ntest {name} ... FAILED", flush=True)
-        else:
-            self.passed += 1
-            print(f"test {name} ... ok, {time.monotonic() - began:.0f} s", flush=True)
+        passed = tried(name, test, *arguments)
+        self.passed += passed
+        self.failed += not passed
 
 
 def under_traffic(place: Place, length: Length, tests: Tests) -> Seen:
@@ -199,8 +194,7 @@ def main() -> None:
             print(f"{proxy:9}{line:35}{what:45}{saw}")
         if chosen.long:
             tables.write(seen, LONG, lines.SEEN)
-    print(f"test result: {'FAILED' if tests.failed else 'ok'}. {tests.passed} passed; {tests.failed} failed; "
-          f"finished in {time.monotonic() - began:.0f}s")
+    summary(tests.passed, tests.failed, began)
     sys.exit(tests.failed > 0)
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 
 from place import PROXIES, ROOT, system
+from marked import markdown, replaced
 
 DOCUMENT = ROOT / "docs" / "PROXIES.md"
 NAMES = {"nginx": "nginx", "haproxy": "HAProxy", "caddy": "Caddy"}
@@ -17,15 +18,8 @@ def write(seen, length, lines: list[tuple[str, str, str, str]]) -> None:
     text = DOCUMENT.read_text()
     made = {"versions": versions(), "calls": f"{run_of(length)}\n\n{calls(seen)}", "endings": endings(seen), "lines": lines_table(lines)}
     for name, table in made.items():
-        marks = f"<!-- {name}: written by `make proxies` -->\n", f"\n<!-- end of {name} -->"
-        place = re.escape(marks[0]) + ".*?" + re.escape(marks[1])
-        text, places = re.subn(place, lambda _: marks[0] + table + marks[1], text, flags=re.S)
-        assert places == 1, f"{DOCUMENT.name} has {places} places for the {name}"
+        text = replaced(text, name, table)
     DOCUMENT.write_text(text)
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
 def versions() -> str:
@@ -51,7 +45,7 @@ def calls(seen) -> str:
                 keys = [(phase, proxy, client, kind) for client in seen.clients]
                 return f"{sum(seen.failed(*key) for key in keys):,} of {sum(seen.calls[key] for key in keys):,}"
             rows.append([while_, name, *map(of, PROXIES)])
-    return markdown(["while", "calls", *(NAMES[proxy] for proxy in PROXIES)], rows)
+    return markdown(["while", "calls", *(NAMES[proxy] for proxy in PROXIES)], rows, "---")
 
 
 def endings(seen) -> str:
@@ -66,10 +60,10 @@ def endings(seen) -> str:
         if codes := found.get((phase, proxy, kind)):
             said = ", ".join(f"{count:,} {code}" for code, count in sorted(codes.items()))
             rows.append([PHASES[phase], NAMES[proxy], KINDS[kind], said])
-    return markdown(["while", "proxy", "calls", "how they ended"], rows)
+    return markdown(["while", "proxy", "calls", "how they ended"], rows, "---")
 
 
 def lines_table(lines: list[tuple[str, str, str, str]]) -> str:
     rows = [[NAMES[proxy], f"`{line}`" if line else "", what, f"`{re.sub(r'[^ ]*127[.]0[.]0[.]1.*', '...', saw)}`"]
             for proxy, line, what, saw in sorted(lines, key=lambda row: (list(PROXIES).index(row[0]), not row[1]))]
-    return markdown(["proxy", "line", "call", "how it ends without the line"], rows)
+    return markdown(["proxy", "line", "call", "how it ends without the line"], rows, "---")

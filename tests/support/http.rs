@@ -5,6 +5,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    str::FromStr,
 };
 
 use super::TEST_TIMEOUT;
@@ -31,6 +32,11 @@ pub fn answer(addr: SocketAddr, request: &str) -> Page {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Page { status, head: head.to_lowercase(), body: body.into() }
+}
+
+/// The value of one series on a page of `/metrics`, spelt as it stands there.
+pub fn value<T: FromStr>(page: &str, series: &str) -> Option<T> {
+    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// The sum of the series of a metric on a page of `/metrics` that have all of these labels.

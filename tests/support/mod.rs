@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod database;
 pub mod documented;
+pub mod grpc_client;
 pub mod http;
 
 use std::{

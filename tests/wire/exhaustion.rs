@@ -1,7 +1,6 @@
 //! A server that has run out of descriptors.
 
 use std::{
-    io::{Read, Write},
     net::TcpStream,
     process::Command,
     thread,
@@ -11,7 +10,10 @@ use std::{
 use crate::{
     listener_only::until,
     raw_http2::{Peer, SETTINGS},
-    support::Server,
+    support::{
+        Server,
+        http::{ask, value},
+    },
 };
 
 /// More peers than the server below has descriptors.
@@ -46,11 +48,7 @@ fn without_descriptors_it_waits_and_then_serves_again() {
     }
 }
 
-fn metric(server: &Server, name: &str) -> u64 {
-    let mut stream = TcpStream::connect(server.admin_addr).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+fn metric(server: &Server, series: &str) -> u64 {
+    let page = ask(server.admin_addr, "GET /metrics").body;
+    value(&page, series).unwrap_or_else(|| panic!("no {series} in\n{page}"))
 }

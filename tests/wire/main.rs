@@ -6,7 +6,6 @@ mod conformance;
 mod connections;
 mod early_answers;
 mod exhaustion;
-mod grpc_client;
 mod incomplete_requests;
 mod limits;
 mod lingering_close;

@@ -4,9 +4,9 @@
 use std::io::Write;
 
 use crate::{
-    grpc_client::{Answer, GrpcClient, framed, head, prefixed},
     raw_http2::{ACK, DATA, END_HEADERS, HEADERS, PING, PREFACE, Peer, RST_STREAM, SETTINGS, frame},
     support::Server,
+    support::grpc_client::{Answer, GrpcClient, framed, head, prefixed},
 };
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};

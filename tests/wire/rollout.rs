@@ -9,10 +9,10 @@ use std::{
 };
 
 use crate::{
-    grpc_client::{GrpcClient, Lost, framed, head},
     listener_only::until,
     raw_http2::{END_HEADERS, GOAWAY, HEADERS, Peer},
     support::Server,
+    support::grpc_client::{GrpcClient, Lost, framed, head},
 };
 use futures_util::future::join_all;
 use prost::Message;

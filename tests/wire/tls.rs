@@ -19,7 +19,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    grpc_client::{GrpcClient, framed, head},
+    support::grpc_client::{GrpcClient, framed, head},
     support::{
         Server, TEST_TIMEOUT,
         certificates::{Files, SERVER_NAME, client_config},
@@ -42,9 +42,7 @@ pub async fn shake(addr: SocketAddr, config: &ClientConfig) -> std::io::Result<T
 
 /// The value of a series on the admin port; 0 where there is none.
 pub fn metric(server: &Server, series: &str) -> f64 {
-    let text = http::ask(server.admin_addr, "GET /metrics").body;
-    let line = text.lines().find(|line| line.starts_with(series) && line[series.len()..].starts_with(' '));
-    line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    http::value(&http::ask(server.admin_addr, "GET /metrics").body, series).unwrap_or(0.0)
 }
 
 pub fn wait_for_metric(server: &Server, series: &str, at_least: f64) {
@@ -206,7 +204,7 @@ async fn calls_over_tls_survive_the_ages_of_their_connections_and_a_drain() {
         loop {
             match client.call(check(), framed(&[])).await {
                 Ok(answer) => assert_eq!(answer.code(), 0),
-                Err(crate::grpc_client::Lost::Unprocessed) => break,
+                Err(crate::support::grpc_client::Lost::Unprocessed) => break,
                 Err(lost) => panic!("after {calls} calls: {lost:?}"),
             }
             calls += 1;

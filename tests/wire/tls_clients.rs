@@ -4,7 +4,7 @@ use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 use tokio::{io::AsyncReadExt, time::timeout};
 
 use crate::{
-    grpc_client::{GrpcClient, framed},
+    support::grpc_client::{GrpcClient, framed},
     support::{
         Server, TEST_TIMEOUT,
         certificates::{

@@ -15,7 +15,7 @@ use std::{
 use rustls::ClientConfig;
 
 use crate::{
-    grpc_client::{GrpcClient, framed},
+    support::grpc_client::{GrpcClient, framed},
     support::{
         Server, TEST_TIMEOUT,
         certificates::{Authority, Pair, SERVER_NAME, client_config, dns, expired, named},

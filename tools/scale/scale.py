@@ -3,29 +3,23 @@
 it writes nothing, and fails where a table is stale."""
 
 import json
-import re
 import sys
 from pathlib import Path
 
 from scenarios import TABLES, figures
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tools"))
+
+from marked import markdown, replaced  # noqa: E402
+
 DOCUMENT = ROOT / "docs" / "SCALE.md"
 FIGURES = ROOT / "benches" / "figures" / "scale.json"
 
 
-def markdown(head, rows):
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
 def written(text):
     for name, table in TABLES.items():
-        between = re.compile(rf"(<!-- {name}: [^\n]+ -->\n).*?(<!-- {name} end -->)", re.DOTALL)
-        made = markdown(*table())
-        text, places = between.subn(lambda found: f"{found[1]}{made}\n{found[2]}", text)
-        if places != 1:
-            sys.exit(f"{DOCUMENT.name} has {places} places for the table {name}")
+        text = replaced(text, name, markdown(*table()))
     return text
 
 

@@ -4,12 +4,18 @@ The last line has the form of cargo's, so that tools/tally.sh counts these tests
 
 import re
 import sys
+import time
 import unittest
 from pathlib import Path
 
 from model import Fifo, Forecasting, simulate
 
-STORE = Path(__file__).resolve().parents[2] / "src" / "store"
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tools"))
+
+from tally import summary  # noqa: E402
+
+STORE = ROOT / "src" / "store"
 
 
 class Model(unittest.TestCase):
@@ -78,8 +84,8 @@ class Model(unittest.TestCase):
 
 
 if __name__ == "__main__":
+    began = time.monotonic()
     result = unittest.main(exit=False).result
     failed = len(result.failures) + len(result.errors)
-    print(f"test result: {'FAILED' if failed else 'ok'}. {max(result.testsRun - failed, 0)} passed; {failed} failed; "
-          "0 ignored; 0 measured; 0 filtered out")
+    summary(max(result.testsRun - failed, 0), failed, began)
     sys.exit(failed > 0)

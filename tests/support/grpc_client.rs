@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use h2::{Ping, client::SendRequest};
-use http::Request;
+use h2::{Ping, RecvStream, client::SendRequest};
+use http::{HeaderMap, Request, response::Parts};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::timeout,
 };
 
-use crate::support::TEST_TIMEOUT;
+use super::TEST_TIMEOUT;
 
 /// A connection to make calls on.
 #[derive(Clone)]
@@ -76,18 +76,19 @@ impl GrpcClient {
         timeout(TEST_TIMEOUT, exchange).await.expect("every call is answered in time")
     }
 
-    async fn exchange(&self, request: Request<()>, body: Bytes) -> Result<Answer, Lost> {
+    /// Makes one call, and waits until its answer begins.
+    pub async fn begin(&self, request: Request<()>, body: Bytes) -> Result<(Parts, RecvStream), Lost> {
         // Whatever fails up to here was never sent.
         let mut send = self.send.clone().ready().await.map_err(|_| Lost::Unprocessed)?;
         let (response, mut stream) = send.send_request(request, false).map_err(|_| Lost::Unprocessed)?;
         // The server may answer before it has read the body: the answer is what counts.
         let _ = stream.send_data(body, true);
-        let (head, mut body) = response.await.map_err(Lost::of)?.into_parts();
-        while let Some(data) = body.data().await {
-            let len = data.map_err(Lost::of)?.len();
-            let _ = body.flow_control().release_capacity(len);
-        }
-        let trailers = body.trailers().await.map_err(Lost::of)?.unwrap_or_default();
+        Ok(response.await.map_err(Lost::of)?.into_parts())
+    }
+
+    async fn exchange(&self, request: Request<()>, body: Bytes) -> Result<Answer, Lost> {
+        let (head, mut body) = self.begin(request, body).await?;
+        let trailers = rest(&mut body).await?;
         let field = |name: &str| {
             let value = trailers.get(name).or_else(|| head.headers.get(name))?;
             Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -95,6 +96,15 @@ impl GrpcClient {
         let (grpc, message) = (field("grpc-status"), field("grpc-message").unwrap_or_default());
         Ok(Answer { http: head.status.as_u16(), grpc, message })
     }
+}
+
+/// Reads an answer to its end, and returns its trailers.
+pub async fn rest(body: &mut RecvStream) -> Result<HeaderMap, Lost> {
+    while let Some(data) = body.data().await {
+        let len = data.map_err(Lost::of)?.len();
+        let _ = body.flow_control().release_capacity(len);
+    }
+    Ok(body.trailers().await.map_err(Lost::of)?.unwrap_or_default())
 }
 
 /// The head of a call, as it should be.
