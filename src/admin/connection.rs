@@ -54,7 +54,7 @@ pub async fn serve<T>(
     }
     if let Some(mut socket) = owner.returned() {
         // h2 writes whole frames, so where the kernel has taken all there is no part of one.
-        if let Some(goaway) = observed.goaway().filter(|_| !owner.blocked()) {
+        if let Some(goaway) = observed.told().filter(|_| !owner.blocked()) {
             write_now(&mut socket, &goaway).await;
         }
         let mut closing = Closing::new(socket);

@@ -8,7 +8,11 @@ use std::{fmt::Write, net::SocketAddr};
 
 use http::StatusCode;
 
-use crate::{layers::InFlight, listener::ConnectionRegistry, telemetry::LogFilter};
+use crate::{
+    layers::InFlight,
+    listener::{ConnectionRegistry, Protocol},
+    telemetry::LogFilter,
+};
 
 /// The most rows of a page.
 const MAX_ROWS: usize = 1_000;
@@ -49,12 +53,13 @@ impl DebugPages {
 
     fn connections(&self) -> String {
         table(
-            "AGE_MS\tSTATE\tTHREAD\tCALLS\tIDLE_MS\tCONNECTION",
+            "AGE_MS\tSTATE\tPROTOCOL\tTHREAD\tCALLS\tIDLE_MS\tCONNECTION",
             &self.connections.listed(),
             |row, connection| {
                 let (age, idle) = (connection.age.as_millis(), connection.idle.as_millis());
                 let (state, thread, calls) = (connection.state.name(), connection.thread, connection.calls);
-                write!(row, "{age}\t{state}\t{thread}\t{calls}\t{idle}\t{}", connection.number)
+                let protocol = connection.protocol.map_or("-", Protocol::name);
+                write!(row, "{age}\t{state}\t{protocol}\t{thread}\t{calls}\t{idle}\t{}", connection.number)
             },
         )
     }

@@ -73,7 +73,7 @@ table::settings! {
         max_stream_resets: usize = 1_024, 1..=1_048_576;
         /// How large the headers of one call may be, in bytes.
         max_header_list_bytes: u32 = 16 * 1_024, 1_024..=MIB;
-        /// How long a new connection may take to begin speaking HTTP/2, its TLS handshake included.
+        /// How long a new connection may take to begin speaking HTTP, its TLS handshake included.
         handshake_timeout: Duration = Duration::from_secs(10), 1..=DAY_MS;
         /// How long a connection may live before its client is asked to open another, give or take a tenth. 0: for ever.
         max_connection_age: Duration = Duration::from_mins(30), 0..=365 * DAY_MS;

@@ -1,8 +1,13 @@
 //! One connection, from its first byte to its last.
 
-use std::{future::poll_fn, pin::pin, sync::Arc};
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
-use hyper::server::conn::http2;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     net::TcpStream,
@@ -13,10 +18,12 @@ use tokio::{
 
 use super::{
     CallService, ListenerPhase,
+    http_connection::HttpConnection,
+    http1::SayClose,
     in_flight::{ConnectionState, CountCalls, ThreadLoad},
     lifetime::{Action, Lifetime, Stall, Timeouts},
-    lingering_close::{Closing, Fin, Outcome, Socket, lend, write_now},
-    metrics::{CloseReason, ConnectionPhase, ListenerMetrics},
+    lingering_close::{Closing, Fin, Lent, Outcome, Owner, Socket, finish, lend, write_now},
+    metrics::{CloseReason, ConnectionPhase, ListenerMetrics, Protocol},
     policing::{Observed, PolicedIo},
     registry::ConnectionRegistry,
     tls::{Handshakes, Refused, Transport},
@@ -61,7 +68,9 @@ pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
 /// What every connection of one thread is served with.
 pub struct ServeContext<S> {
     pub service: S,
+    pub http1: http1::Builder,
     pub http2: http2::Builder<TokioExecutor>,
+    pub max_head_bytes: usize,
     pub timeouts: Timeouts,
     pub metrics: Arc<ListenerMetrics>,
     pub load: Arc<ThreadLoad>,
@@ -83,8 +92,8 @@ impl<S: CallService> ServeContext<S> {
     ) {
         let opened_at = Instant::now();
         let shared = Arc::new(ConnectionState::new(Arc::clone(&self.load), source, opened_at, held));
-        let mut lifetime = Lifetime::new(&self.timeouts, opened_at);
-        let mut metrics_guard = MetricsGuard::new(&self, Arc::clone(&shared));
+        let lifetime = Lifetime::new(&self.timeouts, opened_at);
+        let mut guard = MetricsGuard::new(&self, Arc::clone(&shared));
         let io = match &self.handshakes {
             None => Transport::Plain(socket),
             Some(handshakes) => {
@@ -96,76 +105,149 @@ impl<S: CallService> ServeContext<S> {
                         }
                         io
                     }
-                    Err(Refused { told }) => return metrics_guard.refuse(told, &lifetime).await,
+                    Err(Refused { told }) => return guard.refuse(told, &lifetime).await,
                 }
             }
         };
+        let asked_for = io.protocol();
         let (io, owner) = lend(io, Fin::WhenSilent);
-        let (io, observed) = PolicedIo::new(io, self.timeouts.unresponsive());
-        {
-            let service = CountCalls::new(self.service.clone(), Arc::clone(&shared));
-            let mut connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
-            let mut phase = self.phase.clone();
-            let mut timer = pin!(sleep_until(opened_at));
-            let mut stall = Stall::default();
-            loop {
-                let progress = poll_fn(|cx| {
-                    observed.begin_turn();
-                    let progress = connection.as_mut().poll(cx);
-                    metrics_guard.enter(ConnectionPhase::of(observed.is_handshake_done(), lifetime.ending()));
-                    progress
-                });
-                select! {
-                    biased;
-                    end = progress => {
-                        metrics_guard.reason = reason(&end, &observed, &lifetime);
-                        if let Some(violation) = observed.violation() {
-                            self.metrics.policed.count(violation);
-                        }
-                        break;
-                    }
-                    _ = phase.changed(), if lifetime.ending() != Some(CloseReason::Drain) => {
-                        connection.as_mut().graceful_shutdown();
-                        lifetime.drain(Instant::now());
-                        shared.handle.notify(GoAwayReason::Drain);
-                    }
-                    () = timer.as_mut() => {}
+        let (mut io, observed) = PolicedIo::new(io, self.timeouts.unresponsive());
+        let protocol = match asked_for {
+            Some(Protocol::Http1) => {
+                io.begin_http1(self.max_head_bytes, &[]);
+                Protocol::Http1
+            }
+            Some(Protocol::Http2) => Protocol::Http2,
+            None => match Box::pin(self.find_protocol(&mut io, lifetime.clone())).await {
+                Ok(protocol) => protocol,
+                Err(reason) => {
+                    guard.reason = reason;
+                    return;
                 }
-                let now = Instant::now();
-                // What the kernel does not take is an answer, as far as is known.
-                let idle_since = shared.idle_since().filter(|_| !owner.blocked());
-                let unread = shared.handle.unread();
-                let judged = lifetime.next_action(now, observed.is_handshake_done(), idle_since);
-                let verdict = match (judged, stall.next_action(now, unread.taken(), unread.is_pressing())) {
-                    (Action::Wait(until), Some(Action::Wait(look))) => Action::Wait(until.min(look)),
-                    (Action::Wait(_), Some(cut)) => cut,
-                    (judged, _) => judged,
-                };
-                match verdict {
-                    Action::Wait(until) => timer.as_mut().reset(until),
-                    Action::GoAway(reason) => {
-                        connection.as_mut().graceful_shutdown();
-                        timer.as_mut().reset(lifetime.end(reason, now));
-                        shared.handle.notify(GoAwayReason::Age);
-                    }
-                    Action::Cut(reason) => {
-                        metrics_guard.reason = reason;
-                        metrics_guard.cut = true;
-                        metrics_guard.count_cut(shared.calls() - shared.unsent());
-                        break;
-                    }
-                }
+            },
+        };
+        guard.speak(protocol);
+        let mut conversation = Conversation { shared, owner, observed, lifetime, guard };
+        let service = CountCalls::new(self.service.clone(), Arc::clone(&conversation.shared));
+        match protocol {
+            Protocol::Http2 => {
+                let connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
+                self.drive(connection, &mut conversation).await;
+            }
+            Protocol::Http1 => {
+                io.get_ref().get_ref().probe_when_silent(self.timeouts.probes());
+                let service = SayClose::new(service, conversation.shared.handle.clone());
+                // Boxed, so that it adds nothing to a connection of HTTP/2.
+                let mut connection = Box::pin(self.http1.serve_connection(TokioIo::new(io), service));
+                self.drive(connection.as_mut(), &mut conversation).await;
             }
         }
+        let Conversation { shared, owner, observed, lifetime, mut guard } = conversation;
         if let Some(mut socket) = owner.returned() {
             // h2 writes whole frames, so where the kernel has taken all there is no part of one.
-            if let Some(goaway) = observed.goaway().filter(|_| !owner.blocked()) {
-                write_now(&mut socket, &goaway).await;
+            if let Some(told) = observed.told().filter(|_| !owner.blocked()) {
+                write_now(&mut socket, &told).await;
+            }
+            if protocol == Protocol::Http1 {
+                // A client of HTTP/1 may wait for the end.
+                finish(&mut socket).await;
             }
             let complete = shared.unsent() == 0 && !owner.blocked();
-            metrics_guard.close(socket, complete, &lifetime).await;
+            guard.close(socket, complete, &lifetime).await;
         }
     }
+
+    /// Waits for the bytes that tell what the peer speaks.
+    async fn find_protocol(
+        &self,
+        io: &mut PolicedIo<Lent<Transport>>,
+        mut lifetime: Lifetime,
+    ) -> Result<Protocol, CloseReason> {
+        let mut phase = self.phase.clone();
+        loop {
+            let Action::Wait(until) = lifetime.next_action(Instant::now(), false, None) else {
+                return Err(CloseReason::Handshake);
+            };
+            select! {
+                biased;
+                found = poll_fn(|cx| io.poll_protocol(cx, self.max_head_bytes)) => {
+                    return found.ok().flatten().ok_or(CloseReason::Client);
+                }
+                _ = phase.changed(), if lifetime.ending().is_none() => lifetime.drain(Instant::now()),
+                () = sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// Serves calls until the connection ends, or has to.
+    async fn drive<C: HttpConnection>(&self, mut connection: Pin<&mut C>, conversation: &mut Conversation) {
+        let Conversation { shared, owner, observed, lifetime, guard } = conversation;
+        let mut phase = self.phase.clone();
+        let mut timer = pin!(sleep_until(shared.opened_at));
+        let mut stall = Stall::default();
+        loop {
+            let progress = poll_fn(|cx| {
+                observed.begin_turn();
+                let progress =
+                    connection.as_mut().poll_turn(cx, observed, || shared.calls() == 0 && !owner.blocked());
+                guard.enter(ConnectionPhase::of(observed.is_handshake_done(), lifetime.ending()));
+                progress
+            });
+            select! {
+                biased;
+                end = progress => {
+                    guard.reason = reason(&end, observed, lifetime);
+                    if let Some(violation) = observed.violation() {
+                        self.metrics.policed.count(violation);
+                    }
+                    break;
+                }
+                _ = phase.changed(), if lifetime.ending() != Some(CloseReason::Drain) => {
+                    lifetime.drain(Instant::now());
+                    shared.handle.notify(GoAwayReason::Drain);
+                    connection.as_mut().go_away(shared.calls() == 0);
+                }
+                () = timer.as_mut() => {}
+            }
+            let now = Instant::now();
+            // What the kernel does not take is an answer, as far as is known.
+            let idle_since = shared.idle_since().filter(|_| !owner.blocked());
+            let unread = shared.handle.unread();
+            let judged = lifetime.next_action(now, observed.is_handshake_done(), idle_since);
+            let verdict = match (judged, stall.next_action(now, unread.taken(), unread.is_pressing())) {
+                (Action::Wait(until), Some(Action::Wait(look))) => Action::Wait(until.min(look)),
+                (Action::Wait(_), Some(cut)) => cut,
+                (judged, _) => judged,
+            };
+            match verdict {
+                Action::Wait(until) => timer.as_mut().reset(until),
+                Action::GoAway(CloseReason::Idle) if C::IS_CLOSED_WHEN_IDLE => {
+                    guard.reason = CloseReason::Idle;
+                    break;
+                }
+                Action::GoAway(reason) => {
+                    timer.as_mut().reset(lifetime.end(reason, now));
+                    shared.handle.notify(GoAwayReason::Age);
+                    connection.as_mut().go_away(shared.calls() == 0);
+                }
+                Action::Cut(reason) => {
+                    guard.reason = reason;
+                    guard.cut = true;
+                    guard.count_cut(shared.calls() - shared.unsent());
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// A connection that is being served, for its loop and its end.
+struct Conversation {
+    shared: Arc<ConnectionState>,
+    owner: Owner<Transport>,
+    observed: Arc<Observed>,
+    lifetime: Lifetime,
+    guard: MetricsGuard,
 }
 
 /// Why a connection ended that was not cut.
@@ -179,13 +261,18 @@ fn reason(end: &hyper::Result<()>, observed: &Observed, lifetime: &Lifetime) -> 
     if let Some(reason) = lifetime.ending() {
         return reason;
     }
+    if observed.is_refused() {
+        return CloseReason::Error;
+    }
     let Err(error) = end else { return CloseReason::Client };
     if error.is_timeout() {
         return CloseReason::Keepalive;
     }
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    match source {
+    let source = std::error::Error::source(error);
+    let of_http2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
+    match of_http2 {
         Some(error) if error.is_io() || error.is_remote() => CloseReason::Client,
+        None if source.is_some_and(<dyn std::error::Error>::is::<io::Error>) => CloseReason::Client,
         _ => {
             tracing::debug!(%error, ?source, "a connection failed");
             CloseReason::Error
@@ -213,6 +300,12 @@ impl MetricsGuard {
         metrics.entered(state);
         let key = registry.enter(Arc::clone(&shared));
         Self { metrics, registry, key, shared, state, reason, cut: false }
+    }
+
+    /// Its first bytes, or its TLS handshake, have told the protocol.
+    fn speak(&self, protocol: Protocol) {
+        self.shared.set_protocol(protocol);
+        self.metrics.speaks(protocol);
     }
 
     fn enter(&mut self, state: ConnectionPhase) {
@@ -281,6 +374,9 @@ impl Drop for MetricsGuard {
         // Here only when the thread ends under the connection, or there was no handshake.
         self.shared.handle.settle(false);
         self.registry.leave(&self.key);
+        if let Some(protocol) = self.shared.protocol() {
+            self.metrics.spoke(protocol);
+        }
         self.metrics.left(self.state);
         self.metrics.closed(self.reason);
     }

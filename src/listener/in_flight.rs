@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::{
-    metrics::ConnectionPhase,
+    metrics::{ConnectionPhase, Protocol},
     request_rest::{Discarding, RequestBody, Slot},
 };
 use crate::rpc::{
@@ -59,6 +59,8 @@ pub struct ConnectionState {
     pub opened_at: Instant,
     /// A [`ConnectionPhase`].
     state: AtomicU8,
+    /// The index of a [`Protocol`], and one more; 0 while it is not known.
+    protocol: AtomicU8,
     calls: AtomicUsize,
     /// How many of these have a complete answer, counted once the connection is about to go.
     unsent: AtomicUsize,
@@ -77,6 +79,7 @@ impl ConnectionState {
             load,
             opened_at,
             state: AtomicU8::new(ConnectionPhase::Handshake as u8),
+            protocol: AtomicU8::new(0),
             calls: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
             handle: ConnectionHandle::new(
@@ -105,6 +108,14 @@ impl ConnectionState {
 
     pub fn enter(&self, state: ConnectionPhase) {
         self.state.store(state as u8, Relaxed);
+    }
+
+    pub fn protocol(&self) -> Option<Protocol> {
+        Protocol::ALL.get(usize::from(self.protocol.load(Relaxed)).checked_sub(1)?).copied()
+    }
+
+    pub fn set_protocol(&self, protocol: Protocol) {
+        self.protocol.store(protocol as u8 + 1, Relaxed);
     }
 
     pub fn calls(&self) -> usize {
@@ -268,8 +279,7 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let call = OpenCall::on(&self.shared);
-        let request = request.map(|body| RequestBody::new(body, call.clone()));
-        let request = Inbound::request(request, Call::on(self.shared.handle.clone()));
+        let request = Inbound::request(RequestBody::of(request, &call), Call::on(self.shared.handle.clone()));
         // `poll_ready` is skipped: the admission layer answers UNAVAILABLE when it is full.
         let inner = Some(self.service.clone().call(request));
         CountedFuture { inner, answering: Some(Answering(call)), waiting: None }
@@ -328,6 +338,13 @@ pin_project! {
         answering: Option<Answering>,
         // What the end of the answer waits for.
         rest: Option<Box<Discarding>>,
+    }
+}
+
+impl<B> CountedBody<B> {
+    /// Whether the request's client still waits to be told to send it.
+    pub fn is_request_unasked(&self) -> bool {
+        self.answering.as_ref().is_some_and(|Answering(call)| call.rest().is_unasked())
     }
 }
 

@@ -40,9 +40,16 @@ pub struct Timeouts {
     grace: Duration,
     idle: Duration,
     unresponsive: Duration,
+    probe: Duration,
 }
 
 impl Timeouts {
+    /// How long a peer of HTTP/1 may be silent before the kernel probes it, and how long it
+    /// may not answer then.
+    pub fn probes(&self) -> (Duration, Duration) {
+        (self.probe, self.unresponsive)
+    }
+
     /// How long a peer may take nothing of the bytes that wait for it.
     pub fn unresponsive(&self) -> Duration {
         self.unresponsive
@@ -56,6 +63,7 @@ impl Timeouts {
             grace: config.max_connection_age_grace,
             idle: unless_zero(config.max_connection_idle),
             unresponsive: config.keepalive_timeout,
+            probe: unless_zero(config.keepalive_interval),
         }
     }
 }
@@ -187,6 +195,7 @@ mod tests {
             grace: 2 * MINUTE,
             idle: 10 * MINUTE,
             unresponsive: MINUTE,
+            probe: MINUTE,
         }
     }
 

@@ -196,6 +196,10 @@ impl<T: Socket> Drop for Lent<T> {
 }
 
 impl<T: Socket> Lent<T> {
+    pub fn get_ref(&self) -> &T {
+        self.socket.as_ref().expect("it is there until it is dropped")
+    }
+
     fn socket(&mut self) -> Pin<&mut T> {
         Pin::new(self.socket.as_mut().expect("it is there until it is dropped"))
     }
@@ -264,6 +268,12 @@ pub async fn write_now<T: Socket>(socket: &mut T, bytes: &[u8]) {
     .await;
 }
 
+/// Tells the peer that nothing more will come.
+pub async fn finish<T: Socket>(socket: &mut T) {
+    // It fails where the peer has gone, which the next read tells.
+    let _ = poll_fn(|cx| Pin::new(&mut *socket).poll_shutdown(cx)).await;
+}
+
 /// A lingering close under way.
 pub struct Closing<T> {
     socket: T,
@@ -303,8 +313,7 @@ impl<T: Socket> Closing<T> {
         let patience = || until.min(Instant::now() + SILENCE);
         let closed: Result<(), Outcome> = async {
             while self.discard(patience()).await? {}
-            // It fails where the peer has gone, which the next read tells.
-            let _ = poll_fn(|cx| Pin::new(&mut self.socket).poll_shutdown(cx)).await;
+            finish(&mut self.socket).await;
             while self.discard(patience()).await? {}
             Ok(())
         }

@@ -20,7 +20,7 @@ pub enum CloseReason {
     DrainCut,
     /// A keepalive ping was not answered, or nothing was taken of what was to be written.
     Keepalive,
-    /// The peer broke HTTP/2, or one of its limits.
+    /// The peer broke HTTP, or one of its limits.
     Error,
     /// The peer did not read its answers, and the process had many that waited.
     Unread,
@@ -60,6 +60,24 @@ impl CloseReason {
     }
 }
 
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 2] = [Self::Http1, Self::Http2];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http/1",
+            Self::Http2 => "http/2",
+        }
+    }
+}
+
 /// What a connection is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionPhase {
@@ -93,6 +111,7 @@ impl ConnectionPhase {
 #[derive(Clone)]
 pub struct ListenerMetrics {
     states: [Gauge; ConnectionPhase::ALL.len()],
+    protocols: [Gauge; Protocol::ALL.len()],
     closed: [Counter; CloseReason::ALL.len()],
     pub accepted: Counter,
     pub refused: Counter,
@@ -109,6 +128,8 @@ impl ListenerMetrics {
         Self {
             states: ConnectionPhase::ALL
                 .map(|state| gauge!("grpc_server_connections", "state" => state.name())),
+            protocols: Protocol::ALL
+                .map(|protocol| gauge!("user_service_open_connections", "protocol" => protocol.name())),
             closed: CloseReason::ALL
                 .map(|reason| counter!("grpc_server_connections_closed_total", "reason" => reason.name())),
             accepted: counter!("grpc_server_connections_accepted_total"),
@@ -126,6 +147,14 @@ impl ListenerMetrics {
 
     pub fn left(&self, state: ConnectionPhase) {
         self.states[state as usize].decrement(1);
+    }
+
+    pub fn speaks(&self, protocol: Protocol) {
+        self.protocols[protocol as usize].increment(1);
+    }
+
+    pub fn spoke(&self, protocol: Protocol) {
+        self.protocols[protocol as usize].decrement(1);
     }
 
     pub fn closed(&self, reason: CloseReason) {

@@ -42,6 +42,8 @@ mod addresses;
 mod bind;
 mod connection;
 mod fd_limit;
+mod http1;
+mod http_connection;
 mod in_flight;
 mod incoming;
 mod lifetime;
@@ -56,7 +58,8 @@ mod tls;
 pub use self::{
     bind::{BindError, bind},
     incoming::Incoming,
-    registry::ConnectionRegistry,
+    metrics::Protocol,
+    registry::{ConnectionInfo, ConnectionRegistry},
     request_rest::RequestBody,
     tls::TlsError,
 };
@@ -165,7 +168,9 @@ impl Listener {
             let (phase, watch) = watch::channel(ListenerPhase::Serving);
             let context = Arc::new(ServeContext {
                 service: service.clone(),
+                http1: http1::http1(&self.config),
                 http2: connection::http2(&self.config),
+                max_head_bytes: http1::max_head_bytes(&self.config),
                 timeouts: Timeouts::new(&self.config),
                 metrics: Arc::clone(&metrics),
                 load: Arc::new(ThreadLoad::of(number, Arc::clone(&unread))),

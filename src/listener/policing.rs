@@ -10,21 +10,20 @@
 //! whole first frame (the client's SETTINGS) have come. Whether they are right is for h2
 //! to say.
 //!
-//! **Invariant:** bytes are looked at and never changed. A connection that does not begin
-//! with the preface of HTTP/2 is not looked at.
+//! A connection that does not begin with the preface speaks HTTP/1, if it speaks HTTP at
+//! all. Its [messages](http1) are policed on the port of the API; there the handshake is
+//! done with the first whole head.
+//!
+//! **Invariant:** bytes are looked at and never changed.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
-    },
-    task::{Context, Poll},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use metrics::{Counter, counter};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
@@ -32,11 +31,24 @@ use tokio::{
 
 use self::{
     budget::FrameBudget,
+    http1::{Http1, Shown},
+    refusal::Refusal,
     walker::{FrameHeader, FrameKind, FrameWalker},
 };
+use super::metrics::Protocol;
 
 mod budget;
+mod http1;
+mod message_walker;
+mod observed;
+mod refusal;
+mod violation;
 mod walker;
+
+pub use self::{
+    observed::Observed,
+    violation::{PolicedConnections, Violation},
+};
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -44,144 +56,16 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// take to come. They are sent whole, and fit into a few packets.
 const REST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a connection is ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Violation {
-    /// Frames cost too much, most of them of this kind.
-    Frames(FrameKind),
-    /// The rest of a frame, or of a header block, did not come.
-    Incomplete,
-}
-
-impl Violation {
-    const COUNT: usize = FrameKind::ALL.len() + 1;
-
-    fn all() -> [Self; Self::COUNT] {
-        std::array::from_fn(|index| {
-            FrameKind::ALL.get(index).map_or(Self::Incomplete, |kind| Self::Frames(*kind))
-        })
-    }
-
-    fn index(self) -> usize {
-        match self {
-            Self::Frames(kind) => kind as usize,
-            Self::Incomplete => FrameKind::ALL.len(),
-        }
-    }
-
-    /// Its name in the metric.
-    fn name(self) -> &'static str {
-        // The debug data of its GOAWAY, but for what they have in common.
-        match self {
-            Self::Incomplete => "incomplete",
-            Self::Frames(_) => self.debug_data().trim_start_matches("too_many_"),
-        }
-    }
-
-    /// What its GOAWAY says. grpc-go understands `too_many_pings`, and sends fewer.
-    fn debug_data(self) -> &'static str {
-        match self {
-            Self::Incomplete => "incomplete_frame",
-            Self::Frames(kind) => match kind {
-                FrameKind::Data => "too_many_data",
-                FrameKind::Headers => "too_many_headers",
-                FrameKind::Priority => "too_many_priorities",
-                FrameKind::RstStream => "too_many_resets",
-                FrameKind::Settings => "too_many_settings",
-                FrameKind::PushPromise => "too_many_push_promises",
-                FrameKind::Ping => "too_many_pings",
-                FrameKind::Goaway => "too_many_goaways",
-                FrameKind::WindowUpdate => "too_many_window_updates",
-                FrameKind::Continuation => "too_many_continuations",
-                FrameKind::Unknown => "too_many_unknown",
-            },
-        }
-    }
-
-    /// The GOAWAY of a connection on which this is the last stream that was begun.
-    fn goaway(self, last_stream: u32) -> Vec<u8> {
-        const GOAWAY: u8 = 7;
-        const ENHANCE_YOUR_CALM: u32 = 11;
-        let debug_data = self.debug_data().as_bytes();
-        // A debug data has a few bytes.
-        let len = 8 + u8::try_from(debug_data.len()).unwrap_or(0);
-        let mut frame = vec![0, 0, len, GOAWAY, 0, 0, 0, 0, 0];
-        frame.extend(last_stream.to_be_bytes());
-        frame.extend(ENHANCE_YOUR_CALM.to_be_bytes());
-        frame.extend(debug_data);
-        frame
-    }
-}
-
-/// Counts the connections of one port that were ended for a [`Violation`].
-#[derive(Clone)]
-pub struct PolicedConnections([Counter; Violation::COUNT]);
-
-impl PolicedConnections {
-    pub fn of(port: &'static str) -> Self {
-        Self(Violation::all().map(
-            |violation| counter!("user_service_policed_connections_total", "port" => port, "frames" => violation.name()),
-        ))
-    }
-
-    pub fn count(&self, violation: Violation) {
-        self.0[violation.index()].increment(1);
-    }
-}
-
-/// The state of a connection, for its owner.
-#[derive(Debug, Default)]
-pub struct Observed {
-    handshake_done: AtomicBool,
-    /// The index of a [`Violation`], and one more; 0 without any.
-    violation: AtomicU8,
-    last_stream: AtomicU32,
-    /// The peer has taken nothing for too long.
-    gone: AtomicBool,
-    /// The connection has a new turn to be read.
-    turn: AtomicBool,
-}
-
-impl Observed {
-    /// To be called before each poll of the connection: the bytes read in one are bounded, so
-    /// that calls and other connections have their turn.
-    pub fn begin_turn(&self) {
-        self.turn.store(true, Relaxed);
-    }
-
-    /// Whether the peer has taken nothing for too long.
-    pub fn is_gone(&self) -> bool {
-        self.gone.load(Relaxed)
-    }
-
-    pub fn is_handshake_done(&self) -> bool {
-        self.handshake_done.load(Relaxed)
-    }
-
-    /// Why the connection was ended, if it was.
-    pub fn violation(&self) -> Option<Violation> {
-        let index = usize::from(self.violation.load(Relaxed)).checked_sub(1)?;
-        Violation::all().get(index).copied()
-    }
-
-    /// The GOAWAY that the peer is to be sent for it.
-    pub fn goaway(&self) -> Option<Vec<u8>> {
-        self.violation().map(|violation| violation.goaway(self.last_stream.load(Relaxed)))
-    }
-
-    fn violated(&self, violation: Violation) -> io::Error {
-        self.violation.store(u8::try_from(violation.index() + 1).unwrap_or(u8::MAX), Relaxed);
-        io::Error::other("the frames of the connection are policed")
-    }
-}
-
 /// How far a connection has come.
 #[derive(Debug)]
 enum Stage {
     /// So many bytes of the preface have come.
     Preface(usize),
+    /// The preface has come, and h2 has still to read it.
+    Replay,
     Frames,
-    /// It is no HTTP/2.
+    Http1(Box<Http1>),
+    /// It is no HTTP/2, and not looked at.
     Other,
 }
 
@@ -200,6 +84,10 @@ pub struct PolicedIo<T> {
 }
 
 impl<T> PolicedIo<T> {
+    pub fn get_ref(&self) -> &T {
+        &self.inner
+    }
+
     /// Wraps a connection from its first byte on. A peer that takes nothing of what waits to
     /// be written for `taken_timeout` is gone.
     pub fn new(inner: T, taken_timeout: Duration) -> (Self, Arc<Observed>) {
@@ -217,11 +105,16 @@ impl<T> PolicedIo<T> {
         (io, observed)
     }
 
+    /// The connection speaks HTTP/1, and these are its first bytes. A head may have so many.
+    pub fn begin_http1(&mut self, max_head_bytes: usize, read: &[u8]) {
+        self.stage = Stage::Http1(Box::new(Http1::new(max_head_bytes, read)));
+    }
+
     /// Takes note of bytes that were read.
     fn read(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         match self.stage {
             Stage::Frames => {}
-            Stage::Other => return Ok(()),
+            Stage::Replay | Stage::Http1(_) | Stage::Other => return Ok(()),
             Stage::Preface(received) => {
                 let (part, frames) = bytes.split_at(bytes.len().min(PREFACE.len() - received));
                 let received = received + part.len();
@@ -256,11 +149,20 @@ impl<T> PolicedIo<T> {
 
     /// Ready once the peer has owed a part of a frame for too long.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if !matches!(self.stage, Stage::Frames) || self.walker.is_at_rest() {
+        let is_at_rest = match &self.stage {
+            Stage::Frames => self.walker.is_at_rest(),
+            Stage::Http1(http1) => http1.walker.is_at_rest(),
+            Stage::Preface(_) | Stage::Replay | Stage::Other => true,
+        };
+        if is_at_rest {
             return Poll::Pending;
         }
         let rest = self.rest.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + REST_TIMEOUT)));
-        rest.as_mut().poll(cx).map(|()| self.observed.violated(Violation::Incomplete))
+        ready!(rest.as_mut().poll(cx));
+        Poll::Ready(match &self.stage {
+            Stage::Http1(http1) => self.observed.refused(Refusal::Incomplete, http1.is_answering),
+            _ => self.observed.violated(Violation::Incomplete),
+        })
     }
 
     fn wrote(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -268,6 +170,9 @@ impl<T> PolicedIo<T> {
             Poll::Ready(Ok(bytes)) => {
                 self.budget.earn(bytes);
                 self.taken = None;
+                if let Stage::Http1(http1) = &mut self.stage {
+                    http1.is_answering = true;
+                }
             }
             Poll::Ready(Err(_)) => {}
             // h2 reads no further then, so a keepalive PING would not be sent.
@@ -298,11 +203,95 @@ impl<T: AsyncRead + Unpin> AsyncRead for PolicedIo<T> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        match self.stage {
+            Stage::Preface(_) | Stage::Frames | Stage::Other => {}
+            Stage::Http1(_) => return self.poll_read_http1(cx, buf),
+            Stage::Replay => {
+                buf.put_slice(PREFACE);
+                self.stage = Stage::Frames;
+                return Poll::Ready(Ok(()));
+            }
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Pending => self.poll_rest(cx).map(Err),
             Poll::Ready(Ok(())) => Poll::Ready(self.read(&buf.filled()[before..])),
             failed @ Poll::Ready(Err(_)) => failed,
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> PolicedIo<T> {
+    /// Reads until the first bytes tell what the peer speaks. `None` once it has closed.
+    pub fn poll_protocol(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_head_bytes: usize,
+    ) -> Poll<io::Result<Option<Protocol>>> {
+        while let Stage::Preface(received) = self.stage {
+            let mut bytes = *PREFACE;
+            let mut buf = ReadBuf::new(&mut bytes[received..]);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
+            let now = received + buf.filled().len();
+            if now == received {
+                return Poll::Ready(Ok(None));
+            }
+            if bytes[..now] != PREFACE[..now] {
+                self.begin_http1(max_head_bytes, &bytes[..now]);
+                return Poll::Ready(Ok(Some(Protocol::Http1)));
+            }
+            self.stage = if now == PREFACE.len() { Stage::Replay } else { Stage::Preface(now) };
+        }
+        Poll::Ready(Ok(Some(Protocol::Http2)))
+    }
+
+    fn poll_read_http1(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { inner, stage: Stage::Http1(http1), budget, observed, .. } = self else {
+            return Poll::Ready(Ok(()));
+        };
+        if observed.answered.swap(false, Relaxed) {
+            http1.awaits_answer = false;
+        }
+        let shown = if http1.holds() {
+            http1.release(buf.remaining(), budget).map(|released| match released {
+                None => Shown::Later,
+                Some((bytes, rested)) => {
+                    buf.put_slice(&bytes);
+                    Shown::Bytes { count: bytes.len(), rested }
+                }
+            })
+        } else {
+            let before = buf.filled().len();
+            match Pin::new(inner).poll_read(cx, buf) {
+                Poll::Pending => return self.poll_rest(cx).map(Err),
+                Poll::Ready(Ok(())) if buf.filled().len() > before => {}
+                ended @ Poll::Ready(_) => {
+                    // hyper tells a service that reads a body, and waits for its answer.
+                    observed.over.store(true, Relaxed);
+                    return ended;
+                }
+            }
+            let read = &buf.filled()[before..];
+            let shown = http1.receive(read, budget);
+            let count = if let Ok(Shown::Bytes { count, .. }) = shown { count } else { 0 };
+            buf.set_filled(before + count);
+            shown
+        };
+        if http1.walker.has_ended_a_head() {
+            observed.handshake_done.store(true, Relaxed);
+        }
+        match shown {
+            Ok(Shown::Bytes { rested, .. }) => {
+                if rested {
+                    self.rest = None;
+                }
+                Poll::Ready(Ok(()))
+            }
+            Ok(Shown::Later) => {
+                observed.waiting.store(true, Relaxed);
+                Poll::Pending
+            }
+            Err(refusal) => Poll::Ready(Err(observed.refused(refusal, http1.is_answering))),
         }
     }
 }

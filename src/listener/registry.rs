@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{in_flight::ConnectionState, metrics::ConnectionPhase};
+use super::{
+    in_flight::ConnectionState,
+    metrics::{ConnectionPhase, Protocol},
+};
 use crate::util::registry::{Registry, RegistryKey};
 
 /// Every open connection. Clones share it.
@@ -16,6 +19,8 @@ pub struct ConnectionRegistry(Registry<Arc<ConnectionState>>);
 pub struct ConnectionInfo {
     pub number: u64,
     pub state: ConnectionPhase,
+    /// `None` until its first bytes, or its TLS handshake, tell.
+    pub protocol: Option<Protocol>,
     /// The number of its serving thread.
     pub thread: usize,
     pub age: Duration,
@@ -40,6 +45,7 @@ impl ConnectionRegistry {
         let listed = |connection: Arc<ConnectionState>| ConnectionInfo {
             number: connection.number(),
             state: connection.state(),
+            protocol: connection.protocol(),
             thread: connection.thread(),
             age: now.saturating_duration_since(connection.opened_at),
             calls: connection.calls(),

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Request, Version, header::EXPECT};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -43,6 +43,8 @@ enum ConnectionPhase {
     #[default]
     Read,
     Left(Incoming),
+    /// The client waits to be told to send it, and was not told.
+    Unasked,
     /// There is no answer that would wait.
     Closed,
 }
@@ -60,15 +62,31 @@ impl Slot {
         }
     }
 
+    /// Leaves a request whose client has not been told to send it.
+    fn leave_unasked(&self) {
+        let mut state = self.lock();
+        if matches!(*state, ConnectionPhase::Read) {
+            *state = ConnectionPhase::Unasked;
+        }
+    }
+
+    pub fn is_unasked(&self) -> bool {
+        matches!(*self.lock(), ConnectionPhase::Unasked)
+    }
+
     pub fn is_left(&self) -> bool {
         matches!(*self.lock(), ConnectionPhase::Left(_))
     }
 
     /// Takes what was left. Nothing can be left afterwards.
     pub fn close(&self) -> Option<Incoming> {
-        match std::mem::replace(&mut *self.lock(), ConnectionPhase::Closed) {
+        let mut state = self.lock();
+        if matches!(*state, ConnectionPhase::Unasked) {
+            return None;
+        }
+        match std::mem::replace(&mut *state, ConnectionPhase::Closed) {
             ConnectionPhase::Left(request) => Some(request),
-            ConnectionPhase::Read | ConnectionPhase::Closed => None,
+            _ => None,
         }
     }
 
@@ -83,18 +101,26 @@ pub struct RequestBody {
     /// `None` only while it is dropped.
     inner: Option<Incoming>,
     call: OpenCall,
+    /// The client sends it once it is told to, which hyper does when it is first read.
+    is_unasked: bool,
 }
 
 impl RequestBody {
-    pub fn new(inner: Incoming, call: OpenCall) -> Self {
-        Self { inner: Some(inner), call }
+    pub fn of(request: Request<Incoming>, call: &OpenCall) -> Request<Self> {
+        // HTTP/2 has it as well, and its clients are not told.
+        let is_unasked = request.version() == Version::HTTP_11 && request.headers().contains_key(EXPECT);
+        request.map(|inner| Self { inner: Some(inner), call: call.clone(), is_unasked })
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(request) = self.inner.take().filter(|request| !request.is_end_stream()) {
-            self.call.rest().leave(request);
+            if self.is_unasked {
+                self.call.rest().leave_unasked();
+            } else {
+                self.call.rest().leave(request);
+            }
         }
     }
 }
@@ -107,6 +133,7 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.is_unasked = false;
         match &mut self.inner {
             Some(request) => Pin::new(request).poll_frame(cx),
             None => Poll::Ready(None),

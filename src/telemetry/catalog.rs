@@ -100,6 +100,8 @@ metrics! {
         "Calls that panicked and were answered with INTERNAL.";
     "grpc_server_connections" Gauge ["state"] Always
         "Connections that are open, by state.";
+    "user_service_open_connections" Gauge ["protocol"] Always
+        "Connections that are open, by protocol: `http/1` or `http/2`.";
     "grpc_server_connections_limit" Gauge [] Always
         "The limit on open connections.";
     "grpc_server_connections_accepted_total" Counter [] Always

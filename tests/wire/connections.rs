@@ -30,7 +30,10 @@ fn over_the_cap_a_connection_is_refused_until_another_ends() {
     assert_eq!(server.metric("grpc_server_connections_refused_total"), 1);
     drop(first);
     server.wait_for_metric(&closed("client"), 1);
-    until("a seat is free", || Peer::silent(server.addr).next().is_some());
+    until("a permit is free", || {
+        let mut peer = Peer::silent(server.addr);
+        peer.try_write(PREFACE) && peer.next().is_some()
+    });
 }
 
 #[test]
@@ -138,7 +141,7 @@ fn a_drain_closes_the_port_and_serves_what_was_begun() {
 fn a_peer_that_never_spoke_does_not_hold_up_a_drain() {
     let mut server = ListenerOnly::serve(Config { handshake_timeout: TEST_TIMEOUT, ..config() });
     let mut silent = Peer::silent(server.addr);
-    silent.next();
+    server.wait_for_metric("grpc_server_connections{state=\"handshake\"}", 1);
     let drain = server.drain(2 * TEST_TIMEOUT);
     assert_eq!(server.wait(drain), Drained::default());
     silent.rest();

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http::{Request, Response};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -23,7 +23,7 @@ use tokio::{
 };
 use user_service::{
     config::Config,
-    listener::{Drained, Listener, RequestBody, RunningListener},
+    listener::{ConnectionInfo, ConnectionRegistry, Drained, Listener, RequestBody, RunningListener},
     rpc::call::Inbound,
 };
 
@@ -33,6 +33,7 @@ type Chunks = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send
 pub struct ListenerOnly {
     control: Runtime,
     running: Option<RunningListener>,
+    registry: ConnectionRegistry,
     metrics: PrometheusHandle,
     gate: Arc<Semaphore>,
     ticked: Arc<Mutex<Vec<usize>>>,
@@ -44,6 +45,7 @@ impl ListenerOnly {
         let grpc_addr = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = Listener::bind(&Config { grpc_addr, ..config }).unwrap();
         let addr = listener.local_addr();
+        let registry = listener.registry();
         let gate = Arc::new(Semaphore::new(0));
         let ticked = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&ticked);
@@ -56,7 +58,7 @@ impl ListenerOnly {
             let _control = control.enter();
             listener.serve(&service, &(Arc::new(move |thread| seen.lock().unwrap().push(thread)) as _))
         });
-        Self { control, running: Some(running.unwrap()), metrics, gate, ticked, addr }
+        Self { control, running: Some(running.unwrap()), registry, metrics, gate, ticked, addr }
     }
 
     /// Lets this many of the calls go on that wait.
@@ -67,6 +69,11 @@ impl ListenerOnly {
     /// The threads that have ticked, in their order.
     pub fn ticked(&self) -> Vec<usize> {
         self.ticked.lock().unwrap().clone()
+    }
+
+    /// The connections that are open.
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.registry.listed()
     }
 
     /// Begins a drain.
@@ -109,9 +116,21 @@ async fn answer(
     request: Request<Inbound<RequestBody>>,
     gate: Arc<Semaphore>,
 ) -> Result<Response<StreamBody<Chunks>>, Infallible> {
+    let mut length = None;
     let waits = match request.uri().path() {
         "/wait" => {
             gate.acquire().await.unwrap().forget();
+            false
+        }
+        "/length" => {
+            let mut body = request.into_body().body;
+            let mut received = 0;
+            while let Some(frame) = body.frame().await {
+                // As the layers do: what has failed is never answered.
+                let Ok(frame) = frame else { return std::future::pending().await };
+                received += frame.data_ref().map_or(0, Bytes::len);
+            }
+            length = Some(received);
             false
         }
         path => path == "/wait-in-body",
@@ -121,7 +140,7 @@ async fn answer(
             gate.acquire().await.unwrap().forget();
         }
         let thread = thread::current().name().unwrap_or_default().to_owned();
-        Ok(Frame::data(Bytes::from(thread)))
+        Ok(Frame::data(Bytes::from(length.map_or(thread, |length: usize| length.to_string()))))
     };
     Ok(Response::new(StreamBody::new(Box::pin(futures_util::stream::once(body)))))
 }

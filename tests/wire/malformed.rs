@@ -196,11 +196,13 @@ fn binary_headers_that_are_not_base64_do_no_harm() {
 }
 
 #[test]
-fn whatever_is_not_http2_ends_its_own_connection_and_no_line_is_logged() {
+fn whatever_is_not_http_ends_its_own_connection_and_no_line_is_logged() {
     let victim = Victim::start(&[]);
     let after_handshake = |bytes: Vec<u8>| [PREFACE, &frame(SETTINGS, 0, 0, &[]), &bytes].concat();
     let openings = [
-        b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".to_vec(),
+        b"GET / HTTP/1.1\nHost: test\n\n".to_vec(),
+        b"GET / HTTP/9.9\r\nHost: test\r\n\r\n".to_vec(),
+        b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 9".to_vec(),
         // The beginning of a TLS ClientHello.
         vec![0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3],
         vec![0; 100],

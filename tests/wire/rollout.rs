@@ -13,6 +13,7 @@ use crate::{
     raw_http2::{END_HEADERS, GOAWAY, HEADERS, Peer},
     support::Server,
     support::grpc_client::{GrpcClient, Lost, framed, head},
+    tls::wait_for_metric,
 };
 use futures_util::future::join_all;
 use prost::Message;
@@ -120,10 +121,10 @@ fn no_call_fails_in_twenty_rollouts_under_load() {
 #[test]
 fn silent_peers_do_not_hold_up_the_end() {
     let server = Server::start(&["--drain-timeout-ms", "500"]);
-    let mut silent = Peer::silent(server.grpc_addr);
+    let _silent = Peer::silent(server.grpc_addr);
     let mut mute = Peer::connect(server.grpc_addr);
-    silent.next();
     mute.next();
+    wait_for_metric(&server, "grpc_server_connections{state=\"handshake\"}", 1.0);
     // No call was cut, so all is well.
     assert_eq!(server.stop().code(), Some(0));
 }

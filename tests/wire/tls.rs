@@ -96,21 +96,6 @@ async fn a_client_without_the_hybrid_group_gets_x25519() {
     assert_eq!(group, NamedGroup::X25519);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_does_not_ask_for_h2_is_refused() {
-    let files = Files::new();
-    let server = Server::start_with(&files.tls());
-    let mut config = client_config(&[&files.authority], None);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let error = shake(server.grpc_addr, &config).await.unwrap_err();
-    assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
-    // A client that names no protocol learns of it by the end of the connection.
-    config.alpn_protocols = Vec::new();
-    let mut stream = shake(server.grpc_addr, &config).await.unwrap();
-    assert_eq!(timeout(TEST_TIMEOUT, stream.read(&mut [0; 9])).await.unwrap().unwrap(), 0);
-    wait_for_metric(&server, &handshakes("alpn"), 2.0);
-}
-
 /// What `openssl s_client` says.
 fn s_client(server: &Server, args: &[&str]) -> (bool, String) {
     let addr = server.grpc_addr.to_string();

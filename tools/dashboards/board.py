@@ -129,7 +129,9 @@ def saturation():
                 (rate("grpc_server_admission_shed_total", "kind"), "{{kind}}"), rare=True)
     yield lines("Calls that went wrong inside", "Panics, and calls cut with their connection by its age or a drain.",
                 "reqps", (rate("grpc_server_panics_total"), "panics"), (rate("grpc_server_calls_cut_total"), "cut"), rare=True)
-    yield lines("Connections", "By what they are at.", "short", (f"sum by (state) ({connections}{{{ON}}})", "{{state}}"))
+    yield lines("Connections", "By what they are at, and by what they speak.", "short",
+                (f"sum by (state) ({connections}{{{ON}}})", "{{state}}"),
+                (f"sum by (protocol) (user_service_open_connections{{{ON}}})", "{{protocol}}"))
     yield lines("Connections that came", "Accepted, refused over the limit, and failed to be accepted.", "cps",
                 *((rate(f"grpc_server_connections_{name}_total"), name) for name in ["accepted", "refused"]),
                 (rate("user_service_accept_errors_total", "port"), "errors, {{port}}"))

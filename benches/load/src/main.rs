@@ -9,7 +9,6 @@ mod list;
 mod open;
 mod start;
 mod summary;
-mod watch;
 
 use std::{error::Error, net::SocketAddr, process::ExitCode};
 
@@ -40,8 +39,6 @@ enum Command {
     Open(open::Options),
     /// A full listing, page by page.
     List(list::Options),
-    /// Watches that read whatever comes.
-    Watch(watch::Options),
     /// Runs a server and waits until its health says SERVING; stops it.
     Start(start::Options),
 }
@@ -70,7 +67,6 @@ fn main() -> ExitCode {
             Command::Closed(options) => closed::run(args.addr, options).await,
             Command::Open(options) => open::run(args.addr, options).await,
             Command::List(options) => list::run(args.addr, options).await,
-            Command::Watch(options) => watch::run(args.addr, options).await,
             Command::Start(options) => start::run(args.addr, options).await,
         }
     });

@@ -71,7 +71,7 @@ async fn a_flood_is_an_error_and_its_goaway_names_the_kind_and_the_last_stream()
     }
     assert!((4_000..10_000).contains(&sent), "{sent}");
     assert_eq!(observed.violation(), Some(Violation::Frames(FrameKind::Ping)));
-    let goaway = observed.goaway().unwrap();
+    let goaway = observed.told().unwrap();
     assert_eq!(goaway[..9], [0, 0, 8 + 14, 7, 0, 0, 0, 0, 0]);
     assert_eq!(goaway[9..17], [0, 0, 0, 7, 0, 0, 0, 11]);
     assert_eq!(&goaway[17..], b"too_many_pings");

@@ -14,7 +14,7 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-use super::client_certificate::KnownClients;
+use super::client_certificate::NamedClients;
 use crate::{
     config::{ClientAuth, Config},
     tls::{certificates, private_key, provider, read, roots},
@@ -135,11 +135,12 @@ impl TlsFiles {
                     ClientAuth::Optional => verifier.allow_unauthenticated(),
                 };
                 let verifier = verifier.build().map_err(|error| of(path, &error))?;
-                builder.with_client_cert_verifier(Arc::new(KnownClients::new(verifier)))
+                builder.with_client_cert_verifier(Arc::new(NamedClients::new(verifier)))
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        config.alpn_protocols = vec![super::handshake::ALPN.to_vec()];
+        config.alpn_protocols =
+            [super::handshake::ALPN_HTTP2, super::handshake::ALPN_HTTP1].map(<[u8]>::to_vec).into();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Checked { config: Arc::new(config), validity })

@@ -25,8 +25,12 @@ use super::{
 };
 use crate::rpc::peer::PeerIdentity;
 
-/// The protocol that a client has to ask for (RFC 9113, 3.2).
-pub const ALPN: &[u8] = b"h2";
+/// The name of HTTP/2 that a client asks for (RFC 9113, 3.2).
+pub const ALPN_HTTP2: &[u8] = b"h2";
+
+/// The name of HTTP/1.1 (RFC 7301, 6). A client that asks for neither is refused; one that
+/// names no protocol at all is heard, and its first bytes tell.
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// Handshakes under way on one thread. A handshake holds some 30 KiB.
 const MAX_UNDER_WAY: usize = 1_024;
@@ -127,13 +131,9 @@ fn established(accepted: Result<TlsStream<TcpStream>, (io::Error, TcpStream)>) -
         }
     };
     let session = stream.get_ref().1;
-    // rustls lets a client through that names no protocol at all.
-    if session.alpn_protocol() != Some(ALPN) {
-        return Err((HandshakeOutcome::Alpn, Some(Transport::Tls(stream))));
-    }
     let peer = session.peer_certificates().and_then(|chain| chain.first()).map(identity);
     match peer.transpose() {
-        Ok(peer) => Ok((Transport::Tls(stream), peer.flatten())),
+        Ok(peer) => Ok((Transport::Tls(stream), peer)),
         // The verifier has looked already, so this never happens.
         Err(_) => Err((HandshakeOutcome::CertificateUnusable, Some(Transport::Tls(stream)))),
     }
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn each_failure_has_its_reason() {
-        let ambiguous = CertificateError::Other(OtherError(Arc::new(BadIdentity::Ambiguous)));
+        let nameless = CertificateError::Other(OtherError(Arc::new(BadIdentity::Nameless)));
         for (error, name) in [
             (Error::InvalidMessage(InvalidMessage::InvalidContentType), "not_tls"),
             (Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered), "incompatible"),
@@ -190,7 +190,7 @@ mod tests {
             (Error::NoCertificatesPresented, "no_certificate"),
             (Error::InvalidCertificate(CertificateError::Expired), "certificate_expired"),
             (Error::InvalidCertificate(CertificateError::UnknownIssuer), "certificate_untrusted"),
-            (Error::InvalidCertificate(ambiguous), "certificate_unusable"),
+            (Error::InvalidCertificate(nameless), "certificate_unusable"),
             (Error::DecryptError, "protocol"),
         ] {
             assert_eq!(outcome(&io::Error::new(ErrorKind::InvalidData, error)).name(), name);

@@ -1,4 +1,5 @@
-//! TLS on the port of the API: TLS 1.3 and 1.2 with ALPN `h2`, and client certificates.
+//! TLS on the port of the API: TLS 1.3 and 1.2 with ALPN `h2` or
+//! `http/1.1`, and client certificates.
 //!
 //! **Invariant:** a handshake sees one whole set of files: certificate, key and
 //! authorities go live together, after they were checked together.

@@ -4,15 +4,20 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
 
-use super::super::lingering_close::Socket;
+use super::{
+    super::{lingering_close::Socket, metrics::Protocol},
+    handshake::ALPN_HTTP2,
+};
 
 /// A socket, or the TLS over one.
 #[derive(Debug)]
@@ -23,6 +28,26 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// What the peer has asked to speak, where it has.
+    pub fn protocol(&self) -> Option<Protocol> {
+        let Self::Tls(tls) = self else { return None };
+        match tls.get_ref().1.alpn_protocol()? {
+            ALPN_HTTP2 => Some(Protocol::Http2),
+            _ => Some(Protocol::Http1),
+        }
+    }
+
+    /// Has the kernel find a dead peer that is owed nothing: HTTP/1 has no PING.
+    pub fn probe_when_silent(&self, (interval, timeout): (Duration, Duration)) {
+        /// Probes without an answer after which the peer is dead.
+        const PROBES: u32 = 4;
+        let between = (timeout / PROBES).max(Duration::from_secs(1));
+        let probes = TcpKeepalive::new().with_time(interval.max(Duration::from_secs(1)));
+        let probes = probes.with_interval(between).with_retries(PROBES);
+        // A kernel that refuses leaves the peer to the limits on idle time and age.
+        let _ = SockRef::from(self.tcp()).set_tcp_keepalive(&probes);
+    }
+
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,

@@ -1,0 +1,102 @@
+//! What the two protocols of hyper's connections differ in, for the loop that serves them.
+
+use std::{
+    error::Error,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http_body::Body;
+use hyper::{
+    body::Incoming,
+    rt::{Read, Write, bounds::Http2ServerConnExec},
+    server::conn::{http1, http2},
+    service::HttpService,
+};
+
+use super::policing::Observed;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A connection of hyper's, by its protocol.
+pub trait HttpConnection: Future<Output = hyper::Result<()>> {
+    /// Whether the server may close a connection without calls and without a word.
+    const IS_CLOSED_WHEN_IDLE: bool;
+
+    /// Polls the connection. `is_answered` is whether it has no call, and nothing to write.
+    fn poll_turn(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        observed: &Observed,
+        is_answered: impl Fn() -> bool,
+    ) -> Poll<hyper::Result<()>>;
+
+    /// Tells the peer to begin no more calls.
+    fn go_away(self: Pin<&mut Self>, is_idle: bool);
+}
+
+impl<I, S, B, E> HttpConnection for http2::Connection<I, S, E>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<BoxError>,
+    I: Read + Write + Unpin,
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+    E: Http2ServerConnExec<S::Future, B>,
+{
+    const IS_CLOSED_WHEN_IDLE: bool = false;
+
+    fn poll_turn(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        _observed: &Observed,
+        _is_answered: impl Fn() -> bool,
+    ) -> Poll<hyper::Result<()>> {
+        self.poll(cx)
+    }
+
+    fn go_away(self: Pin<&mut Self>, _is_idle: bool) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B> HttpConnection for http1::Connection<I, S>
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<BoxError>,
+    I: Read + Write + Unpin,
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+{
+    const IS_CLOSED_WHEN_IDLE: bool = true;
+
+    fn poll_turn(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        observed: &Observed,
+        is_answered: impl Fn() -> bool,
+    ) -> Poll<hyper::Result<()>> {
+        if is_answered() {
+            observed.set_answered();
+        }
+        let progress = self.poll(cx);
+        if observed.is_over() {
+            // hyper would go on waiting for the answer to a request whose body has failed.
+            return Poll::Ready(Ok(()));
+        }
+        if progress.is_pending() && observed.is_waiting() && is_answered() {
+            // hyper waits for the socket, and the next request has been read from it already.
+            cx.waker().wake_by_ref();
+        }
+        progress
+    }
+
+    /// hyper closes an idle connection at this, and a request may be on its way. Its answer
+    /// will say so instead.
+    fn go_away(self: Pin<&mut Self>, is_idle: bool) {
+        if !is_idle {
+            self.graceful_shutdown();
+        }
+    }
+}

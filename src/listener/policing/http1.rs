@@ -1,0 +1,83 @@
+//! What of the bytes of an HTTP/1 connection hyper is shown, and when.
+//!
+//! hyper reads ahead, and would keep the begin of the next request while it answers one.
+//! Here it gets the bytes of one request, and those of the next one only once the answer is
+//! written. So pipelined requests are served one after the other, a refusal is never taken
+//! for the answer to an earlier request, and a head that crawls is told from an idle
+//! connection.
+
+use bytes::{Buf, Bytes};
+
+use super::{budget::FrameBudget, message_walker::MessageWalker, refusal::Refusal};
+
+/// An HTTP/1 connection's place in its messages.
+#[derive(Debug)]
+pub struct Http1 {
+    pub walker: MessageWalker,
+    /// Bytes that were read and are still to be shown.
+    held: Bytes,
+    /// A whole request was shown, and is not known to be answered.
+    pub awaits_answer: bool,
+    /// Some of an answer was written since the present request began.
+    pub is_answering: bool,
+}
+
+/// What became of some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// So many may be shown, and whether the peer owed nothing at any time.
+    Bytes { count: usize, rested: bool },
+    /// The next request has to wait for the answer.
+    Later,
+}
+
+impl Http1 {
+    /// Of a connection of which these bytes were read.
+    pub fn new(max_head_bytes: usize, read: &[u8]) -> Self {
+        Self {
+            walker: MessageWalker::new(max_head_bytes),
+            held: Bytes::copy_from_slice(read),
+            awaits_answer: false,
+            is_answering: false,
+        }
+    }
+
+    pub fn holds(&self) -> bool {
+        self.held.has_remaining()
+    }
+
+    /// Judges what is held, and returns what of it may be shown, `most` bytes of it.
+    pub fn release(
+        &mut self,
+        most: usize,
+        budget: &mut FrameBudget,
+    ) -> Result<Option<(Bytes, bool)>, Refusal> {
+        let held = self.held.clone();
+        match self.judge(&held[..most.min(held.len())], budget)? {
+            Shown::Later => Ok(None),
+            Shown::Bytes { count, rested } => Ok(Some((self.held.split_to(count), rested))),
+        }
+    }
+
+    /// Judges bytes that were read, and keeps what is to be shown later.
+    pub fn receive(&mut self, read: &[u8], budget: &mut FrameBudget) -> Result<Shown, Refusal> {
+        let shown = self.judge(read, budget)?;
+        let count = if let Shown::Bytes { count, .. } = shown { count } else { 0 };
+        if count < read.len() {
+            self.held = Bytes::copy_from_slice(&read[count..]);
+        }
+        Ok(shown)
+    }
+
+    fn judge(&mut self, bytes: &[u8], budget: &mut FrameBudget) -> Result<Shown, Refusal> {
+        if self.walker.is_between() {
+            if self.awaits_answer {
+                return Ok(Shown::Later);
+            }
+            self.is_answering = false;
+        }
+        let walked = self.walker.walk(bytes, budget)?;
+        self.awaits_answer = walked.ended;
+        Ok(Shown::Bytes { count: walked.taken, rested: walked.rested })
+    }
+}
