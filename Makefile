@@ -47,12 +47,13 @@ test: proxies-tools ## Everything but the cluster: format, lints, all tests.
 	cargo clippy --locked --all-targets -- -D warnings
 	$(call step,compiling the tests: every dependency the first time)
 	cargo test --locked --no-run
-	$(call step,the tests; then calls through nginx and HAProxy and Caddy; chart and dashboard are checked concurrently)
+	$(call step,the tests; then calls through nginx and HAProxy and Caddy; then attacks; chart and dashboard are checked concurrently)
 	make chart dashboards-check >$(MEANWHILE) 2>&1 & failed=0; \
 		{ failed=0; cargo test --locked --no-fail-fast || failed=1; \
 			python3 tools/scale/test_model.py || failed=1; \
 			python3 tests/postgres/matrix.py --gate || failed=1; \
-			$(PROXIED) || failed=1; exit $$failed; } 2>&1 | tools/tally.sh || failed=1; \
+			$(PROXIED) || failed=1; \
+			python3 tests/attack/attack.py --short $(BUILT)/debug/user-service || failed=1; exit $$failed; } 2>&1 | tools/tally.sh || failed=1; \
 		wait $$! || failed=1; cat $(MEANWHILE); exit $$failed
 	tools/chart/accepted.sh $(BUILT)/debug/user-service
 	$(call step,dashboard and alerts on a live stack)

@@ -21,7 +21,7 @@ build_ours() {
 # One package a command: together they would share crate features.
 build_rust() {
     local package
-    for package in raw-hyper tonic-bare tonic-usual load disk; do
+    for package in raw-hyper tonic-bare tonic-usual connectrpc-plain load disk; do
         cargo build --manifest-path benches/Cargo.toml --target-dir "$out/cargo" --locked --release -p "$package"
         cp -u "$out/cargo/release/$package" "$out/bin/"
     done

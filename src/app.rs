@@ -13,6 +13,7 @@ use crate::{
     feed::Feed,
     layers::{self, InFlight},
     listener::{BindError, ListenError, Listener, Ticks},
+    rpc::methods,
     service::{Health, Router, StoreSlot, health::Tick},
     shutdown::{Ended, OpenStore, RunningAdmin, Shutdown},
     signals::Signals,
@@ -93,7 +94,8 @@ impl App {
         let admin = RunningAdmin { stop, served };
         let router = Router::new(&config, &slot, &health);
         let decides = auth.as_ref().map(|(auth, _)| Arc::clone(auth));
-        let service = layers::stack(router, &config, telemetry.trace_config(), calls, decides);
+        let traces = telemetry.trace_config();
+        let service = layers::stack(router, methods::find, &config, traces, calls, decides);
         let ticks = ticks(&health, listener.threads());
         let listener = listener.serve(&service, &ticks)?;
         tracing::info!(%grpc_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");

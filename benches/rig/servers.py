@@ -46,6 +46,7 @@ SERVERS = {server.name: server for server in [
                    "--trailer=grpc-status: 0", "{port}"], "constant"),
     Server(HYPER, [BIN / "raw-hyper", "{port}"], "constant"),
     Server(TONIC, [BIN / "tonic-bare", "{port}"]),
+    Server("connectrpc", [BIN / "connectrpc-plain", "{port}"]),
     Server("tonic-usual", [BIN / "tonic-usual", "{port}"]),
     Server(GO, [BIN / "go-plain", "{port}"]),
     Server("grpc-go-middleware", [BIN / "go-middleware", "{port}", "{admin}"]),

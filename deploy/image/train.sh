@@ -53,20 +53,28 @@ closed() { # kind, connections, streams, seconds, options
 
 serve
 some_users | "$server" import --server "$address"
+# Watches go on while everything else changes users.
+load watch --watches 10 --seconds 20 &
+watching=$!
 closed get 10 20 4
 closed get 50 1 4
 closed get 1 1 1
+closed get-by-email 10 20 1
 closed batch 4 4 2
 load list --users "$users"
 closed create 10 20 3 --first 1000000
 closed create 50 1 2 --first 2000000
+closed update 10 20 2
+load closed --kind delete --first 1000000 --calls 5000
 "$server" smoke "$address" >/dev/null
 closed article-get 10 20 2
 closed article-create 10 20 1 --first 3000000
-# Errors: not there, there already, and more than are let in.
-load closed --kind get --users 1000000000 --seconds 1 --tolerant
+# Errors: not there, there already, not valid, and more than are let in.
+closed absent 10 20 1 --tolerant
 closed create 10 20 1 --tolerant
+closed invalid 10 20 1 --tolerant
 closed create 40 80 2 --first 4000000 --tolerant
+wait "$watching"
 "$server" export --server "$address" >/dev/null
 "$server" check "$address"
 drain

@@ -37,13 +37,16 @@ use self::{
     panic::CatchPanic,
     route::Route,
 };
-pub use self::{in_flight::InFlight, message_limit::LimitedBody};
+pub use self::{in_flight::InFlight, message_limit::LimitedBody, route::FindMethod};
 use crate::{auth::Auth, config::Config, rpc::call::Inbound, telemetry::TraceConfig};
 
 /// Puts the layers around the service. Made once for the whole process: its
-/// clones share every limit and count.
+/// clones share every limit and count. `find` knows the methods that the service serves:
+/// [`methods::find`](crate::rpc::methods::find) those of this service, and another function
+/// those of a test.
 pub fn stack<S, B, R>(
     service: S,
+    find: impl FindMethod,
     config: &Config,
     traces: TraceConfig,
     in_flight: InFlight,
@@ -75,7 +78,7 @@ where
     let limits = Arc::new(AdmissionLimits::new(config));
     ServiceBuilder::new()
         // First, because every layer below uses the matched method and none the path.
-        .layer(layer_fn(Route::new))
+        .layer(layer_fn(move |inner| Route::new(inner, find.clone())))
         // Around all that can answer, so that shed, late and panicked calls are seen as their callers
         // see them.
         .layer(layer_fn(move |inner| Observe::new(inner, recorders.clone())))

@@ -5,23 +5,30 @@ use std::task::{Context, Poll};
 use http::Request;
 use tower_service::Service;
 
-use crate::rpc::{call::Inbound, methods};
+use crate::rpc::{call::Inbound, methods::Method};
+
+/// Finds the method that is served under exactly a path.
+pub trait FindMethod: Fn(&str) -> Option<&'static Method> + Clone + Send + Sync + 'static {}
+
+impl<F: Fn(&str) -> Option<&'static Method> + Clone + Send + Sync + 'static> FindMethod for F {}
 
 /// Sets the matched method in the call.
 #[derive(Clone, Debug)]
-pub struct Route<S> {
+pub struct Route<S, F> {
     inner: S,
+    find: F,
 }
 
-impl<S> Route<S> {
-    pub fn new(inner: S) -> Self {
-        Self { inner }
+impl<S, F> Route<S, F> {
+    pub fn new(inner: S, find: F) -> Self {
+        Self { inner, find }
     }
 }
 
-impl<S, B> Service<Request<Inbound<B>>> for Route<S>
+impl<S, B, F> Service<Request<Inbound<B>>> for Route<S, F>
 where
     S: Service<Request<Inbound<B>>>,
+    F: FindMethod,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -32,26 +39,27 @@ where
     }
 
     fn call(&mut self, mut request: Request<Inbound<B>>) -> S::Future {
-        request.body_mut().call.method = find(&request);
+        request.body_mut().call.method = matched(&request, &self.find);
         self.inner.call(request)
     }
 }
 
 /// A path with a query is another path: nothing is served under it.
-fn find<B>(request: &Request<B>) -> Option<&'static methods::Method> {
+fn matched<B>(request: &Request<B>, find: &impl FindMethod) -> Option<&'static Method> {
     if request.method() != http::Method::POST || request.uri().query().is_some() {
         return None;
     }
-    methods::find(request.uri().path())
+    find(request.uri().path())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rpc::methods;
 
     fn found(method: &str, uri: &str) -> Option<&'static str> {
         let request = Request::builder().method(method).uri(uri).body(()).unwrap();
-        find(&request).map(|method| method.path)
+        matched(&request, &methods::find).map(|method| method.path)
     }
 
     #[test]

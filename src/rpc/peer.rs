@@ -6,7 +6,7 @@ use std::sync::Arc;
 ///
 /// A call finds it by [`ConnectionHandle::peer`](super::goaway::ConnectionHandle::peer),
 /// because all calls of a connection have the same one. It is `None` on a connection
-/// without TLS or without a client certificate.
+/// without TLS or without a client certificate that has a name.
 ///
 /// **Invariant:** no part of it is in the log, because a certificate may name a person. The
 /// audit log names it as the caller.

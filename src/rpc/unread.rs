@@ -21,7 +21,7 @@ pub const COUNTED_BYTES: usize = 16 * 1_024;
 const MAX_CONNECTION_BYTES: usize = 8 * 1_024 * 1_024;
 
 /// The most bytes that wait in the process.
-const MAX_PROCESS_BYTES: usize = 64 * 1_024 * 1_024;
+const MAX_PROCESS_BYTES: usize = 48 * 1_024 * 1_024;
 
 /// The least bytes that wait on a connection that may be ended for them.
 const MANY_BYTES: usize = 1_024 * 1_024;
@@ -97,17 +97,17 @@ mod tests {
     #[test]
     fn a_connection_and_the_process_have_a_limit_each() {
         let process = Arc::new(AtomicUsize::new(0));
-        let connections: Vec<_> = (0..9).map(|_| Unread::of(Arc::clone(&process))).collect();
-        for connection in &connections[..8] {
+        let connections: Vec<_> = (0..7).map(|_| Unread::of(Arc::clone(&process))).collect();
+        for connection in &connections[..6] {
             assert_eq!(code(connection, MAX_CONNECTION_BYTES), None);
             connection.add(MAX_CONNECTION_BYTES);
             assert_eq!(code(connection, COUNTED_BYTES), Some(Code::ResourceExhausted));
             assert_eq!(code(connection, COUNTED_BYTES - 1), None, "small ones are not counted");
         }
-        assert_eq!(code(&connections[8], COUNTED_BYTES), Some(Code::Unavailable));
-        assert!(connections[8].is_pressing());
+        assert_eq!(code(&connections[6], COUNTED_BYTES), Some(Code::Unavailable));
+        assert!(connections[6].is_pressing());
         connections[0].remove(MAX_CONNECTION_BYTES);
-        assert_eq!(code(&connections[8], COUNTED_BYTES), None);
+        assert_eq!(code(&connections[6], COUNTED_BYTES), None);
     }
 
     #[test]

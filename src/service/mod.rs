@@ -12,12 +12,13 @@ mod reflection;
 mod response_body;
 mod router;
 mod store_handle;
-mod streaming;
-mod unary;
+pub mod streaming;
+pub mod unary;
 mod user_v1;
 mod violations;
 
 pub use health::Health;
+pub use response_body::ResponseBody;
 pub use router::Router;
 pub use store_handle::StoreSlot;
 

@@ -21,7 +21,7 @@ use super::{
     reflection::Reflection,
     response_body::ResponseBody,
     store_handle::{StoreHandle, StoreSlot},
-    streaming::{answer_by, grpc, with_error_details},
+    streaming::{grpc, server_streaming, with_error_details},
     unary::answer,
     user_v1::UserV1,
 };
@@ -110,16 +110,9 @@ impl Router {
             }
             MethodId::WatchUsers => {
                 let (call, request) = Inbound::split(request);
-                let serve = service_fn(move |message: tonic::Request<_>| {
-                    let (services, call) = (Arc::clone(&services), call.clone());
-                    async move {
-                        let answers = services.user_v1.watch_users(call, message.into_inner()).await;
-                        answers.map(tonic::Response::new)
-                    }
-                });
-                Box::pin(async move {
-                    with_error_details(grpc(limit).server_streaming(serve, request).await, limit)
-                })
+                Box::pin(server_streaming(request, limit, async move |message| {
+                    services.user_v1.watch_users(call, message).await.map(tonic::Response::new)
+                }))
             }
             MethodId::ArticleGetUser => {
                 let article = services.article.clone()?;
@@ -132,8 +125,10 @@ impl Router {
             MethodId::HealthCheck => health!(check),
             MethodId::HealthList => health!(list),
             MethodId::HealthWatch => {
-                let mut health = services.health.server().max_decoding_message_size(limit);
-                Box::pin(answer_by(health.call(Inbound::split(request).1), limit))
+                let request = Inbound::split(request).1;
+                Box::pin(server_streaming(request, limit, async move |message| {
+                    services.health.watch(tonic::Request::new(message)).await
+                }))
             }
             MethodId::ReflectionV1 | MethodId::ReflectionV1Alpha => {
                 let request = Inbound::split(request).1;

@@ -1,11 +1,14 @@
 //! A call of a method that streams, by tonic's machinery.
 
-use std::convert::Infallible;
+use std::error::Error;
 
-use http::Response;
+use bytes::Bytes;
+use futures_util::Stream;
+use http::{Request, Response};
 use prost::Message;
-use tonic::{body::Body, codec::CompressionEncoding, server::Grpc};
+use tonic::{Status, Streaming, body::Body, codec::CompressionEncoding, server::Grpc};
 use tonic_prost::ProstCodec;
+use tower::service_fn;
 
 use super::response_body::ResponseBody;
 use crate::rpc::status;
@@ -28,11 +31,36 @@ pub fn with_error_details(mut response: Response<Body>, limit: usize) -> Respons
     response.map(ResponseBody::from)
 }
 
-/// Has one of tonic's own servers answer.
-pub async fn answer_by(
-    served: impl Future<Output = Result<Response<Body>, Infallible>>,
+/// Answers a call with one request and many answers.
+///
+/// tonic's machinery for such a call reads one message and nothing behind it. Here a call
+/// without a message, or with a second one, is UNIMPLEMENTED, as the gRPC specification asks for.
+///
+/// # Panics
+/// If tonic calls a service twice for one request.
+pub async fn server_streaming<Req, Res, B, A, F>(
+    request: Request<B>,
     limit: usize,
-) -> Response<ResponseBody> {
-    let Ok(response) = served.await;
-    with_error_details(response, limit)
+    serve: impl FnOnce(Req) -> F + Send,
+) -> Response<ResponseBody>
+where
+    Req: Message + Default + 'static,
+    Res: Message + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>> + Send> + Send + 'static,
+    A: Stream<Item = Result<Res, Status>> + Send + 'static,
+    F: Future<Output = Result<tonic::Response<A>, Status>>,
+{
+    let mut serve = Some(serve);
+    let serve = service_fn(move |messages: tonic::Request<Streaming<Req>>| {
+        let serve = serve.take().expect("a call is served once");
+        async move {
+            let mut messages = messages.into_inner();
+            let message = messages.message().await?.ok_or_else(status::several_messages)?;
+            if messages.message().await?.is_some() {
+                return Err(status::several_messages());
+            }
+            serve(message).await
+        }
+    });
+    with_error_details(grpc(limit).streaming(serve, request).await, limit)
 }

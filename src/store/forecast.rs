@@ -59,6 +59,11 @@ impl Forecast {
     pub fn end_commit(&mut self, now: Instant) {
         if let Some((began, _)) = self.work.take() {
             let took = now.saturating_duration_since(began);
+            if self.commit.is_zero() {
+                // An average with no commit at all would call the next ones uncertain.
+                self.commit = took;
+                return;
+            }
             self.deviation = (self.deviation * 3 + took.abs_diff(self.commit)) / 4;
             self.commit = (self.commit + took) / 2;
         }
@@ -157,6 +162,19 @@ mod tests {
         assert_eq!(forecast.admit(10, Some(910 * MS), now), Ok(()));
         assert_eq!(forecast.admit(10, Some(890 * MS), now), Err(Refusal::Deadline));
         assert_eq!(forecast.admit(10, None, now), Ok(()));
+    }
+
+    #[test]
+    fn after_its_first_commit_a_slow_disk_is_known() {
+        let (mut forecast, mut now) = (Forecast::default(), Instant::now());
+        for _ in 0..2 {
+            forecast.begin_commit(now);
+            now += 500 * MS;
+            forecast.end_commit(now);
+        }
+        forecast.begin_commit(now);
+        // 490 ms of this commit and 500 ms of the next one are to come.
+        assert_eq!(forecast.admit(10, Some(1_000 * MS), now + 10 * MS), Ok(()));
     }
 
     #[test]

@@ -300,20 +300,22 @@ async fn every_method_by_every_certificate_is_what_the_policy_says() {
         "--tls-client-auth",
         "optional",
     ]);
-    let connect = async |names: &[SanType]| {
-        let pair = (!names.is_empty()).then(|| tls.authority.issue(&certificates::named(names)));
+    let connect = async |names: Option<&[SanType]>| {
+        let pair = names.map(|names| tls.authority.issue(&certificates::named(names)));
         let config = certificates::client_config(&[&tls.authority], pair.as_ref());
         Caller::connect_by_tls(server.grpc_addr, config).await
     };
-    let bare = connect(&[]).await;
-    let admin = connect(&[uri("spiffe://test/admin")]).await;
-    let reader = connect(&[uri("spiffe://test/other"), dns("Reader.test")]).await;
-    let stranger = connect(&[dns("stranger")]).await;
+    let bare = connect(None).await;
+    let nameless = connect(Some(&[])).await;
+    let admin = connect(Some(&[uri("spiffe://test/admin")])).await;
+    let reader = connect(Some(&[uri("spiffe://test/other"), dns("Reader.test")])).await;
+    let stranger = connect(Some(&[dns("stranger")])).await;
     let token = |who: Who| who.authorization(&key, &other);
     let by_token = token(Who::Admin).unwrap();
     let mut wrong = Vec::new();
     for (name, caller, authorization, as_who) in [
         ("neither", &bare, None, (Who::Nobody, false)),
+        ("a certificate without a name", &nameless, None, (Who::Nobody, false)),
         ("a token by TLS", &bare, token(Who::Reader), (Who::Reader, true)),
         ("the admin's certificate", &admin, None, (Who::Admin, false)),
         ("the reader's certificate", &reader, None, (Who::Reader, false)),

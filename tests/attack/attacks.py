@@ -1,8 +1,11 @@
 """The attacks: each keeps a server busy, or its memory, as one hostile host can."""
 
+import base64
 import dataclasses
 import gzip
 import itertools
+import select
+import ssl
 import time
 from collections.abc import Callable
 
@@ -46,6 +49,8 @@ class Attack:
     descriptors: int | None = None
     # What ends it, where that is not HTTP/2's own business.
     policed: bool = False
+    # What the server asks its peers for.
+    asks: str | None = None
 
 
 def connect(address, **options):
@@ -74,10 +79,12 @@ def flood(blobs, first=b"", admin=False, pace=None, reads=True):
                     time.sleep(pace)
             while not connection.is_closed() and time.monotonic() < min(until, connection.began + 12):
                 time.sleep(0.005)
+            report.left = int(not connection.is_cut)
             if connection.is_cut:
                 report.cuts.append(connection.cut_after)
-            report.left = int(not connection.is_cut)
-            report.how = connection.verdict()
+                # A connection that is reset may have lost its GOAWAY.
+                if not report.how.startswith("GOAWAY"):
+                    report.how = connection.verdict()
             connection.close()
             if once and report.cuts:
                 break
@@ -113,14 +120,14 @@ def hold(count, setup=b"", tick=None, every=0.1, admin=False, **options):
                 break
         report.connections = len(held)
         began = time.monotonic()
-        asked = set(STREAMS) if setup else set()
+        asked = set(STREAMS) if setup and not tick else set()
         ticks = [iter(tick()) if tick else None for _ in held]
         while time.monotonic() < until and not all(connection.is_cut for connection in held):
             for connection, ticker in zip(held, ticks):
                 if not connection.is_closed() and ticker and (part := next(ticker, None)) is not None:
                     connection.push(part, time.monotonic() + 0.01)
                     report.sent += 1
-            report.unanswered = sum(len(asked - connection.answered()) for connection in held) if asked and not tick else 0
+            report.unanswered = sum(len(asked - connection.answered()) for connection in held) if asked else 0
             if asked and not report.unanswered and report.answered_after is None:
                 report.answered_after = time.monotonic() - began
                 if once:
@@ -136,14 +143,44 @@ def hold(count, setup=b"", tick=None, every=0.1, admin=False, **options):
     return run
 
 
+def handshakes(target, until, once):
+    """Begins one handshake of TLS after the other, and waits for the server's part, which costs a signature."""
+    outgoing = ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    client = context.wrap_bio(ssl.MemoryBIO(), outgoing)
+    try:
+        client.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    hello = outgoing.read()
+    report = Report()
+    while time.monotonic() < until:
+        if connection := connect(target.grpc, begin=hello):
+            report.connections += 1
+            select.select([connection.socket], [], [], 0.02)
+            connection.close()
+    return report
+
+
+def bad_tokens():
+    """Calls with a token each, of a known key and with a signature of nobody's."""
+    encoded = [base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (b'{"alg":"RS256","kid":"test"}', bytes(range(256)))]
+    for stream in itertools.count(1, 2):
+        claims = base64.urlsafe_b64encode(b'{"sub":"%12d"}' % stream).rstrip(b"=").decode()
+        yield call(stream, GET, message(b"\x0a\x01u"), authorization=f"Bearer {encoded[0]}.{claims}.{encoded[1]}"), 1
+
+
 def byte_by_byte(data):
     """Each byte by itself, for ever the last one."""
     return lambda: itertools.chain((data[at : at + 1] for at in range(len(data))), itertools.repeat(b""))
 
 
-def begun(path, stream=1):
+def begun(path, stream=1, **fields):
     """A call whose request goes on."""
-    return frame(HEADERS, END_HEADERS, stream, head(path))
+    return frame(HEADERS, END_HEADERS, stream, head(path, **fields))
 
 
 def on_all_streams(make):
@@ -186,7 +223,8 @@ def crawling_windows():
 
 ATTACKS = [
     Attack("PING", flood(again(frame(PING, payload=bytes(8)))), policed=True),
-    Attack("PING, unread", flood(again(frame(PING, payload=bytes(8))), reads=False)),
+    # The server reads no further once its answers are not taken.
+    Attack("PING, unread", flood(again(frame(PING, payload=bytes(8))), reads=False), "bounded"),
     Attack("PING ACK", flood(again(frame(PING, ACK, payload=bytes(8)))), policed=True),
     Attack("SETTINGS", flood(again(frame(SETTINGS))), policed=True),
     Attack("PRIORITY", flood(again(frame(PRIORITY, 0, 1, bytes(4) + b"\x09"))), policed=True),
@@ -201,15 +239,18 @@ ATTACKS = [
                                                 first=frame(HEADERS, END_STREAM, 1, GET_HEAD))),
     Attack("HPACK bomb", flood(on_streams(lambda stream: frame(HEADERS, WHOLE, stream, HPACK_BOMB), 2)), "bounded"),
     Attack("header list of 64 KiB", flood(on_streams(large_list, 2)), "bounded"),
-    Attack("rapid reset", flood(on_streams(resets))),
-    Attack("rapid reset, 10 a millisecond", flood(on_streams(resets, 10), pace=0.001)),
+    Attack("rapid reset", flood(on_streams(resets)), seconds=10),
+    Attack("rapid reset, 10 a millisecond", flood(on_streams(resets, 10), pace=0.001), seconds=10),
     Attack("own-error resets (MadeYouReset)", flood(on_streams(made_resets))),
     Attack("streams opened and left", flood(on_streams(lambda stream: begun(IMPORT, stream)))),
     Attack("gzip of 60 MB", flood(on_streams(lambda stream: call(stream, CREATE, message(UNPACKED, 1), grpc_encoding="gzip"), 1)),
            "bounded"),
     Attack("30,000 empty ids", flood(on_streams(lambda stream: call(stream, BATCH_GET, message(MANY_IDS)), 1)), "bounded"),
     Attack("admin port: PING", flood(again(frame(PING, payload=bytes(8))), admin=True), policed=True),
-    Attack("admin port: rapid reset", flood(on_streams(resets), admin=True)),
+    Attack("admin port: rapid reset", flood(on_streams(resets), admin=True), seconds=10),
+    Attack("handshakes of TLS", handshakes, "bounded", asks="tls"),
+    Attack("calls with bad tokens", flood(bad_tokens), "bounded", asks="token"),
+    Attack("50 handshakes of TLS that say nothing", hold(50, begin=b""), seconds=13, asks="tls"),
     Attack("50 silent connections", hold(50, begin=b""), seconds=13),
     Attack("50 half prefaces", hold(50, begin=PREFACE[:12]), seconds=13),
     Attack("50 slow prefaces", hold(50, begin=b"", tick=byte_by_byte(PREFACE), every=0.5), seconds=13),
@@ -217,7 +258,7 @@ ATTACKS = [
                                          tick=byte_by_byte(frame(HEADERS, WHOLE, 1, GET_HEAD)[12:]), every=0.5), seconds=13),
     Attack("header blocks without an end", hold(50, setup=frame(HEADERS, END_STREAM, 1, GET_HEAD), tick=byte_by_byte(b"")), seconds=13),
     Attack("2,475 bodies that never come", hold(25, setup=on_all_streams(
-        lambda stream: begun(GET, stream) + frame(DATA, 0, stream, message(b"\0")[:5]))), "answered", 14),
+        lambda stream: begun(GET, stream, grpc_timeout="60S") + frame(DATA, 0, stream, message(b"\0")[:5]))), "answered", 14),
     Attack("1,980 lists that are not read", hold(20, begin=PREFACE + settings(initial_window_size=0), setup=on_all_streams(
         lambda stream: call(stream, LIST, PAGE, grpc_timeout="60S")), tick=byte_by_byte(b""), reads=False), "bounded", 15),
     Attack("1,980 windows that crawl", hold(20, begin=PREFACE + settings(initial_window_size=0), setup=on_all_streams(
@@ -236,6 +277,6 @@ ATTACKS = [
 ]
 
 # What the short form tries, next to everything that is policed.
-SHORT = {"rapid reset", "rapid reset, 10 a millisecond", "own-error resets (MadeYouReset)", "streams opened and left",
-         "CONTINUATION without an end", "50 silent connections", "50 half prefaces", "50 slow header blocks",
-         "header blocks without an end", "2,475 bodies that never come"}
+SHORT = {"rapid reset", "own-error resets (MadeYouReset)", "streams opened and left", "CONTINUATION without an end",
+         "50 silent connections", "50 half prefaces", "50 slow header blocks", "header blocks without an end",
+         "2,475 bodies that never come"}

@@ -14,21 +14,24 @@ NEWCOMER = 50
 
 
 class Caller:
-    """A connection that makes one call at a time."""
+    """A connection that makes one call at a time, over TLS and with a token where the server asks for them."""
 
-    def __init__(self, address):
+    def __init__(self, server):
+        self.fields = {"authorization": f"Bearer {server.token}"} if server.token else {}
         self.socket = socket.socket()
         self.socket.bind((HONEST, 0))
         self.socket.settimeout(10)
-        self.socket.connect(address)
+        self.socket.connect(server.grpc)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if server.tls:
+            self.socket = server.tls.wrap_socket(self.socket)
         self.socket.sendall(PREFACE + settings() + frame(WINDOW_UPDATE, 0, 0, (1 << 30).to_bytes(4, "big")))
         self.stream = 1
         self.received = bytearray()
 
     def call(self, path, protobuf):
         """Whether the call is answered with a message."""
-        self.socket.sendall(call(self.stream, path, message(protobuf)))
+        self.socket.sendall(call(self.stream, path, message(protobuf), **self.fields))
         with_message = False
         while True:
             seen = 0
@@ -57,9 +60,9 @@ def length(number):
     return bytes([number]) if number < 128 else bytes([number & 127 | 128, number >> 7])
 
 
-def fill(address, users=1_000):
+def fill(server, users=1_000):
     """Creates users with names of 250 characters."""
-    caller = Caller(address)
+    caller = Caller(server)
     for number in range(users):
         user = field(1, b"n" * 250) + field(2, b"u%d@example.com" % number)
         request = field(1, user) + field(2, b"user-%d" % number)
@@ -67,22 +70,22 @@ def fill(address, users=1_000):
     caller.close()
 
 
-def load(address, until):
-    """Calls until then. Returns the seconds of each call, and how many calls failed."""
+def load(server, is_over):
+    """Calls until it is over. Returns the seconds of each call, and how many calls failed."""
     request = field(1, b"user-7")
     times, failed = [], 0
     caller = None
     number = 0
-    while time.monotonic() < until:
+    while not is_over():
         began = time.monotonic()
         number += 1
         try:
             if number % NEWCOMER == 0:
-                newcomer = Caller(address)
+                newcomer = Caller(server)
                 failed += not newcomer.call(GET, request)
                 newcomer.close()
                 continue
-            caller = caller or Caller(address)
+            caller = caller or Caller(server)
             began = time.monotonic()
             failed += not caller.call(GET, request)
             times.append(time.monotonic() - began)

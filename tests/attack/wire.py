@@ -26,11 +26,19 @@ def settings(**values):
     return frame(SETTINGS, payload=b"".join(struct.pack(">HI", names[name], value) for name, value in values.items()))
 
 
+def text(value):
+    """A string of HPACK, without Huffman's code: RFC 7541, section 5.2."""
+    rest = len(value) - 127
+    if rest < 0:
+        return bytes([len(value)]) + value.encode()
+    return (bytes([127, rest & 127 | 128, rest >> 7]) if rest > 127 else bytes([127, rest])) + value.encode()
+
+
 def literal(name, value):
     """A header field that is not indexed. `name` is text, or its bytes in the block."""
     if isinstance(name, str):
-        name = bytes([0, len(name)]) + name.encode()
-    return name + bytes([len(value)]) + value.encode()
+        name = b"\0" + text(name)
+    return name + text(value)
 
 
 def head(path, **fields):

@@ -24,10 +24,11 @@ const BATCH: usize = 256;
 /// Three times the capacity in even order, for this many commits' time.
 const COMMITS: usize = 15;
 
-/// Each commit takes 400 ms.
+/// Each commit takes 400 ms and is counted.
 const SLOW: &str = "
+    CREATE SEQUENCE commits;
     CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END $$;
+        $$ BEGIN PERFORM nextval('commits'); PERFORM pg_sleep(0.4); RETURN NULL; END $$;
     CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON user_service.meta DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW EXECUTE FUNCTION slow()";
 
@@ -59,10 +60,15 @@ async fn at_three_times_its_capacity_a_slow_store_serves_it_and_stores_nothing_f
     let ended = calls.join_all().await;
     let (answered, late) = (ended.iter().filter(|end| end.is_ok()).count(), ended.contains(&Err("late")));
     let stored: i64 = client.query_one("SELECT count(*) FROM user_service.users", &[]).await.unwrap().get(0);
-    let stored = usize::try_from(stored).unwrap();
-    let said = format!("{offered} offered, {answered} answered, {stored} stored, late: {late}");
+    let commits: i64 = client.query_one("SELECT last_value FROM commits", &[]).await.unwrap().get(0);
+    let (stored, commits) = (usize::try_from(stored).unwrap(), usize::try_from(commits).unwrap());
+    let said =
+        format!("{offered} offered, {answered} answered, {stored} stored in {commits} commits, late: {late}");
     println!("{said}");
-    assert!(answered * 100 >= BATCH * COMMITS * 85, "{said}");
+    // Capacity is counted in the commits that were made: each takes longer on a busy machine.
+    // The first has the first call alone, and the last what is left.
+    assert!(commits > 3, "{said}");
+    assert!(answered * 100 >= BATCH * (commits - 2) * 85, "{said}");
     // A busy machine may be late with an answer; without a forecast nearly half are late.
     assert!((stored - answered) * 10 <= stored, "{said}");
 }

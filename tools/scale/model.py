@@ -117,6 +117,9 @@ class Forecasting:
 
     def end(self, now):
         took, self.began = now - self.began, None
+        if not self.commit:
+            self.commit = took
+            return
         self.deviation = (self.deviation * 3 + abs(took - self.commit)) / 4
         self.commit = (self.commit + took) / 2
 

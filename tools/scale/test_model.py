@@ -49,6 +49,11 @@ class Model(unittest.TestCase):
                 # The first commit holds one call, and the last one ends after the run.
                 self.assertAlmostEqual(found.goodput * commit / batch, 14 / 16, delta=0.1)
 
+    def test_after_its_first_commit_a_slow_disk_is_known(self):
+        cold, warm = (simulate(queue=queue, rate=500, even=True, seconds=5, flush=0.5, row=0.0).goodput
+                      for queue in (Forecasting, lambda: Forecasting(0.5)))
+        self.assertGreater(cold / warm, 0.97)
+
     def test_every_call_has_one_end(self):
         for queue in (Fifo, Forecasting):
             found = simulate(queue=queue, rate=3000, seconds=2, flush=0.200, row=20e-6)

@@ -7,7 +7,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-use crate::{Which, connection::Reply, messages as article, messages::user::v1};
+use crate::{
+    Which,
+    connection::Reply,
+    messages as article,
+    messages::user::v1::{self, get_user_request::Key},
+};
 
 /// Users in a `BatchGetUsers`.
 const BATCH: usize = 100;
@@ -16,10 +21,20 @@ const BATCH: usize = 100;
 pub enum Kind {
     /// `user.v1.UserService/GetUser`
     Get,
+    /// The same by an address
+    GetByEmail,
+    /// The same of a user that is not there: `NOT_FOUND`
+    Absent,
     /// `user.v1.UserService/BatchGetUsers` of 100
     Batch,
     /// `user.v1.UserService/CreateUser`
     Create,
+    /// The same with a bad name, address and age: `INVALID_ARGUMENT`
+    Invalid,
+    /// `user.v1.UserService/UpdateUser`
+    Update,
+    /// `user.v1.UserService/DeleteUser`, from the first user on
+    Delete,
     /// The article's `UserService/GetUser`
     ArticleGet,
     /// The article's `UserService/CreateUser`
@@ -41,9 +56,11 @@ impl Calls {
 
     pub fn path(&self) -> &'static str {
         match self.which.kind {
-            Kind::Get => "/user.v1.UserService/GetUser",
+            Kind::Get | Kind::GetByEmail | Kind::Absent => "/user.v1.UserService/GetUser",
             Kind::Batch => "/user.v1.UserService/BatchGetUsers",
-            Kind::Create => "/user.v1.UserService/CreateUser",
+            Kind::Create | Kind::Invalid => "/user.v1.UserService/CreateUser",
+            Kind::Update => "/user.v1.UserService/UpdateUser",
+            Kind::Delete => "/user.v1.UserService/DeleteUser",
             Kind::ArticleGet => "/UserService/GetUser",
             Kind::ArticleCreate => "/UserService/CreateUser",
         }
@@ -52,23 +69,33 @@ impl Calls {
     /// The next request, framed.
     pub fn request(&self) -> Bytes {
         match self.which.kind {
-            Kind::Get => frame(&v1::GetUserRequest { key: Some(v1::get_user_request::Key::Id(self.any())) }),
+            Kind::Get => get(Key::Id(id(self.any()))),
+            Kind::GetByEmail => get(Key::Email(email(self.any()))),
+            Kind::Absent => get(Key::Id(format!("absent-{}", self.fresh()))),
             Kind::Batch => {
-                let ids = (0..BATCH).map(|_| self.any()).collect();
+                let ids = (0..BATCH).map(|_| id(self.any())).collect();
                 frame(&v1::BatchGetUsersRequest { ids, allow_missing: false })
             }
             Kind::Create => {
                 let n = self.fresh();
                 let user = v1::User { name: name(n), email: email(n), age: age(n), ..v1::User::default() };
-                let user_id = id(n);
-                frame(&v1::CreateUserRequest {
-                    user: Some(user),
-                    user_id,
-                    ..v1::CreateUserRequest::default()
-                })
+                create(user, id(n))
+            }
+            Kind::Invalid => {
+                let user = v1::User { email: "no address".into(), age: -1, ..v1::User::default() };
+                create(user, id(self.fresh()))
+            }
+            Kind::Update => {
+                let user = v1::User { id: id(self.any()), age: age(self.fresh()), ..v1::User::default() };
+                let update_mask = Some(prost_types::FieldMask { paths: vec!["age".into()] });
+                let user = Some(user);
+                frame(&v1::UpdateUserRequest { user, update_mask, ..v1::UpdateUserRequest::default() })
+            }
+            Kind::Delete => {
+                frame(&v1::DeleteUserRequest { id: id(self.fresh()), ..v1::DeleteUserRequest::default() })
             }
             Kind::ArticleGet => {
-                let user = article::User { id: self.any(), ..article::User::default() };
+                let user = article::User { id: id(self.any()), ..article::User::default() };
                 frame(&article::UserRequest { user: Some(user) })
             }
             Kind::ArticleCreate => {
@@ -86,18 +113,28 @@ impl Calls {
             Kind::Batch => {
                 v1::BatchGetUsersResponse::decode(message).is_ok_and(|answer| answer.users.len() == BATCH)
             }
+            Kind::Absent | Kind::Invalid => false,
+            Kind::Delete => message.is_empty(),
             // Every other answer starts with the user: field 1, not empty.
             _ => message.len() > 2 && message[0] == 0x0a && message[1] > 0,
         }
     }
 
-    fn any(&self) -> String {
-        id(self.random.borrow_mut().random_range(0..self.which.users))
+    fn any(&self) -> u64 {
+        self.random.borrow_mut().random_range(0..self.which.users)
     }
 
     fn fresh(&self) -> u64 {
         self.next.replace(self.next.get() + 1)
     }
+}
+
+fn get(key: Key) -> Bytes {
+    frame(&v1::GetUserRequest { key: Some(key) })
+}
+
+fn create(user: v1::User, user_id: String) -> Bytes {
+    frame(&v1::CreateUserRequest { user: Some(user), user_id, ..v1::CreateUserRequest::default() })
 }
 
 /// A message behind its five bytes of gRPC framing.

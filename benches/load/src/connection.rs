@@ -3,8 +3,11 @@
 use std::{net::SocketAddr, time::Instant};
 
 use bytes::{Bytes, BytesMut};
-use h2::client::{self, SendRequest};
-use http::{HeaderMap, Method, Request};
+use h2::{
+    RecvStream,
+    client::{self, SendRequest},
+};
+use http::{HeaderMap, Method, Request, Response};
 use tokio::net::TcpStream;
 
 use crate::Result;
@@ -56,6 +59,27 @@ impl Connection {
 
     /// One unary call with a request that is framed already. Waits for a free stream.
     pub async fn call(&self, path: &str, request: Bytes, deadline: Option<Instant>) -> Result<Reply> {
+        let (head, mut body) = self.send(path, request, deadline).await?.into_parts();
+        let mut data = BytesMut::new();
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk?;
+            body.flow_control().release_capacity(chunk.len())?;
+            data.extend_from_slice(&chunk);
+        }
+        let code = match body.trailers().await? {
+            Some(trailers) => code(&trailers),
+            None => code(&head.headers),
+        };
+        Ok(Reply { code: code.ok_or("an answer without grpc-status")?, body: data.freeze() })
+    }
+
+    /// A call up to the head of its answer.
+    pub async fn send(
+        &self,
+        path: &str,
+        request: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<Response<RecvStream>> {
         let mut head = Request::builder()
             .method(Method::POST)
             .uri(format!("http://{}{path}", self.authority))
@@ -68,19 +92,7 @@ impl Connection {
         }
         let (response, mut body) = send.send_request(head.body(())?, false)?;
         body.send_data(request, true)?;
-        let response = response.await?;
-        let (head, mut body) = response.into_parts();
-        let mut data = BytesMut::new();
-        while let Some(chunk) = body.data().await {
-            let chunk = chunk?;
-            body.flow_control().release_capacity(chunk.len())?;
-            data.extend_from_slice(&chunk);
-        }
-        let code = match body.trailers().await? {
-            Some(trailers) => code(&trailers),
-            None => code(&head.headers),
-        };
-        Ok(Reply { code: code.ok_or("an answer without grpc-status")?, body: data.freeze() })
+        Ok(response.await?)
     }
 }
 

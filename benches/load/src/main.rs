@@ -9,6 +9,7 @@ mod list;
 mod open;
 mod start;
 mod summary;
+mod watch;
 
 use std::{error::Error, net::SocketAddr, process::ExitCode};
 
@@ -39,6 +40,8 @@ enum Command {
     Open(open::Options),
     /// A full listing, page by page.
     List(list::Options),
+    /// Watches that read whatever comes.
+    Watch(watch::Options),
     /// Runs a server and waits until its health says SERVING; stops it.
     Start(start::Options),
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
             Command::Closed(options) => closed::run(args.addr, options).await,
             Command::Open(options) => open::run(args.addr, options).await,
             Command::List(options) => list::run(args.addr, options).await,
+            Command::Watch(options) => watch::run(args.addr, options).await,
             Command::Start(options) => start::run(args.addr, options).await,
         }
     });

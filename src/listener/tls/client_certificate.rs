@@ -14,31 +14,33 @@ use crate::{
     tls::Certificate,
 };
 
-/// Whom a certificate names.
+/// Whom a certificate names; `None` where it has neither a URI nor a DNS name. Its client
+/// then has no identity, like a client without a certificate.
 ///
 /// # Errors
-/// It names nobody, or not clearly.
-pub fn identity(certificate: &CertificateDer<'_>) -> Result<PeerIdentity, BadIdentity> {
+/// Its names cannot be read, or are not clear.
+pub fn identity(certificate: &CertificateDer<'_>) -> Result<Option<PeerIdentity>, BadIdentity> {
     let certificate =
         Certificate::parse(certificate.clone().into_owned()).map_err(|_| BadIdentity::Malformed)?;
-    PeerIdentity::new(
-        certificate.uris.iter().map(String::as_str),
-        certificate.dns_names.iter().map(String::as_str),
-    )
+    let uris = certificate.uris.iter().map(String::as_str);
+    match PeerIdentity::new(uris, certificate.dns_names.iter().map(String::as_str)) {
+        Err(BadIdentity::Nameless) => Ok(None),
+        identity => identity.map(Some),
+    }
 }
 
-/// Accepts certificates that an authority vouches for and that name somebody. The
+/// Accepts certificates that an authority vouches for and whose names are clear. The
 /// handshake fails for any other, so that its client learns why.
 #[derive(Debug)]
-pub struct NamedClients(Arc<dyn ClientCertVerifier>);
+pub struct KnownClients(Arc<dyn ClientCertVerifier>);
 
-impl NamedClients {
+impl KnownClients {
     pub fn new(inner: Arc<dyn ClientCertVerifier>) -> Self {
         Self(inner)
     }
 }
 
-impl ClientCertVerifier for NamedClients {
+impl ClientCertVerifier for KnownClients {
     fn offer_client_auth(&self) -> bool {
         self.0.offer_client_auth()
     }

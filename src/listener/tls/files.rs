@@ -14,7 +14,7 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-use super::client_certificate::NamedClients;
+use super::client_certificate::KnownClients;
 use crate::{
     config::{ClientAuth, Config},
     tls::{certificates, private_key, provider, read, roots},
@@ -135,7 +135,7 @@ impl TlsFiles {
                     ClientAuth::Optional => verifier.allow_unauthenticated(),
                 };
                 let verifier = verifier.build().map_err(|error| of(path, &error))?;
-                builder.with_client_cert_verifier(Arc::new(NamedClients::new(verifier)))
+                builder.with_client_cert_verifier(Arc::new(KnownClients::new(verifier)))
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));

@@ -133,7 +133,7 @@ fn established(accepted: Result<TlsStream<TcpStream>, (io::Error, TcpStream)>) -
     let session = stream.get_ref().1;
     let peer = session.peer_certificates().and_then(|chain| chain.first()).map(identity);
     match peer.transpose() {
-        Ok(peer) => Ok((Transport::Tls(stream), peer)),
+        Ok(peer) => Ok((Transport::Tls(stream), peer.flatten())),
         // The verifier has looked already, so this never happens.
         Err(_) => Err((HandshakeOutcome::CertificateUnusable, Some(Transport::Tls(stream)))),
     }
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn each_failure_has_its_reason() {
-        let nameless = CertificateError::Other(OtherError(Arc::new(BadIdentity::Nameless)));
+        let ambiguous = CertificateError::Other(OtherError(Arc::new(BadIdentity::Ambiguous)));
         for (error, name) in [
             (Error::InvalidMessage(InvalidMessage::InvalidContentType), "not_tls"),
             (Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered), "incompatible"),
@@ -190,7 +190,7 @@ mod tests {
             (Error::NoCertificatesPresented, "no_certificate"),
             (Error::InvalidCertificate(CertificateError::Expired), "certificate_expired"),
             (Error::InvalidCertificate(CertificateError::UnknownIssuer), "certificate_untrusted"),
-            (Error::InvalidCertificate(nameless), "certificate_unusable"),
+            (Error::InvalidCertificate(ambiguous), "certificate_unusable"),
             (Error::DecryptError, "protocol"),
         ] {
             assert_eq!(outcome(&io::Error::new(ErrorKind::InvalidData, error)).name(), name);

@@ -181,3 +181,15 @@ fn every_method_of_the_protos_has_its_row_and_each_row_its_index() {
     assert_eq!(listed, declared);
     assert!(METHODS.iter().enumerate().all(|(index, method)| method.index() == index));
 }
+
+#[tokio::test]
+async fn a_method_of_one_message_takes_no_second_one() {
+    for method in METHODS.iter().filter(|method| method.kind != MethodKind::BidiStreaming) {
+        let twice = [framed(0, &[]), framed(0, &[])].concat();
+        let status = error(&answer(raw(method.path, twice)).await);
+        details(&status, Code::Unimplemented, "SEVERAL_MESSAGES");
+    }
+    for method in METHODS.iter().filter(|method| method.kind == MethodKind::ServerStreaming) {
+        assert_eq!(error(&answer(raw(method.path, vec![])).await).code(), Code::Unimplemented, "{method:?}");
+    }
+}

@@ -4,6 +4,9 @@
 //! run concurrently, and further reads queue and share the next one. Under light load
 //! each read is sent immediately. A statement is sent after its reads were queued, so
 //! they see every write that was acknowledged before.
+//!
+//! Where more reads wait than a statement takes, the newest are sent first. Oldest first,
+//! all of them would be answered too late once the queue is as long as a deadline.
 
 use std::{
     collections::HashMap,
@@ -44,6 +47,18 @@ struct PendingGets {
     reads: Vec<PendingGet>,
     /// Who takes them.
     workers: usize,
+}
+
+impl PendingGets {
+    /// The newest reads, as many as one statement takes. Older ones wait for less load, and
+    /// no longer than their callers.
+    fn newest(&mut self) -> Vec<PendingGet> {
+        if self.reads.len() > MAX_GETS_PER_STATEMENT {
+            self.reads.retain(|get| !get.answer.is_closed());
+        }
+        let from = self.reads.len().saturating_sub(MAX_GETS_PER_STATEMENT);
+        self.reads.split_off(from)
+    }
 }
 
 impl GetBatcher {
@@ -95,13 +110,13 @@ impl Worker {
     /// would have no worker.
     fn take(&mut self) -> Option<Vec<PendingGet>> {
         let mut waiting = self.batcher.waiting();
-        if waiting.reads.is_empty() {
+        let gets = waiting.newest();
+        if gets.is_empty() {
             waiting.workers -= 1;
             self.counted = false;
             return None;
         }
-        let most = waiting.reads.len().min(MAX_GETS_PER_STATEMENT);
-        Some(waiting.reads.drain(..most).collect())
+        Some(gets)
     }
 }
 
@@ -151,5 +166,37 @@ fn clone_error(error: &Error) -> Error {
         Error::Unavailable(why) => Error::Unavailable(why),
         Error::Internal(source) => Error::Internal(source.to_string().into()),
         other => Error::Internal(other.to_string().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{domain::UserId, store::metrics::ReadMetrics};
+
+    #[test]
+    fn where_more_reads_wait_than_a_statement_takes_the_newest_are_sent_first() {
+        let metrics = ReadMetrics::new();
+        let (mut waiting, mut ids, mut callers) = (PendingGets::default(), Vec::new(), Vec::new());
+        for _ in 0..3 * MAX_GETS_PER_STATEMENT {
+            let (answer, answered) = oneshot::channel();
+            let id = UserId::generate();
+            ids.push(id.clone());
+            callers.push(answered);
+            waiting.reads.push(PendingGet { key: UserKey::Id(id), answer, counted: metrics.queued() });
+        }
+        let sent = |gets: Vec<PendingGet>| {
+            let ids = gets.into_iter().map(|get| match get.key {
+                UserKey::Id(id) => id,
+                UserKey::Email(_) => panic!("no read is by an address"),
+            });
+            ids.collect::<Vec<_>>()
+        };
+        assert_eq!(sent(waiting.newest()), ids[2 * MAX_GETS_PER_STATEMENT..]);
+        // The oldest caller of those that are left has given up.
+        callers.remove(0);
+        assert_eq!(sent(waiting.newest()), ids[MAX_GETS_PER_STATEMENT..2 * MAX_GETS_PER_STATEMENT]);
+        assert_eq!(sent(waiting.newest()), ids[1..MAX_GETS_PER_STATEMENT]);
+        assert!(waiting.newest().is_empty());
     }
 }
