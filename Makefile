@@ -175,8 +175,9 @@ proxies-tools: tools
 	@$(MAKE) --no-print-directory --jobs 2 bin/caddy bin/go-mixed
 
 .PHONY: soak
-soak: tools ## What takes too long for every change: a thousand kills, watches resumed over 50,000 changes, imports of a million (their speed: make bench-costs PARTS=imports), crowds for minutes.
+soak: tools ## What takes too long for every change: a thousand kills, 10,000 seeds of each simulation, watches resumed over 50,000 changes, imports of a million (their speed: make bench-costs PARTS=imports), crowds for minutes.
 	KILLS=1000 cargo test --locked --test store outlives_a_kill -- --nocapture
+	SEEDS=10000 cargo test --locked --lib simulated -- --nocapture
 	WATCH_CHANGES=50000 cargo test --locked --test store resumed_on_any_replica -- --nocapture
 	IMPORT_USERS=1000000 cargo test --locked --test store a_large_import -- --nocapture --test-threads 1
 	WORKLOAD_SECONDS=60 cargo test --locked --test store a_workload_on_three_replicas -- --nocapture
@@ -185,6 +186,21 @@ soak: tools ## What takes too long for every change: a thousand kills, watches r
 .PHONY: attack
 attack: $(BUILT)/release/user-service ## Attack the release binary next to honest calls and print what came of it (ONLY='words of a name', RECORD=--record).
 	python3 tests/attack/attack.py $(RECORD) --only '$(ONLY)' $<
+
+# The targets of src/fuzzing; each begins with its kept inputs and what it found before.
+FUZZ_TARGETS := $(notdir $(wildcard fuzz/seeds/*))
+
+.PHONY: fuzz
+fuzz: export SECONDS_EACH ?= 300
+fuzz: bin/cargo-fuzz ## Fuzz every target for SECONDS_EACH=300 (ONLY='targets'), with libFuzzer on the stable toolchain, and print a table.
+	@tools/packages.sh build
+	tools/fuzz.sh $(or $(ONLY),$(FUZZ_TARGETS))
+
+bin/cargo-fuzz:
+	$(call step,compiling cargo-fuzz)
+	cargo install --locked --quiet --root $(BUILT)/cargo-fuzz --version 0.13.2 cargo-fuzz
+	mkdir -p bin
+	cp $(BUILT)/cargo-fuzz/bin/cargo-fuzz $@
 
 .PHONY: figures
 figures: $(BUILT)/release/user-service ## Print binary size, time from exec to SERVING, memory when idle.

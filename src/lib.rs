@@ -7,6 +7,8 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod feed;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod layers;
 pub mod listener;
 pub mod proto;

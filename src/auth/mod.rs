@@ -10,13 +10,13 @@
 //! the message is read, by [`Call::authorize`](crate::rpc::call::Call::authorize).
 
 mod denial;
-mod keys;
-mod policy;
+pub mod keys;
+pub mod policy;
 mod reload;
 mod rules;
 #[cfg(test)]
 mod tests;
-mod token;
+pub mod token;
 
 use std::{
     path::Path,

@@ -11,7 +11,7 @@ mod console;
 mod export;
 mod http2_probe;
 mod import;
-mod jsonl;
+pub(crate) mod jsonl;
 mod output;
 mod retry;
 mod smoke;

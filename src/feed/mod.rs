@@ -8,16 +8,18 @@
 
 mod buffer;
 mod metrics;
+#[cfg(test)]
+mod simulation;
 mod watch;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{self as system_time, Duration},
 };
 
 use tokio::{
     sync::{Notify, watch as news},
-    time,
+    time::{self, Instant},
 };
 
 pub use self::watch::{Item, Watch, WatchError};
@@ -142,7 +144,7 @@ impl Feed {
 }
 
 fn in_time() -> Deadline {
-    Deadline::at(Instant::now() + READ_TIMEOUT)
+    Deadline::at(system_time::Instant::now() + READ_TIMEOUT)
 }
 
 /// Whether entries are those that come next, none of them cleared away.

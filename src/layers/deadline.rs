@@ -82,13 +82,13 @@ where
 
 /// Not as the gRPC specification writes a timeout.
 #[derive(Debug, PartialEq, Eq)]
-struct Malformed;
+pub struct Malformed;
 
 /// Reads one to eight digits and a unit, as the gRPC specification has it.
 ///
 /// grpc-go answers INTERNAL to anything else; here it is `INVALID_ARGUMENT`, as the
 /// mistake is the caller's and must not count against the service.
-fn parse(value: &HeaderValue) -> Result<Duration, Malformed> {
+pub fn parse(value: &HeaderValue) -> Result<Duration, Malformed> {
     let (unit, digits) = value.as_bytes().split_last().ok_or(Malformed)?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Malformed);

@@ -37,6 +37,8 @@ use self::{
     panic::CatchPanic,
     route::Route,
 };
+#[cfg(any(test, fuzzing))]
+pub use self::{deadline::parse as parse_timeout, trace::parse as parse_traceparent};
 pub use self::{in_flight::InFlight, message_limit::LimitedBody, route::FindMethod};
 use crate::{auth::Auth, config::Config, rpc::call::Inbound, telemetry::TraceConfig};
 

@@ -81,7 +81,7 @@ fn parent(headers: &HeaderMap) -> Option<SpanContext> {
 
 /// Reads `VERSION-TRACE-SPAN-FLAGS`; a later version may have more after it. The SDK's
 /// propagator is laxer (docs/decisions/0011).
-fn parse(value: &HeaderValue) -> Option<(TraceId, SpanId, TraceFlags)> {
+pub fn parse(value: &HeaderValue) -> Option<(TraceId, SpanId, TraceFlags)> {
     let value = value.to_str().ok()?;
     let mut parts = value.splitn(5, '-');
     let version = hex(parts.next()?, 2)?;

@@ -1,0 +1,180 @@
+//! A simulation of watches by seed: the real feed and the real watches over a simulated
+//! database, on a clock that stands still while there is work.
+//!
+//! A seed decides which call to the database is slow, fails, or loses its answer, which
+//! replica restarts, what is pruned, and when a backup is restored. Each watcher compares
+//! what it was told with the history of the database. The same seed makes the same log.
+//!
+//! Tokio wakes the tasks of one moment in an order of its own. So each actor has a generator of its
+//! own and acts at moments of its own ([`actor::Actor::pause`]).
+
+mod actor;
+mod database;
+mod watcher;
+
+use std::sync::{Arc, Mutex};
+
+use tokio::runtime;
+
+use self::{
+    actor::{Actor, as_actor},
+    database::{Bug, Database, Shared},
+    watcher::Watcher,
+};
+
+/// How long writers write and faults happen, in milliseconds.
+const BUSY_MS: u64 = 20_000;
+
+/// Until when every watcher must have caught up after that.
+const END_MS: u64 = 60_000;
+
+const REPLICAS: usize = 2;
+const WRITERS: u64 = 2;
+const WATCHERS: u64 = 4;
+
+/// What happened, in its order; and what must not have happened.
+pub struct Outcome {
+    log: Vec<String>,
+    wrong: Vec<String>,
+}
+
+fn simulate(seed: u64, bug: Bug) -> Outcome {
+    let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let shared = Arc::new(Mutex::new(Database::new(bug)));
+    runtime.block_on(async {
+        let mut slots = 0..;
+        let mut actor = |name: &str| Actor::new(seed, slots.next().unwrap(), name);
+        // The slots of the readers, one for each replica.
+        let readers: Vec<_> = (0..REPLICAS).map(|n| actor(&format!("reader {n}"))).collect();
+        for (number, reader) in readers.iter().enumerate() {
+            database::start_replica(&shared, number, reader);
+        }
+        let mut writers: Vec<_> = (0..WRITERS)
+            .map(|n| tokio::spawn(as_actor(actor(&format!("writer {n}")), write(Arc::clone(&shared)))))
+            .collect();
+        writers.push(tokio::spawn(as_actor(actor("operator"), operate(Arc::clone(&shared), readers))));
+        let watchers: Vec<_> = (0..WATCHERS)
+            .map(|n| {
+                let watcher = Watcher::new(Arc::clone(&shared));
+                tokio::spawn(as_actor(actor(&format!("watcher {n}")), watcher.run()))
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        for watcher in watchers {
+            watcher.await.unwrap();
+        }
+        database::stop_replicas(&shared);
+    });
+    drop(runtime);
+    let mut database = Arc::into_inner(shared).expect("every task has ended").into_inner().unwrap();
+    database.log.sort_by_key(|(time, slot, _)| (*time, *slot));
+    let log = database.log.into_iter().map(|(time, _, line)| format!("{time:>6} {line}")).collect();
+    Outcome { log, wrong: database.wrong }
+}
+
+/// Writes one user after the other.
+async fn write(shared: Shared) {
+    while !is_quiet() {
+        Actor::pause(1..=40).await;
+        let (id, delete) = Actor::draw(|random| (random.u8(0..8), random.u8(..4) == 0));
+        database::write(&shared, id, delete).await;
+    }
+}
+
+/// Prunes, restarts replicas, takes backups and restores them.
+async fn operate(shared: Shared, readers: Vec<Actor>) {
+    while !is_quiet() {
+        Actor::pause(1..=100).await;
+        match Actor::draw(|random| random.u8(..20)) {
+            0..=5 => {
+                let kept = Actor::draw(|random| random.usize(1..40));
+                shared.lock().unwrap().prune(kept);
+            }
+            6..=9 => {
+                let replica = Actor::draw(|random| random.usize(..REPLICAS));
+                database::start_replica(&shared, replica, &readers[replica]);
+            }
+            10..=12 => shared.lock().unwrap().take_backup(),
+            13 => {
+                database::stop_replicas(&shared);
+                shared.lock().unwrap().restore();
+                Actor::pause(1..=100).await;
+                for (number, reader) in readers.iter().enumerate() {
+                    database::start_replica(&shared, number, reader);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether writers and faults have ended.
+fn is_quiet() -> bool {
+    Actor::now() > BUSY_MS
+}
+
+/// Fails where a seed has told a watcher anything wrong.
+fn check(seeds: impl IntoIterator<Item = u64>) {
+    for seed in seeds {
+        let Outcome { log, wrong } = simulate(seed, Bug::None);
+        assert!(wrong.is_empty(), "seed {seed}: {}\n{}", wrong.join("\n"), log.join("\n"));
+        let caught_up = log.iter().filter(|line| line.ends_with("caught up")).count();
+        assert!(caught_up >= 4, "seed {seed}: a watcher was never told that it has caught up");
+    }
+}
+
+/// How many seeds there are to be tried, each a simulation: `SEEDS`.
+fn seeds() -> u64 {
+    std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(25)
+}
+
+#[test]
+fn simulated_watches_are_told_the_history_and_nothing_else() {
+    check(0..seeds());
+}
+
+#[test]
+fn a_seed_makes_the_same_log_twice() {
+    for seed in 0..5 {
+        let (first, second) = (simulate(seed, Bug::None).log, simulate(seed, Bug::None).log);
+        let differ = first.iter().zip(&second).position(|(a, b)| a != b);
+        assert_eq!(
+            differ,
+            None,
+            "seed {seed}: {:?} {:?}",
+            first[differ.unwrap_or(0)],
+            second[differ.unwrap_or(0)]
+        );
+        assert_eq!(first.len(), second.len(), "seed {seed}");
+        assert!(first.len() > 300, "seed {seed} has {} lines", first.len());
+    }
+    assert_ne!(simulate(1, Bug::None).log, simulate(2, Bug::None).log);
+}
+
+/// So many seeds find a bug that was put in.
+fn assert_caught(bug: Bug, what: &str) {
+    let found: Vec<_> = (0..20).flat_map(|seed| simulate(seed, bug).wrong).collect();
+    assert!(found.iter().any(|wrong| wrong.contains(what)), "{bug:?} is not caught: {found:#?}");
+}
+
+#[test]
+fn a_token_that_is_one_short_is_caught() {
+    assert_caught(Bug::TokenOneShort, "repeated");
+}
+
+#[test]
+fn revisions_of_a_sequence_are_caught() {
+    assert_caught(Bug::Sequence, "skipped");
+}
+
+#[test]
+fn a_position_without_its_time_is_caught_after_a_restore() {
+    assert_caught(Bug::NoTimes, "resumed");
+}
+
+#[test]
+fn a_revision_that_is_announced_before_its_commit_is_caught() {
+    assert_caught(Bug::EarlyAnswer, "expired without a cause");
+}
