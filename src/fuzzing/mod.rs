@@ -28,7 +28,7 @@ use crate::{
     proto::user::v1::{ImportUsersRequest, User},
 };
 
-/// What is fuzzed.
+/// One kind of input.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// Also the folder of its kept inputs.
@@ -93,7 +93,7 @@ fn grpc_timeout(input: &[u8]) {
     assert_eq!(parsed.ok().map(|timeout| timeout.as_nanos()), said);
 }
 
-/// What is read of a version that is known is written as it came.
+/// The parts of a `traceparent` are those that it was written with.
 fn traceparent(input: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(input) else { return };
     let Some((trace, span, flags)) = layers::parse_traceparent(&value) else { return };
@@ -124,7 +124,7 @@ fn config_file(input: &[u8]) {
         })
     };
     let Ok(loaded) = load(input) else { return };
-    let again = load(loaded.to_toml().as_bytes()).expect("what is printed can be read");
+    let again = load(loaded.to_toml().as_bytes()).expect("a printed configuration can be read");
     assert_eq!(settings(&loaded), settings(&again));
 }
 

@@ -1,4 +1,4 @@
-//! Who acts when: a generator and moments of its own for each actor.
+//! Who acts when: each actor has its own generator and its own moments.
 
 use std::{cell::RefCell, future::Future, ops::RangeInclusive, time::Duration};
 

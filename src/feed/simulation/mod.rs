@@ -2,11 +2,11 @@
 //! database, on a clock that stands still while there is work.
 //!
 //! A seed decides which call to the database is slow, fails, or loses its answer, which
-//! replica restarts, what is pruned, and when a backup is restored. Each watcher compares
+//! replica restarts, which entries are pruned, and when a backup is restored. Each watcher compares
 //! what it was told with the history of the database. The same seed makes the same log.
 //!
-//! Tokio wakes the tasks of one moment in an order of its own. So each actor has a generator of its
-//! own and acts at moments of its own ([`actor::Actor::pause`]).
+//! Tokio wakes the tasks of one moment in no fixed order. So each actor has its own generator
+//! and its own moments ([`actor::Actor::pause`]).
 
 mod actor;
 mod database;
