@@ -35,9 +35,10 @@ run: ## Serve on port 50051, on SQLite (user-service.db).
 .PHONY: test
 test: export RUST_TEST_THREADS ?= $(shell echo $$((4 * $$(nproc))))
 test: MEANWHILE := $(BUILT)/meanwhile.log
-test: proxies-tools ## Everything but the cluster: format, lints, all tests.
+test: proxies-tools suites-tools ## Everything but the cluster: format, lints, all tests.
 	python3 tools/words.py
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/conformance/Cargo.toml
 	$(BUF) lint
 	$(BUF) format --diff --exit-code
 	python3 benches/tables.py --check
@@ -47,11 +48,14 @@ test: proxies-tools ## Everything but the cluster: format, lints, all tests.
 	cargo clippy --locked --all-targets -- -D warnings
 	$(call step,compiling the tests: every dependency the first time)
 	cargo test --locked --no-run
-	$(call step,the tests; then calls through nginx and HAProxy and Caddy; then attacks; chart and dashboard are checked concurrently)
+	@$(MAKE) --no-print-directory suite-server
+	cargo clippy $(SUITES_CARGO) -- -D warnings
+	$(call step,the tests; then the suites of others; calls through nginx and HAProxy and Caddy; attacks; chart and dashboard are checked concurrently)
 	make chart dashboards-check >$(MEANWHILE) 2>&1 & failed=0; \
 		{ failed=0; cargo test --locked --no-fail-fast || failed=1; \
 			python3 tools/scale/test_model.py || failed=1; \
 			python3 tests/postgres/matrix.py --gate || failed=1; \
+			$(SUITES) || failed=1; \
 			$(PROXIED) || failed=1; \
 			python3 tests/attack/attack.py --short $(BUILT)/debug/user-service || failed=1; exit $$failed; } 2>&1 | tools/tally.sh || failed=1; \
 		wait $$! || failed=1; cat $(MEANWHILE); exit $$failed
@@ -155,6 +159,23 @@ cluster-tools: able tools image bin/go-traffic
 .PHONY: postgres-matrix
 postgres-matrix: tools $(POSTGRES)/.all ## Test the store on every major version of PostgreSQL, and write the table in docs/OPERATIONS.md.
 	python3 tests/postgres/matrix.py
+
+# Suites of others, in their short form. Their server is compiled with the service's own
+# dependencies, by the service's own Cargo.lock.
+SUITE_SERVER = $(BUILT)/debug/suite-server
+SUITES_CARGO = --manifest-path tests/conformance/Cargo.toml --target-dir $(BUILT)
+SUITES = $(PYTHON) tests/conformance/run.py $(SUITE_SERVER)
+
+.PHONY: conformance suites-tools suite-server
+conformance: suites-tools suite-server ## Call the listener and the layers with the suites of others, whole: Connect's conformance, gRPC's interop cases.
+	$(SUITES) --long 2>&1 | tools/tally.sh
+
+suites-tools: .venv/.built
+	@$(MAKE) --no-print-directory bin/connectconformance bin/grpc-interop-client
+
+suite-server:
+	cp Cargo.lock tests/conformance/
+	cargo build $(SUITES_CARGO)
 
 # Calls through each proxy, in its short form.
 PROXIED = $(PYTHON) tests/proxies/run.py $(BUILT)/debug/user-service
@@ -266,6 +287,11 @@ bin/litestream: tools/litestream/go.mod tools/litestream/go.sum
 bin/caddy: tools/caddy/go.mod tools/caddy/go.sum
 	$(call step,compiling Caddy)
 	cd tools/caddy && $(GO_BUILD) -o ../../$@ github.com/caddyserver/caddy/v2/cmd/caddy
+
+# The suites' own programs. The one of gRPC is called `client` where it comes from.
+bin/connectconformance bin/grpc-interop-client: tools/suites/go.mod tools/suites/go.sum
+	cd tools/suites && $(GO_BUILD) -o ../../$@ $(if $(filter %client,$@),google.golang.org/grpc/interop/client,connectrpc.com/conformance/cmd/connectconformance)
+	touch $@
 
 # What Docker Compose reads its files with, without Docker.
 bin/compose-spec: tools/compose/go.mod tools/compose/go.sum
