@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("auth", &["rpc", "domain", "config", "util"]),
     ("service", &["rpc", "feed", "domain", "config", "proto", "util"]),
     ("rpc", &["domain", "config", "util"]),
-    ("feed", &["domain"]),
+    ("feed", &["domain", "util"]),
     ("store", &["domain", "config", "telemetry", "tls", "util"]),
     ("domain", &[]),
     // Every module may ask these, and they ask none of the above.

@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** nothing here imports a module of this crate, or knows one.
 
+#[cfg(test)]
+pub mod actor;
 pub mod backoff;
 pub mod bounded_file;
 pub mod error_chain;

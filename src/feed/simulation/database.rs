@@ -11,13 +11,13 @@ use std::{
 use async_trait::async_trait;
 use tokio::task::AbortHandle;
 
-use super::actor::{Actor, as_actor};
 use crate::{
     domain::{
         Deadline, Entry, Error, Event, Fields, LogHead, LogPosition, Page, PageSize, Revision, Store,
         StoreHealth, StoreId, Timestamp, User, UserId, UserKey, Write, WriteResult,
     },
     feed::Feed,
+    util::actor::{Actor, as_actor},
 };
 
 /// A bug that is put in, to see that it is caught.

@@ -6,9 +6,8 @@
 //! what it was told with the history of the database. The same seed makes the same log.
 //!
 //! Tokio wakes the tasks of one moment in no fixed order. So each actor has its own generator
-//! and its own moments ([`actor::Actor::pause`]).
+//! and its own moments ([`Actor::pause`]).
 
-mod actor;
 mod database;
 mod watcher;
 
@@ -17,10 +16,10 @@ use std::sync::{Arc, Mutex};
 use tokio::runtime;
 
 use self::{
-    actor::{Actor, as_actor},
     database::{Bug, Database, Shared},
     watcher::Watcher,
 };
+use crate::util::actor::{Actor, as_actor};
 
 /// How long writers write and faults happen, in milliseconds.
 const BUSY_MS: u64 = 20_000;

@@ -4,12 +4,12 @@ use tokio::time;
 
 use super::{
     END_MS, REPLICAS,
-    actor::Actor,
     database::{Bug, Connection, Database, Shared, Table},
 };
 use crate::{
     domain::{Deadline, Error, Event, Progress, ResumeToken, Revision},
     feed::{Item, Watch, WatchError},
+    util::actor::Actor,
 };
 
 pub struct Watcher {

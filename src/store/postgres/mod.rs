@@ -23,6 +23,8 @@ mod refusal;
 mod rows;
 mod schema;
 mod session;
+#[cfg(test)]
+mod simulation;
 mod sql;
 mod tls;
 mod write_rows;

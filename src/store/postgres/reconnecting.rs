@@ -119,7 +119,7 @@ enum Either<A, B> {
 }
 
 /// Drives a connection's I/O until it ends.
-async fn drive<S, T>(mut connection: Connection<S, T>, warned: &AtomicBool)
+pub(super) async fn drive<S, T>(mut connection: Connection<S, T>, warned: &AtomicBool)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: TlsStream + Unpin,
@@ -148,6 +148,12 @@ impl ReconnectingSession {
         let keeper = tokio::spawn(keep(connector, Arc::clone(&session), ConnectionMetrics::new(purpose)))
             .abort_handle();
         Self { session, keeper }
+    }
+
+    /// A place that a simulation keeps a connection in.
+    #[cfg(test)]
+    pub fn simulated(session: Arc<RwLock<Option<Arc<Session>>>>) -> Self {
+        Self { session, keeper: tokio::spawn(async {}).abort_handle() }
     }
 
     /// The connection, if there is one right now.

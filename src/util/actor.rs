@@ -1,4 +1,4 @@
-//! Who acts when: each actor has its own generator and its own moments.
+//! Who acts when in a simulation: each actor has its own generator and its own moments.
 
 use std::{cell::RefCell, future::Future, ops::RangeInclusive, time::Duration};
 
@@ -34,6 +34,12 @@ impl Actor {
         assert!(slot < STEP_MS, "more actors than moments");
         let random = fastrand::Rng::with_seed(seed.wrapping_mul(1_000) + slot);
         Self { random, began: Instant::now(), slot, name: name.to_owned() }
+    }
+
+    /// The same actor with another generator.
+    #[must_use]
+    pub fn seeded(&self, seed: u64) -> Self {
+        Self { random: fastrand::Rng::with_seed(seed), ..self.clone() }
     }
 
     /// Takes from the actor's own generator.

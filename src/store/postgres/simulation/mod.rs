@@ -1,0 +1,189 @@
+//! A simulation of writes to PostgreSQL by seed: the real writer, the real protocol of commits
+//! and the real driver, over a simulated database, on a clock that stands still while there is
+//! work.
+//!
+//! A seed decides which answer is late or lost, which connection is cut while its statements
+//! are still on their way, when the server restarts, and which caller goes away. The change
+//! log is then compared with what the callers were told (`tests/store/history_checker.rs`).
+
+mod database;
+#[path = "../../../../tests/store/history_checker.rs"]
+#[allow(dead_code, reason = "these callers read nothing")]
+mod history_checker;
+mod replica;
+mod tables;
+mod wire;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{runtime, time};
+
+use self::{
+    database::{Database, Shared},
+    history_checker::{Logged, Row, check},
+};
+use crate::{
+    store::queue::queue,
+    util::actor::{Actor, as_actor},
+};
+
+/// How long callers call and faults happen, in milliseconds.
+const BUSY_MS: u64 = 20_000;
+
+/// How long every write may take to be answered after that.
+const END_TIMEOUT: Duration = Duration::from_mins(5);
+
+const REPLICAS: u64 = 2;
+const CALLERS: u64 = 3;
+
+/// A bug that is put in, to see that it is caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    None,
+    /// A batch that was given up is committed all the same.
+    NoFence,
+    /// Revisions are given out outside of transactions, without the lock.
+    Sequence,
+    /// A commit is answered before it is made.
+    EarlyAnswer,
+}
+
+struct Outcome {
+    log: Vec<String>,
+    wrong: Vec<String>,
+    revision: i64,
+}
+
+fn is_quiet() -> bool {
+    Actor::now() > BUSY_MS
+}
+
+fn simulate(seed: u64, bug: Bug) -> Outcome {
+    let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let shared = Arc::new(Mutex::new(Database::new(bug)));
+    let events = runtime.block_on(async {
+        let mut slots = 0..;
+        let mut actor = |name: String| Actor::new(seed, slots.next().unwrap(), &name);
+        let (mut keepers, mut writers, mut callers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut queues = Vec::new();
+        for replica in 0..REPLICAS {
+            let slot = Arc::default();
+            let (queue, receiver) = queue(100);
+            let server = actor(format!("server of {replica}"));
+            let keeping = replica::keep(Arc::clone(&shared), Arc::clone(&slot), server);
+            keepers.push(tokio::spawn(as_actor(actor(format!("keeper {replica}")), keeping)));
+            let writing = replica::write(receiver, slot);
+            writers.push(tokio::spawn(as_actor(actor(format!("writer {replica}")), writing)));
+            for _ in 0..CALLERS {
+                let calling = replica::call(Arc::clone(&shared), Arc::clone(&queue));
+                callers.push(tokio::spawn(as_actor(actor(format!("caller of {replica}")), calling)));
+            }
+            queues.push(queue);
+        }
+        let operating = tokio::spawn(as_actor(actor("operator".into()), operate(Arc::clone(&shared))));
+        let ended = async {
+            let mut events = Vec::new();
+            for caller in callers {
+                events.extend(caller.await.unwrap());
+            }
+            operating.await.unwrap();
+            for queue in queues {
+                queue.close();
+            }
+            for writer in writers {
+                writer.await.unwrap();
+            }
+            events
+        };
+        let events = time::timeout(END_TIMEOUT, ended).await.expect("every write is answered");
+        for keeper in keepers {
+            keeper.abort();
+        }
+        events
+    });
+    drop(runtime);
+    let mut database = Arc::into_inner(shared).expect("every task has ended").into_inner().unwrap();
+    let (log, users) = tables(&database);
+    let wrong = check(&log, &users, &events);
+    database.log.sort_by_key(|(time, slot, _)| (*time, *slot));
+    let said = database.log.iter().map(|(time, _, line)| format!("{time:>6} {line}")).collect();
+    Outcome { log: said, wrong, revision: database.committed.revision }
+}
+
+/// Restarts the database's server once in a while.
+async fn operate(shared: Shared) {
+    while !is_quiet() {
+        Actor::pause(1..=300).await;
+        shared.lock().unwrap().restart();
+    }
+}
+
+/// The change log and the table, for the checker.
+fn tables(database: &Database) -> (Vec<Logged>, BTreeMap<String, (u64, Row)>) {
+    let row = |image: &String| {
+        let image: serde_json::Value = serde_json::from_str(image).unwrap();
+        let text = |field: &str| image[field].as_str().unwrap().to_owned();
+        Row { name: text("name"), email: text("email") }
+    };
+    let changes = database.committed.changes.iter().map(|(revision, change)| Logged {
+        revision: revision.cast_unsigned(),
+        id: change.id.clone(),
+        row: change.image.as_ref().map(row),
+    });
+    let users = database.committed.users.values().map(|user| {
+        let row = Row { name: user.name.clone(), email: user.email.clone() };
+        (user.id.clone(), (user.revision.cast_unsigned(), row))
+    });
+    (changes.collect(), users.collect())
+}
+
+fn seeds() -> u64 {
+    std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(25)
+}
+
+#[test]
+fn simulated_commits_are_what_their_callers_were_told() {
+    let mut revisions = 0;
+    for seed in 0..seeds() {
+        let Outcome { log, wrong, revision } = simulate(seed, Bug::None);
+        assert!(wrong.is_empty(), "seed {seed}: {}\n{}", wrong.join("\n"), log.join("\n"));
+        revisions += revision;
+    }
+    assert!(revisions > 20 * seeds().cast_signed(), "{revisions} writes only");
+}
+
+#[test]
+fn a_seed_makes_the_same_log_twice() {
+    for seed in 0..5 {
+        let (first, second) = (simulate(seed, Bug::None).log, simulate(seed, Bug::None).log);
+        let differ = first.iter().zip(&second).find(|(a, b)| a != b);
+        assert_eq!(differ, None, "seed {seed}");
+        assert_eq!(first.len(), second.len(), "seed {seed}");
+    }
+    assert_ne!(simulate(1, Bug::None).log, simulate(2, Bug::None).log);
+}
+
+/// So many seeds find a bug that was put in.
+fn assert_caught(bug: Bug, what: &str) {
+    let found: Vec<_> = (0..20).flat_map(|seed| simulate(seed, bug).wrong).collect();
+    assert!(found.iter().any(|wrong| wrong.starts_with(what)), "{bug:?} is not caught: {found:#?}");
+}
+
+#[test]
+fn a_commit_without_a_fence_is_caught() {
+    assert_caught(Bug::NoFence, "failed");
+}
+
+#[test]
+fn revisions_of_a_sequence_are_caught() {
+    assert_caught(Bug::Sequence, "gap");
+}
+
+#[test]
+fn a_commit_that_is_answered_early_is_caught() {
+    assert_caught(Bug::EarlyAnswer, "lost");
+}

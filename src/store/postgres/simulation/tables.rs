@@ -1,0 +1,267 @@
+//! The tables of the simulated database, and what each statement of the store does to them.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::{
+    Bug,
+    wire::{Answer, Cell, Row, param},
+};
+use crate::store::postgres::{columns::COLUMNS, sql::Sql};
+
+/// A row of `users`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRow {
+    pub id: String,
+    pub name: String,
+    pub email: String,
+    pub age: i32,
+    pub revision: i64,
+    pub create_time: i64,
+    pub update_time: i64,
+}
+
+/// A row of `changes`, without its revision.
+#[derive(Clone, Debug)]
+pub struct ChangeRow {
+    pub id: String,
+    pub image: Option<String>,
+    email: Option<String>,
+    batch: Uuid,
+}
+
+/// A row of `idempotency`, without its key.
+#[derive(Clone, Debug)]
+struct RequestRow {
+    payload: Vec<u8>,
+    id: String,
+    revision: i64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    pub revision: i64,
+    fence: i64,
+    pub users: BTreeMap<String, UserRow>,
+    pub changes: BTreeMap<i64, ChangeRow>,
+    requests: BTreeMap<Vec<u8>, RequestRow>,
+}
+
+/// What a statement did, to be done to the committed tables.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    Revision(i64),
+    Fence,
+    Put(UserRow),
+    Delete(String),
+    Log(i64, ChangeRow),
+    Record(Vec<u8>, RequestEffect),
+}
+
+/// The row that a request is known again by.
+#[derive(Clone, Debug)]
+pub struct RequestEffect(RequestRow);
+
+/// Unique violation, and what a failed check is cast from.
+const TAKEN: Answer = Answer::Error("23505");
+const CHECK_FAILED: Answer = Answer::Error("22P02");
+
+impl Tables {
+    pub fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Revision(revision) => self.revision = self.revision.max(revision),
+            Effect::Fence => self.fence += 1,
+            Effect::Put(user) => drop(self.users.insert(user.id.clone(), user)),
+            Effect::Delete(id) => drop(self.users.remove(&id)),
+            Effect::Log(revision, change) => drop(self.changes.insert(revision, change)),
+            Effect::Record(key, RequestEffect(row)) => drop(self.requests.insert(key, row)),
+        }
+    }
+
+    /// Runs a statement that needs no lock, or has it. Its effects are done to these tables.
+    pub fn run(
+        &mut self,
+        sql: Sql,
+        params: &[Option<Vec<u8>>],
+        bug: Bug,
+        sequence: &mut i64,
+        effects: &mut Vec<Effect>,
+    ) -> Answer {
+        let types = sql.types();
+        let texts = |at| param::<Vec<String>>(params, types, at);
+        let numbers = |at| param::<Vec<i64>>(params, types, at);
+        let number = |at| param::<i64>(params, types, at);
+        let before = effects.len();
+        let answer = match sql {
+            Sql::Users => {
+                let (ids, emails) = (texts(0), texts(1));
+                let by_id = self.users.values().filter(|user| ids.contains(&user.id));
+                let by_email = self.users.values().filter(|user| emails.contains(&user.email));
+                let rows = by_id.chain(by_email).map(|user| user_cells(Some(user))).collect();
+                Answer::Rows(user_types(), rows)
+            }
+            Sql::Revision => int8s(&[Some(self.revision), Some(self.fence)]),
+            Sql::Recorded => self.recorded(&param::<Vec<Vec<u8>>>(params, types, 0)),
+            Sql::TakeRevisions => {
+                let base = if bug == Bug::Sequence { *sequence } else { self.revision };
+                *sequence = base + number(0);
+                effects.push(Effect::Revision(*sequence));
+                int8s(&[Some(base)])
+            }
+            Sql::Check => {
+                let (seen, ids, emails) = (number(0), texts(1), texts(2));
+                let keys = param::<Vec<Vec<u8>>>(params, types, 3);
+                let mut newer = self.changes.range(seen + 1..).map(|(_, change)| change);
+                let is_changed = newer.any(|change| {
+                    ids.contains(&change.id)
+                        || change.email.as_ref().is_some_and(|email| emails.contains(email))
+                });
+                let recorded = keys.iter().filter(|key| self.requests.contains_key(*key)).count();
+                let is_recorded = i64::try_from(recorded).unwrap() != number(5);
+                let is_fenced = self.fence != number(6) && bug != Bug::NoFence;
+                if is_changed || is_recorded || is_fenced { CHECK_FAILED } else { zero() }
+            }
+            Sql::Delete => {
+                let ids = texts(0);
+                if ids.iter().any(|id| !self.users.contains_key(id)) {
+                    return CHECK_FAILED;
+                }
+                effects.extend(ids.into_iter().map(Effect::Delete));
+                zero()
+            }
+            Sql::Put => match self.put(params, types, *sequence, bug) {
+                Some(users) => {
+                    effects.extend(users.into_iter().map(Effect::Put));
+                    zero()
+                }
+                None => TAKEN,
+            },
+            Sql::Log => {
+                let batch = param::<Uuid>(params, types, 0);
+                let (behind, ids) = (numbers(1), texts(4));
+                let emails = param::<Vec<Option<String>>>(params, types, 5);
+                let images = param::<Vec<Option<String>>>(params, types, 6);
+                let counter = if bug == Bug::Sequence { *sequence } else { self.revision };
+                for (((behind, id), email), image) in behind.into_iter().zip(ids).zip(emails).zip(images) {
+                    if self.changes.contains_key(&(counter + behind)) {
+                        return TAKEN;
+                    }
+                    effects.push(Effect::Log(counter + behind, ChangeRow { id, image, email, batch }));
+                }
+                zero()
+            }
+            Sql::Record => {
+                let (keys, payloads) =
+                    (param::<Vec<Vec<u8>>>(params, types, 0), param::<Vec<Vec<u8>>>(params, types, 1));
+                let behind = param::<Vec<Option<i64>>>(params, types, 3);
+                for (((key, payload), id), behind) in keys.into_iter().zip(payloads).zip(texts(2)).zip(behind)
+                {
+                    let revision = behind.map_or(0, |behind| self.revision + behind);
+                    effects.push(Effect::Record(key, RequestEffect(RequestRow { payload, id, revision })));
+                }
+                zero()
+            }
+            Sql::LockRevision => int8s(&[Some(self.revision)]),
+            Sql::Touch => Answer::Done,
+            Sql::Fence => {
+                effects.push(Effect::Fence);
+                Answer::Done
+            }
+            Sql::Committed => {
+                let (seen, batch) = (number(0), param::<Uuid>(params, types, 1));
+                let of_batch = self.changes.range(seen + 1..).find(|(_, change)| change.batch == batch);
+                int8s(&[of_batch.map(|(revision, _)| revision - 1)])
+            }
+            Sql::Page | Sql::LogHead | Sql::Changes | Sql::PruneRecorded | Sql::PruneChanges => {
+                unreachable!("writers do not run {sql:?}")
+            }
+        };
+        for effect in &effects[before..] {
+            self.apply(effect.clone());
+        }
+        answer
+    }
+
+    /// The users of a `Put`; `None` where an address of theirs is taken.
+    fn put(
+        &self,
+        params: &[Option<Vec<u8>>],
+        types: &[Type],
+        sequence: i64,
+        bug: Bug,
+    ) -> Option<Vec<UserRow>> {
+        let texts = |at| param::<Vec<String>>(params, types, at);
+        let numbers = |at| param::<Vec<i64>>(params, types, at);
+        let (ids, names, emails) = (texts(0), texts(1), texts(2));
+        let ages = param::<Vec<i32>>(params, types, 3);
+        let (behind, create_times, update_times) = (numbers(4), numbers(5), numbers(6));
+        let counter = if bug == Bug::Sequence { sequence } else { self.revision };
+        let user = |n: usize| UserRow {
+            id: ids[n].clone(),
+            name: names[n].clone(),
+            email: emails[n].clone(),
+            age: ages[n],
+            revision: counter + behind[n],
+            create_time: create_times[n],
+            update_time: update_times[n],
+        };
+        let users: Vec<_> = (0..ids.len()).map(user).collect();
+        let is_taken = |user: &UserRow| {
+            self.users.values().any(|other| {
+                other.email == user.email
+                    && other.id != user.id
+                    && !users.iter().any(|put| put.id == other.id)
+            })
+        };
+        (!users.iter().any(is_taken)).then_some(users)
+    }
+
+    fn recorded(&self, keys: &[Vec<u8>]) -> Answer {
+        let mut columns = vec![Type::BYTEA, Type::BYTEA, Type::TEXT, Type::INT8, Type::TEXT];
+        columns.extend(user_types());
+        let found = keys.iter().filter_map(|key| self.requests.get_key_value(key));
+        let rows = found.map(|(key, request)| {
+            let image = self.changes.get(&request.revision).and_then(|change| change.image.clone());
+            let mut row = vec![
+                Cell::of(&Type::BYTEA, key),
+                Cell::of(&Type::BYTEA, &request.payload),
+                Cell::of(&Type::TEXT, &request.id),
+                Cell::of(&Type::INT8, &request.revision),
+                Cell::of(&Type::TEXT, &image),
+            ];
+            row.extend(user_cells(self.users.get(&request.id)));
+            row
+        });
+        Answer::Rows(columns, rows.collect())
+    }
+}
+
+fn user_types() -> Vec<Type> {
+    COLUMNS.map(|(_, of)| of).into()
+}
+
+fn user_cells(user: Option<&UserRow>) -> Row {
+    let Some(user) = user else { return user_types().iter().map(|_| Cell::NULL).collect() };
+    let UserRow { id, name, email, age, revision, create_time, update_time } = user;
+    vec![
+        Cell::of(&Type::TEXT, id),
+        Cell::of(&Type::TEXT, name),
+        Cell::of(&Type::TEXT, email),
+        Cell::of(&Type::INT4, age),
+        Cell::of(&Type::INT8, revision),
+        Cell::of(&Type::INT8, create_time),
+        Cell::of(&Type::INT8, update_time),
+    ]
+}
+
+fn int8s(values: &[Option<i64>]) -> Answer {
+    let row = values.iter().map(|value| Cell::of(&Type::INT8, value)).collect();
+    Answer::Rows(vec![Type::INT8; values.len()], vec![row])
+}
+
+/// What a check that passes gives.
+fn zero() -> Answer {
+    Answer::Rows(vec![Type::INT4], vec![vec![Cell::of(&Type::INT4, &0_i32)]])
+}
