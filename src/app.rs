@@ -10,11 +10,12 @@ use crate::{
     auth::{Auth, AuthError, AuthFiles},
     config::{ClientAuth, Config},
     domain::{Store, StoreHealth},
+    edge::{Edge, Schema},
     feed::Feed,
     layers::{self, InFlight},
     listener::{BindError, ListenError, Listener, Ticks},
     rpc::methods,
-    service::{Health, Router, StoreSlot, health::Tick},
+    service::{Health, Router, StoreSlot, health::Tick, served_files},
     shutdown::{Ended, OpenStore, RunningAdmin, Shutdown},
     signals::Signals,
     store::{self, OpenError},
@@ -95,7 +96,8 @@ impl App {
         let router = Router::new(&config, &slot, &health);
         let decides = auth.as_ref().map(|(auth, _)| Arc::clone(auth));
         let traces = telemetry.trace_config();
-        let service = layers::stack(router, methods::find, &config, traces, calls, decides);
+        let stack = layers::stack(router, methods::find, &config, traces, calls, decides);
+        let service = Edge::new(stack, schema(config.article_api), &config);
         let ticks = ticks(&health, listener.threads());
         let listener = listener.serve(&service, &ticks)?;
         tracing::info!(%grpc_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");
@@ -150,6 +152,12 @@ fn warn_of_missing_protection(config: &Config) {
              auth_policy_file"
         );
     }
+}
+
+/// What the protocols next to gRPC are translated by.
+fn schema(article_api: bool) -> Schema {
+    let files = served_files(article_api).expect("descriptors are compiled in and tested");
+    Schema::new(files).expect("descriptors are compiled in and tested")
 }
 
 fn ticks(health: &Health, threads: usize) -> Ticks {

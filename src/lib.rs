@@ -6,6 +6,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod edge;
 pub mod feed;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -13,6 +13,7 @@ use std::{
 /// call as a tower service, so neither imports the next one.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("listener", &["rpc", "config", "tls", "util"]),
+    ("edge", &["rpc", "config", "util"]),
     ("layers", &["auth", "rpc", "domain", "config", "telemetry", "proto", "util"]),
     ("auth", &["rpc", "domain", "config", "util"]),
     ("service", &["rpc", "feed", "domain", "config", "proto", "util"]),

@@ -12,7 +12,7 @@ use tracing::field::display;
 
 use super::trace::Trace;
 use crate::{
-    rpc::{codes, methods::Method},
+    rpc::{codes, methods::Method, protocol::Protocol},
     util::log_throttle::{Admitted, LogThrottle},
 };
 
@@ -40,6 +40,7 @@ impl CallLog {
     pub fn call(
         &self,
         method: Option<&'static Method>,
+        protocol: Protocol,
         code: Code,
         took: Duration,
         now: Instant,
@@ -65,6 +66,7 @@ impl CallLog {
                 tracing::$level!(
                     target: "user_service::call",
                     method,
+                    protocol = protocol.name(),
                     code = codes::otel_name(code),
                     duration_us,
                     trace_id,

@@ -15,6 +15,7 @@ use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
+use tonic::Status;
 use tower_service::Service;
 
 use super::metrics::CallMetrics;
@@ -88,7 +89,7 @@ fn arrives_within(method: Option<&Method>, limit: usize) -> Option<Duration> {
 
 impl<B> Body for LimitedBody<B>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
 {
     type Data = Bytes;
     /// Boxed, as what reads a request finds a `tonic::Status` in a box only.
@@ -115,9 +116,14 @@ where
         let frame = match frame {
             None => return Poll::Ready(None),
             Some(Ok(frame)) => frame,
-            // The caller has reset the stream or is gone. An answer reaches no peer, and would
-            // be recorded as this side's fault: the connection drops the call, which is then cancelled.
-            Some(Err(_)) => {
+            Some(Err(error)) => {
+                let error = error.into();
+                // The edge refuses a request that it cannot translate.
+                if error.is::<Status>() {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                // The caller has reset the stream or is gone. An answer reaches no peer, and would
+                // be recorded as this side's fault: the connection drops the call, which is then cancelled.
                 *this.lost = true;
                 return Poll::Pending;
             }
@@ -143,7 +149,7 @@ where
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
-    use tonic::{Code, Status, Streaming};
+    use tonic::{Code, Streaming};
     use tonic_prost::ProstDecoder;
     use tonic_types::StatusExt;
 

@@ -14,6 +14,7 @@ use crate::{
     rpc::{
         codes::{self, CODES},
         methods::{METHODS, Method, MethodKind},
+        protocol::Protocol,
     },
 };
 
@@ -22,15 +23,28 @@ use crate::{
 pub struct CallMetrics {
     methods: [MethodMetrics; METHODS.len()],
     unknown: MethodMetrics,
+    /// By protocol.
+    protocols: [Counter; Protocol::ALL.len()],
 }
 
 impl CallMetrics {
     /// Resolves every handle; the recorder must be installed by then.
     pub fn new(families: MetricNames) -> Self {
+        let protocols = Protocol::ALL.map(|protocol| {
+            let counter = counter!("user_service_protocol_calls_total", "protocol" => protocol.name());
+            counter.increment(0);
+            counter
+        });
         Self {
+            protocols,
             methods: std::array::from_fn(|index| MethodMetrics::new(Names::of(&METHODS[index]), families)),
             unknown: MethodMetrics::new(Names::UNKNOWN, families),
         }
+    }
+
+    /// A call in this protocol has begun.
+    pub fn called(&self, protocol: Protocol) {
+        self.protocols[protocol as usize].increment(1);
     }
 
     pub fn of(&self, method: Option<&Method>) -> &MethodMetrics {
@@ -77,6 +91,8 @@ pub struct MethodMetrics {
     handling: Histogram,
     /// Made when a code is first met: seventeen empty histograms a method would be most of a scrape.
     durations: [OnceLock<Histogram>; CODES],
+    /// The same of calls in Connect, which is another RPC system to OpenTelemetry.
+    connect_durations: [OnceLock<Histogram>; CODES],
 }
 
 impl MethodMetrics {
@@ -103,6 +119,7 @@ impl MethodMetrics {
                 Histogram::noop()
             },
             durations: std::array::from_fn(|_| OnceLock::new()),
+            connect_durations: std::array::from_fn(|_| OnceLock::new()),
         };
         // A series that appears with its first event has no increase for that event.
         for counter in [&metrics.received.count, &metrics.sent.count, &metrics.started]
@@ -130,24 +147,28 @@ impl MethodMetrics {
     }
 
     /// The one recording point of a call's end.
-    pub fn finished(&self, code: Code, took: Duration) {
+    pub fn finished(&self, protocol: Protocol, code: Code, took: Duration) {
         self.handled[codes::index(code)].increment(1);
         // Failures are as a rule much faster or much slower, and would hide how long an answer takes.
         if code == Code::Ok {
             self.handling.record(took);
         }
-        self.durations[codes::index(code)].get_or_init(|| self.duration(code)).record(took);
+        let durations = match protocol {
+            Protocol::Grpc | Protocol::GrpcWeb => &self.durations,
+            Protocol::Connect => &self.connect_durations,
+        };
+        durations[codes::index(code)].get_or_init(|| self.duration(protocol, code)).record(took);
         // Last, so that a call which is no longer in flight has been counted.
         self.in_flight.decrement(1.0);
     }
 
-    fn duration(&self, code: Code) -> Histogram {
+    fn duration(&self, protocol: Protocol, code: Code) -> Histogram {
         if !self.families.has_opentelemetry() {
             return Histogram::noop();
         }
         let code_name = codes::otel_name(code);
         let mut labels = vec![
-            ("rpc_system_name", SharedString::const_str("grpc")),
+            ("rpc_system_name", SharedString::const_str(protocol.otel_system())),
             ("rpc_method", self.names.otel.into()),
             ("rpc_response_status_code", code_name.into()),
         ];

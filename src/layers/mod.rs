@@ -18,7 +18,7 @@ mod route;
 mod testing;
 mod trace;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, error::Error, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -69,7 +69,7 @@ where
         + Sync
         + 'static,
     S::Future: Send + 'static,
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
     R: Body<Data = Bytes> + Default + Send + 'static,
 {
     let metrics = Arc::new(CallMetrics::new(config.metric_names));

@@ -25,6 +25,7 @@ use crate::{
         framing::MessageScanner,
         goaway::ConnectionHandle,
         methods::Method,
+        protocol::Protocol,
     },
     telemetry::TraceConfig,
     util::registry::RegistryKey,
@@ -81,6 +82,7 @@ where
 #[derive(Debug)]
 struct CallRecord {
     method: Option<&'static Method>,
+    protocol: Protocol,
     started: Instant,
     key: RegistryKey,
     /// In a box, as most calls have none.
@@ -93,14 +95,25 @@ struct CallRecord {
 
 impl CallRecord {
     fn start<B>(request: &Request<Inbound<B>>, recorders: Arc<Recorders>) -> Self {
-        let &Call { method, started, ref connection, .. } = &request.body().call;
+        let &Call { method, protocol, started, ref connection, .. } = &request.body().call;
+        recorders.metrics.called(protocol);
         recorders.metrics.of(method).started();
         let name = method.map_or("_OTHER", Method::full_name);
-        let trace = Trace::start(request.headers(), name, recorders.traces).map(Box::new);
+        let trace = Trace::start(request.headers(), name, protocol, recorders.traces).map(Box::new);
         let key = recorders.in_flight.enter(method, connection.id, started.into_std());
         let trace_id = || trace.as_ref().map(|trace| trace.id);
         let audit = recorders.audit.then(|| Arc::new(AuditRecord::new(method, trace_id())));
-        Self { method, started, key, trace, audit, recorders, connection: connection.clone(), ended: None }
+        Self {
+            method,
+            protocol,
+            started,
+            key,
+            trace,
+            audit,
+            recorders,
+            connection: connection.clone(),
+            ended: None,
+        }
     }
 
     /// Makes the call's span the one that spans of the store are children of.
@@ -131,7 +144,7 @@ impl Drop for CallRecord {
         let now = Instant::now();
         let took = now - self.started;
         self.recorders.in_flight.leave(&self.key);
-        self.recorders.metrics.of(self.method).finished(code, took);
+        self.recorders.metrics.of(self.method).finished(self.protocol, code, took);
         if let Some(trace) = &mut self.trace {
             trace.finish(code);
         }
@@ -139,7 +152,7 @@ impl Drop for CallRecord {
             audit.end(code);
         }
         if let Some(log) = &self.recorders.log {
-            log.call(self.method, code, took, now, self.trace.as_deref());
+            log.call(self.method, self.protocol, code, took, now, self.trace.as_deref());
         }
     }
 }

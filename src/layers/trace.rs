@@ -13,7 +13,7 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
-    rpc::{codes, headers::TRACEPARENT},
+    rpc::{codes, headers::TRACEPARENT, protocol::Protocol},
     telemetry::{SPAN_TARGET, TraceConfig},
 };
 
@@ -31,7 +31,12 @@ impl Trace {
     /// Reads the caller's trace context and decides; without a sampler spans go
     /// nowhere, so there are none. `None` where the caller names no trace and none
     /// is begun.
-    pub fn start(headers: &HeaderMap, method: &'static str, config: TraceConfig) -> Option<Self> {
+    pub fn start(
+        headers: &HeaderMap,
+        method: &'static str,
+        protocol: Protocol,
+        config: TraceConfig,
+    ) -> Option<Self> {
         let parent = if config.follows_callers { parent(headers) } else { None };
         let caller = parent.as_ref().map(|parent| (parent.trace_id(), parent.is_sampled()));
         if !config.sampler.is_some_and(|sampler| sampler.samples(caller)) {
@@ -43,7 +48,8 @@ impl Trace {
             "call",
             otel.name = method,
             otel.kind = "server",
-            rpc.system.name = "grpc",
+            rpc.system.name = protocol.otel_system(),
+            user_service.protocol = protocol.name(),
             rpc.method = method,
         );
         if let Some(parent) = parent {

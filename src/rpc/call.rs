@@ -7,7 +7,10 @@ use metrics::counter;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{audit::AuditRecord, goaway::ConnectionHandle, methods::Method, permits::Limiter, status};
+use super::{
+    audit::AuditRecord, goaway::ConnectionHandle, methods::Method, permits::Limiter, protocol::Protocol,
+    status,
+};
 use crate::domain::{Caller, Deadline, Idempotency, RequestId, UserId};
 
 /// The counter of denied calls, by `reason`.
@@ -51,6 +54,8 @@ pub enum Access {
 pub struct Call {
     /// What its path matched; `None` for a path that nothing is served under.
     pub method: Option<&'static Method>,
+    /// What its caller speaks.
+    pub protocol: Protocol,
     pub started: Instant,
     pub deadline: Deadline,
     pub caller: Caller,
@@ -68,6 +73,7 @@ impl Call {
     pub fn on(connection: ConnectionHandle) -> Self {
         Self {
             method: None,
+            protocol: Protocol::Grpc,
             started: Instant::now(),
             deadline: Deadline::NONE,
             caller: Caller::ANONYMOUS,

@@ -14,6 +14,7 @@ pub mod holdings;
 pub mod methods;
 pub mod peer;
 pub mod permits;
+pub mod protocol;
 // No public module, so that the compiler finds a reason that no status has.
 pub(crate) mod reasons;
 pub mod source;

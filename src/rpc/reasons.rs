@@ -68,11 +68,17 @@ reasons! {
         "The `request_id` was used for another request within the last 24 hours."
         "Choose a new `request_id` for each request that differs.";
     INVALID_TIMEOUT "INVALID_TIMEOUT" [InvalidArgument] []
-        "`grpc-timeout` cannot be read."
+        "`grpc-timeout` or `connect-timeout-ms` cannot be read."
         "Correct the client.";
     INVALID_CONTENT_TYPE "INVALID_CONTENT_TYPE" [InvalidArgument] []
-        "The content type is not that of gRPC with protobuf; the HTTP status is 415."
-        "Use a gRPC client.";
+        "The content type is none that is served under the path; the HTTP status is 415, and `accept-post` names those that are."
+        "Use a client of gRPC, gRPC-Web or Connect.";
+    MALFORMED_JSON "MALFORMED_JSON" [InvalidArgument] []
+        "A message in JSON is not well-formed or not of the method's type; the error says where."
+        "Correct the request.";
+    MALFORMED_REQUEST "MALFORMED_REQUEST" [InvalidArgument] []
+        "A header or a query parameter of Connect cannot be read; `BadRequest` names it."
+        "Correct the client.";
     CREDENTIALS_MISSING "CREDENTIALS_MISSING" [Unauthenticated] []
         "The method needs an identity, and the call has neither a bearer token nor a client certificate."
         "Send a token in `authorization`, or connect with a client certificate.";
@@ -143,10 +149,13 @@ reasons! {
         "Users change faster than the watch is read."
         "Resume the watch from its last `resume_token`, and read faster.";
     MALFORMED_MESSAGE "MALFORMED_MESSAGE" [Internal] []
-        "A message is missing, cut short, or not protobuf, or its compression cannot be read."
+        "A message is cut short or not protobuf, or its compression cannot be read."
         "Correct the client.";
     SEVERAL_MESSAGES "SEVERAL_MESSAGES" [Unimplemented] []
         "There is more than one message where the method takes one."
+        "Correct the client.";
+    MISSING_MESSAGE "MISSING_MESSAGE" [Unimplemented] []
+        "There is no message where the method takes one."
         "Correct the client.";
     UNKNOWN_ENCODING "UNKNOWN_ENCODING" [Unimplemented] []
         "A message is compressed with something else than gzip; `grpc-accept-encoding` says what may be used."

@@ -121,10 +121,25 @@ pub fn malformed(message: &str) -> Status {
     plain(&reasons::MALFORMED_MESSAGE, message)
 }
 
+/// JSON that is no message, read up to this place.
+pub fn malformed_json(what: &str, line: usize, column: usize) -> Status {
+    plain(&reasons::MALFORMED_JSON, &format!("the JSON {what}: line {line}, column {column}"))
+}
+
+/// A header or a query parameter of a protocol that cannot be read.
+pub fn malformed_request(field: &str, description: &str) -> Status {
+    bad_request(&reasons::MALFORMED_REQUEST, "the request cannot be read", field, description)
+}
+
 /// More than one message where there is one: UNIMPLEMENTED, as the gRPC
 /// specification asks for.
 pub fn several_messages() -> Status {
     plain(&reasons::SEVERAL_MESSAGES, "the method takes exactly one message")
+}
+
+/// No message where there is one: UNIMPLEMENTED for the same reason.
+pub fn missing_message() -> Status {
+    plain(&reasons::MISSING_MESSAGE, "the method takes exactly one message, and there is none")
 }
 
 /// A message is compressed in a way that is not known here.
@@ -145,13 +160,23 @@ pub fn bad_timeout() -> Status {
     )
 }
 
-/// The content type is not gRPC's.
+/// `connect-timeout-ms` cannot be read.
+pub fn bad_connect_timeout() -> Status {
+    bad_request(
+        &reasons::INVALID_TIMEOUT,
+        "connect-timeout-ms cannot be read",
+        "connect-timeout-ms",
+        "must be 1 to 10 digits",
+    )
+}
+
+/// The content type is none that is served.
 pub fn bad_content_type() -> Status {
     bad_request(
         &reasons::INVALID_CONTENT_TYPE,
-        "this is a gRPC server",
+        "the content type is not served here",
         "content-type",
-        "must be application/grpc or application/grpc+proto",
+        "must be one of those in accept-post",
     )
 }
 

@@ -18,6 +18,7 @@ mod user_v1;
 mod violations;
 
 pub use health::Health;
+pub use reflection::served_files;
 pub use response_body::ResponseBody;
 pub use router::Router;
 pub use store_handle::StoreSlot;

@@ -4,10 +4,11 @@
 //! tonic-reflection ends the stream with a status where the protocol has an
 //! `ErrorResponse`, so only its messages are used here.
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::HashSet, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, stream};
-use prost::DecodeError;
+use prost::{DecodeError, Message as _};
+use prost_types::FileDescriptorSet;
 use tonic::{Code, Status, Streaming};
 use tonic_reflection::pb::{
     v1::{
@@ -35,6 +36,27 @@ const SETS: [&[u8]; 4] = [
     v1alpha::FILE_DESCRIPTOR_SET,
 ];
 
+/// Every file that is served, once. Without `article_api` the article's file is not served
+/// at all: neither its service nor its messages can be described or called.
+///
+/// # Errors
+/// A set that was compiled in cannot be read.
+pub fn served_files(article_api: bool) -> Result<FileDescriptorSet, DecodeError> {
+    let (mut names, mut files) = (HashSet::new(), FileDescriptorSet::default());
+    for set in SETS {
+        for file in FileDescriptorSet::decode(set)?.file {
+            // tonic-types has google/rpc/status.proto under another name.
+            let message = file.message_type.first().map(|message| (file.package(), message.name()));
+            let name =
+                message.map_or(file.name().to_owned(), |(package, message)| format!("{package}.{message}"));
+            if (article_api || file.name() != ARTICLE_FILE) && names.insert(name) {
+                files.file.push(file);
+            }
+        }
+    }
+    Ok(files)
+}
+
 /// The answers of one stream.
 pub type Answers = Pin<Box<dyn Stream<Item = Result<ServerReflectionResponse, Status>> + Send>>;
 
@@ -46,10 +68,9 @@ pub struct Reflection {
 }
 
 impl Reflection {
-    /// Without `article_api` the article's file is not served at all: neither its service
-    /// nor its messages can be described.
+    /// Of the [`served_files`].
     pub fn new(article_api: bool, max_message_bytes: usize, health: &Health) -> Result<Self, DecodeError> {
-        let descriptors = Descriptors::new(&SETS, |file| article_api || file.name() != ARTICLE_FILE)?;
+        let descriptors = Descriptors::new(&served_files(article_api)?);
         Ok(Self { descriptors: Arc::new(descriptors), max_message_bytes, health: health.clone() })
     }
 

@@ -3,15 +3,13 @@
 use std::{
     convert::Infallible,
     future::ready,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header::CONTENT_TYPE};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderValue, Method as Verb, Request, Response, StatusCode};
 use tower::service_fn;
 use tower_service::Service;
 
@@ -157,9 +155,6 @@ where
     }
 
     fn call(&mut self, request: Request<Inbound<B>>) -> RouterFuture {
-        if !is_grpc(request.headers()) {
-            return RouterFuture::Served(Box::pin(refuse(request.into_body().body)));
-        }
         if request.method() != Verb::POST {
             let mut response = status::unimplemented().into_http();
             *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -171,35 +166,6 @@ where
             None => RouterFuture::Ready(Some(status::unimplemented().into_http())),
         }
     }
-}
-
-/// How long the rest of a request is read that is refused.
-const REFUSED_BODY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Answers clients that do not speak gRPC; a browser or curl shows the body. The
-/// request is read first: to answer earlier would cut it off, and hide from its
-/// sender that it breaks HTTP/2 where it does.
-async fn refuse<B: http_body::Body>(body: B) -> Response<ResponseBody> {
-    const TEXT: &str = "This is a gRPC server: the content type must be application/grpc.\n";
-    let mut body = pin!(body);
-    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = tokio::time::timeout(REFUSED_BODY_TIMEOUT, rest).await;
-    let mut response = status::bad_content_type().into_http();
-    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response.map(|_: ResponseBody| tonic::body::Body::new(Full::from(TEXT)).into())
-}
-
-/// Whether the content type is gRPC's with protobuf messages.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
-    // The usual value.
-    if value.as_bytes() == b"application/grpc" {
-        return true;
-    }
-    let Ok(value) = value.to_str() else { return false };
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    ["application/grpc", "application/grpc+proto"].iter().any(|name| essence.eq_ignore_ascii_case(name))
 }
 
 type Served = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;

@@ -55,7 +55,7 @@ where
         let serve = serve.take().expect("a call is served once");
         async move {
             let mut messages = messages.into_inner();
-            let message = messages.message().await?.ok_or_else(status::several_messages)?;
+            let message = messages.message().await?.ok_or_else(status::missing_message)?;
             if messages.message().await?.is_some() {
                 return Err(status::several_messages());
             }

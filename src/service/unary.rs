@@ -5,13 +5,9 @@
 //! costs. Messages, traits and statuses are tonic's here too; only the way between
 //! one message and its bytes is shorter.
 
-use std::{
-    io::Read as _,
-    pin::{Pin, pin},
-};
+use std::pin::{Pin, pin};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use flate2::read::GzDecoder;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt as _;
@@ -19,11 +15,14 @@ use prost::Message;
 use tonic::Status;
 
 use super::response_body::ResponseBody;
-use crate::rpc::{
-    call::{Call, Inbound},
-    headers::GRPC_ENCODING,
-    permits::{PartialBytes, Permit, turned_away},
-    status,
+use crate::{
+    rpc::{
+        call::{Call, Inbound},
+        headers::GRPC_ENCODING,
+        permits::{PartialBytes, Permit, turned_away},
+        status,
+    },
+    util::gzip::{self, UnpackError},
 };
 
 /// Before each message: whether it is compressed, and its length in four bytes.
@@ -103,7 +102,7 @@ where
     }
     match message.len().checked_sub(PREFIX_BYTES) {
         Some(len) if len == declared(&message) => Ok(message),
-        _ if message.is_empty() => Err(status::malformed("the message is missing")),
+        _ if message.is_empty() => Err(status::missing_message()),
         _ => Err(status::malformed("the message is cut short")),
     }
 }
@@ -138,14 +137,10 @@ fn unpack(mut message: Bytes, headers: &HeaderMap, limit: usize) -> Result<Bytes
 }
 
 fn gunzip(message: &[u8], limit: usize) -> Result<Bytes, Status> {
-    let mut unpacked = Vec::new();
-    // One more than there may be, to tell too much from enough.
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    GzDecoder::new(message)
-        .take(most)
-        .read_to_end(&mut unpacked)
-        .map_err(|_| status::malformed("the message is not gzip"))?;
-    if unpacked.len() > limit { Err(status::message_too_large(limit)) } else { Ok(unpacked.into()) }
+    gzip::unpack(message, limit).map_err(|error| match error {
+        UnpackError::TooLarge => status::message_too_large(limit),
+        UnpackError::Malformed => status::malformed("the message is not gzip"),
+    })
 }
 
 fn encode(message: &impl Message, place: Option<Permit>) -> Response<ResponseBody> {

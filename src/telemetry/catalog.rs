@@ -96,6 +96,8 @@ metrics! {
         "Calls in flight that count against the limit.";
     "grpc_server_admission_shed_total" Counter ["kind"] Always
         "Calls turned away because the limit was reached.";
+    "user_service_protocol_calls_total" Counter ["protocol"] Always
+        "Calls that have begun, by what their callers speak: `grpc`, `grpc_web` or `connect`.";
     "grpc_server_panics_total" Counter [] Always
         "Calls that panicked and were answered with INTERNAL.";
     "grpc_server_connections" Gauge ["state"] Always

@@ -8,5 +8,6 @@ pub mod backoff;
 pub mod bounded_file;
 pub mod error_chain;
 pub mod guarded_body;
+pub mod gzip;
 pub mod log_throttle;
 pub mod registry;

@@ -8,6 +8,7 @@ pub mod database;
 pub mod documented;
 pub mod grpc_client;
 pub mod http;
+pub mod web_client;
 
 use std::{
     io::{BufRead, BufReader},

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::match_wild_err_arm, reason = "a test that panics has said enough")]
 
 mod conformance;
+mod connect;
 mod connections;
 mod early_answers;
 mod exhaustion;

@@ -69,7 +69,7 @@ impl Victim {
 #[test]
 fn another_content_type_is_refused() {
     let victim = Victim::start(&[]);
-    for kind in ["application/json", "application/grpc-web", "application/grpcx", "text/html", ""] {
+    for kind in ["application/yaml", "application/grpc+foo", "application/grpcx", "text/html", ""] {
         let request = head(CREATE).body(()).map(|mut request| {
             request.headers_mut().insert("content-type", kind.parse().unwrap());
             request
@@ -134,10 +134,12 @@ fn bytes_that_are_no_message_are_internal_on_every_method() {
 }
 
 #[test]
-fn a_unary_call_without_a_message_is_an_error() {
+fn a_call_without_the_message_that_its_method_takes_is_an_error() {
     let victim = Victim::start(&[]);
-    assert_eq!(victim.code(head(CREATE), Bytes::new()), INTERNAL);
-    victim.must_be_well(1);
+    for path in [CREATE, "/user.v1.UserService/WatchUsers"] {
+        assert_eq!(victim.code(head(path), Bytes::new()), UNIMPLEMENTED, "{path}");
+    }
+    victim.must_be_well(2);
 }
 
 #[test]

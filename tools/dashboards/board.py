@@ -125,6 +125,8 @@ def saturation():
                 span=WIDTH, rare=True, marks=[(0.5, "yellow"), (0.8, "orange"), (0.9, "red")])
     yield lines("Calls in flight", "Calls that count against the limits; those that write are unary as well.", "short",
                 (f"sum by (kind) (grpc_server_admission_in_flight{{{ON}}})", "{{kind}}"))
+    yield lines("Calls by protocol", "What callers speak.", "reqps",
+                (rate("user_service_protocol_calls_total", "protocol"), "{{protocol}}"), stacked=True)
     yield lines("Calls turned away", "Answered UNAVAILABLE, because the limit was reached.", "reqps",
                 (rate("grpc_server_admission_shed_total", "kind"), "{{kind}}"), rare=True)
     yield lines("Calls that went wrong inside", "Panics, and calls cut with their connection by its age or a drain.",

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use prost::{DecodeError, Message as _};
+use prost::Message as _;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 /// Descriptors by file and by symbol. No file declares an extension, which a test
@@ -24,18 +24,12 @@ struct Symbol {
 }
 
 impl Descriptors {
-    /// Indexes every file of these encoded sets once, unless `keep` leaves it out.
-    pub fn new(sets: &[&[u8]], keep: impl Fn(&FileDescriptorProto) -> bool) -> Result<Self, DecodeError> {
+    /// Indexes every file.
+    pub fn new(files: &FileDescriptorSet) -> Self {
         let mut all = Self::default();
-        for set in sets {
-            for file in FileDescriptorSet::decode(*set)?.file {
-                if keep(&file) && !all.names.contains_key(file.name()) {
-                    all.add_file(&file);
-                }
-            }
-        }
+        files.file.iter().for_each(|file| all.add_file(file));
         all.services.sort_unstable();
-        Ok(all)
+        all
     }
 
     /// The full names of all services, sorted.
