@@ -21,6 +21,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod value;
+mod web;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -30,6 +31,7 @@ pub use load::{Inputs, Loaded, Source};
 pub use postgres::{PostgresUrl, TlsMode};
 pub use table::Setting;
 pub use value::{ClientAuth, LogFormat, MetricNames, OptionalPath, OptionalText, StoreUrl};
+pub use web::{AllowedOrigins, WebProtocols};
 
 /// What the environment's names begin with. Not `USER_SERVICE_`: Kubernetes sets
 /// variables of that name in every pod of a namespace with a Service called `user-service`.
@@ -97,6 +99,12 @@ table::settings! {
         max_timeout: Duration = Duration::from_mins(1), 1..=DAY_MS;
         /// How large one request message may be, in bytes.
         max_request_bytes: usize = 64 * 1_024, 1_024..=64 * MIB;
+    }
+    "Web" {
+        /// What is served next to gRPC, on the same port: `grpc_web`, `connect`, both with a comma between them, or nothing.
+        web_protocols: WebProtocols = WebProtocols::ALL;
+        /// The origins of web pages that may call from browsers, such as `https://app.example.com`, with a comma between them; `*` stands for all. Without one, browsers let only pages of the same origin call.
+        cors_allowed_origins: AllowedOrigins = AllowedOrigins::NONE;
     }
     "Identity and rules" {
         /// The policy (TOML): which identities have which roles, and which methods a role may call. Read again when it changes. Without one, every peer may call every method.

@@ -10,6 +10,7 @@
 mod answer;
 mod answer_stream;
 mod connect_error;
+mod cors;
 mod format;
 mod frames;
 mod json;
@@ -36,6 +37,7 @@ use tower_service::Service;
 pub use self::{answer::EdgeAnswer, request_body::EdgeBody, schema::Schema};
 use self::{
     answer::Exchange,
+    cors::Cors,
     format::{Format, Spoken},
     refusal::{Refusal, discard},
     request_body::Translation,
@@ -43,7 +45,7 @@ use self::{
     schema::MethodSchema,
 };
 use crate::{
-    config::Config,
+    config::{Config, WebProtocols},
     rpc::{
         call::{Call, Inbound},
         protocol::Protocol,
@@ -55,12 +57,18 @@ use crate::{
 struct Settings {
     schema: Arc<Schema>,
     max_message_bytes: usize,
-    served: &'static [Protocol],
+    served: WebProtocols,
+    /// `None` where no page of another origin may call.
+    cors: Option<Cors>,
 }
 
 impl Settings {
     fn serves(&self, protocol: Protocol) -> bool {
-        self.served.contains(&protocol)
+        match protocol {
+            Protocol::Grpc => true,
+            Protocol::GrpcWeb => self.served.grpc_web,
+            Protocol::Connect => self.served.connect,
+        }
     }
 }
 
@@ -77,7 +85,8 @@ impl<S> Edge<S> {
         let settings = Settings {
             schema: Arc::new(schema),
             max_message_bytes: config.max_request_bytes,
-            served: &Protocol::ALL,
+            served: config.web_protocols,
+            cors: Cors::new(&config.cors_allowed_origins),
         };
         Self { inner, settings: Arc::new(settings) }
     }
@@ -109,7 +118,7 @@ where
             );
             return EdgeFuture::Grpc { inner };
         }
-        let served = serve(self.inner.clone(), Arc::clone(&self.settings), spoken, request);
+        let served = serve_page(self.inner.clone(), Arc::clone(&self.settings), spoken, request);
         EdgeFuture::Translated { served: Box::pin(served) }
     }
 }
@@ -141,9 +150,10 @@ where
     }
 }
 
-/// Serves what is not gRPC with protobuf.
-async fn serve<S, B, R>(
-    mut inner: S,
+/// Serves what is not gRPC with protobuf, to a page of another origin as well. No browser
+/// sends gRPC.
+async fn serve_page<S, B, R>(
+    inner: S,
     settings: Arc<Settings>,
     spoken: Spoken,
     request: Request<Inbound<B>>,
@@ -153,8 +163,29 @@ where
     B: Body<Data = Bytes>,
     R: Body<Data = Bytes>,
 {
+    let Some(cors) = &settings.cors else { return serve(inner, &settings, spoken, request).await };
+    let origin = Cors::origin(&request);
+    if Cors::is_preflight(&request) {
+        return cors.preflight(origin.as_ref());
+    }
+    let mut response = serve(inner, &settings, spoken, request).await;
+    cors.expose(origin.as_ref(), response.headers_mut());
+    response
+}
+
+async fn serve<S, B, R>(
+    mut inner: S,
+    settings: &Settings,
+    spoken: Spoken,
+    request: Request<Inbound<B>>,
+) -> Response<EdgeAnswer<R>>
+where
+    S: Service<Request<Inbound<EdgeBody<B>>>, Response = Response<R>, Error = Infallible>,
+    B: Body<Data = Bytes>,
+    R: Body<Data = Bytes>,
+{
     let method = settings.schema.method(request.uri().path()).cloned();
-    match plan(&settings, spoken, request) {
+    match plan(settings, spoken, request) {
         Plan::Call(exchange, request) => {
             let Ok(response) = inner.call(request).await;
             exchange.answer(response).await

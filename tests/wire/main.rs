@@ -5,8 +5,10 @@
 mod conformance;
 mod connect;
 mod connections;
+mod cors;
 mod early_answers;
 mod exhaustion;
+mod grpc_web;
 mod http1;
 mod http1_connections;
 mod incomplete_requests;
