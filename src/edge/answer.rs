@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 
 use super::{
     answer_stream::{AnswerStream, END_OF_STREAM},
-    connect_error::{self, is_metadata},
+    connect_error::{self, WireError, is_metadata},
     format::{Codec, Format, Wire},
     frames::{self, FrameReader, MessageFrame},
     json,
@@ -194,7 +194,7 @@ impl Exchange {
             None => StatusCode::NOT_FOUND,
         };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let error = connect_error::error(&self.schema, status).to_string();
+        let error = WireError::of(&self.schema, status).to_json();
         self.head(http, headers).map(|()| EdgeAnswer::whole(error))
     }
 

@@ -1,8 +1,11 @@
 //! Errors as Connect writes them: JSON, with the HTTP status of their code.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use http::{HeaderMap, HeaderName, StatusCode, header};
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::Value;
 use tonic::{Code, Status};
 
 use super::{json, schema::Schema};
@@ -36,55 +39,62 @@ pub fn http_status(code: Code) -> StatusCode {
     StatusCode::from_u16(spelt(code).1).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// The error: its code, its message and the details that gRPC has in a trailer.
-pub fn error(schema: &Schema, status: &Status) -> Value {
-    let mut error = Map::new();
-    error.insert("code".into(), spelt(status.code()).0.into());
-    if !status.message().is_empty() {
-        error.insert("message".into(), status.message().into());
-    }
-    let details = status::to_proto(status).details;
-    if !details.is_empty() {
-        let details = details.into_iter().map(|detail| {
+/// An error, with the details that gRPC has in a trailer.
+#[derive(Debug, Serialize)]
+pub struct WireError {
+    code: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    message: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    details: Vec<Detail>,
+}
+
+#[derive(Debug, Serialize)]
+struct Detail {
+    /// The full name of its message.
+    r#type: String,
+    value: String,
+    /// For people; programs read the value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    debug: Option<Value>,
+}
+
+impl WireError {
+    pub fn of(schema: &Schema, status: &Status) -> Self {
+        let detail = |detail: prost_types::Any| {
             let name = detail.type_url.rsplit('/').next().unwrap_or_default();
-            let mut written = Map::new();
-            written.insert("type".into(), name.into());
-            written.insert("value".into(), STANDARD_NO_PAD.encode(&detail.value).into());
-            // For people; programs read the value.
             let debug = schema.message(name).and_then(|message| json::value_of_proto(message, &detail.value));
-            if let Some(debug) = debug {
-                written.insert("debug".into(), debug);
-            }
-            Value::Object(written)
-        });
-        error.insert("details".into(), details.collect());
+            Detail { value: STANDARD_NO_PAD.encode(&detail.value), debug, r#type: name.into() }
+        };
+        let details = status::to_proto(status).details.into_iter().map(detail).collect();
+        Self { code: spelt(status.code()).0, message: status.message().into(), details }
     }
-    Value::Object(error)
+
+    pub fn to_json(&self) -> Vec<u8> {
+        // It cannot fail: every key is a text.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct EndOfStream {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<WireError>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, Vec<String>>,
 }
 
 /// The last message of a stream: the error, if any, and what is in the trailers.
 pub fn end_of_stream(schema: &Schema, trailers: &HeaderMap) -> Vec<u8> {
-    let mut end = Map::new();
-    match Status::from_header_map(trailers) {
-        Some(status) if status.code() == Code::Ok => {}
-        Some(status) => {
-            end.insert("error".into(), error(schema, &status));
-        }
-        // An answer without a status is not one.
-        None => {
-            end.insert("error".into(), error(schema, &status::internal()));
-        }
-    }
-    let mut metadata = Map::new();
-    for name in trailers.keys().filter(|name| is_metadata(name)) {
+    // An answer without a status is not one.
+    let status = Status::from_header_map(trailers).unwrap_or_else(status::internal);
+    let error = (status.code() != Code::Ok).then(|| WireError::of(schema, &status));
+    let metadata = trailers.keys().filter(|name| is_metadata(name)).map(|name| {
         let values = trailers.get_all(name).iter();
-        let values = values.map(|value| Value::from(String::from_utf8_lossy(value.as_bytes()))).collect();
-        metadata.insert(name.as_str().into(), values);
-    }
-    if !metadata.is_empty() {
-        end.insert("metadata".into(), Value::Object(metadata));
-    }
-    Value::Object(end).to_string().into_bytes()
+        let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        (name.as_str().to_owned(), values.collect())
+    });
+    serde_json::to_vec(&EndOfStream { error, metadata: metadata.collect() }).unwrap_or_default()
 }
 
 /// Whether a header is metadata of the call, and not a part of the protocol.

@@ -65,19 +65,16 @@ impl Cors {
     pub fn preflight<R>(&self, origin: Option<&HeaderValue>) -> Response<EdgeAnswer<R>> {
         let mut response = Response::new(EdgeAnswer::whole(""));
         let headers = response.headers_mut();
-        match self.allowed(origin) {
-            Some(allowed) => {
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-                headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-                headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
-                headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS);
-                *response.status_mut() = StatusCode::NO_CONTENT;
-            }
-            None => {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-                *response.status_mut() = StatusCode::FORBIDDEN;
-                *response.body_mut() = EdgeAnswer::whole("Pages of this origin may not call.\n");
-            }
+        if let Some(allowed) = self.allowed(origin) {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+            headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS);
+            *response.status_mut() = StatusCode::NO_CONTENT;
+        } else {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            *response.body_mut() = EdgeAnswer::whole("Pages of this origin may not call.\n");
         }
         self.vary(response.headers_mut());
         response

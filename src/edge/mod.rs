@@ -38,7 +38,7 @@ pub use self::{answer::EdgeAnswer, request_body::EdgeBody, schema::Schema};
 use self::{
     answer::Exchange,
     cors::Cors,
-    format::{Format, Spoken},
+    format::{Format, Spoken, Wire},
     refusal::{Refusal, discard},
     request_body::Translation,
     request_head::GetCall,
@@ -223,6 +223,11 @@ fn plan<B: Body<Data = Bytes>>(
     let method = settings.schema.method(request.uri().path()).cloned();
     let serves_get = settings.serves(Protocol::Connect);
     match (request.method(), spoken, &method) {
+        (&Method::POST, Spoken::Other(Format { wire: Wire::Grpc, .. }), _)
+            if request.version() < Version::HTTP_2 =>
+        {
+            Plan::Refused(Refusal::HttpVersion, request)
+        }
         (&Method::POST, Spoken::Other(format), _) if settings.serves(format.protocol()) => {
             // A path with a query is another path, as in gRPC.
             let method = method.filter(|_| request.uri().query().is_none());

@@ -123,15 +123,16 @@ fn declared(message: &[u8]) -> usize {
 /// A message without its prefix and its compression.
 fn unpack(mut message: Bytes, headers: &HeaderMap, limit: usize) -> Result<Bytes, Status> {
     let prefix = message.split_to(PREFIX_BYTES);
+    // An encoding that is not known is refused even where the message does not use it.
+    let is_gzip = match headers.get(&GRPC_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => false,
+        Some(b"gzip") => true,
+        Some(_) => return Err(status::unknown_encoding()),
+    };
     match prefix[0] {
         0 => Ok(message),
-        1 => match headers.get(&GRPC_ENCODING).map(HeaderValue::as_bytes) {
-            Some(b"gzip") => gunzip(&message, limit),
-            None | Some(b"identity") => Err(status::malformed(
-                "the message says it is compressed, and grpc-encoding does not say how",
-            )),
-            Some(_) => Err(status::unknown_encoding()),
-        },
+        1 if is_gzip => gunzip(&message, limit),
+        1 => Err(status::malformed("the message says it is compressed, and grpc-encoding does not say how")),
         _ => Err(status::malformed("the message has a flag that is neither 0 nor 1")),
     }
 }

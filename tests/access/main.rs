@@ -14,3 +14,4 @@ mod settings;
 mod shares;
 mod tokens;
 mod verification;
+mod web;

@@ -2,23 +2,31 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-use std::{io::Write, net::SocketAddr};
+use std::{io::Write, net::SocketAddr, sync::Mutex};
 
 use bytes::{Bytes, BytesMut};
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http2};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
 
 use super::TEST_TIMEOUT;
 
-/// A connection over HTTP/2 without TLS, with a runtime of its own.
+/// A connection without TLS, and the runtime that it needs.
 pub struct WebClient {
     runtime: Runtime,
-    send: http2::SendRequest<Full<Bytes>>,
+    send: Sender,
+}
+
+enum Sender {
+    Http1(Mutex<http1::SendRequest<Full<Bytes>>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 /// An answer that was read to its end.
@@ -31,6 +39,19 @@ pub struct Whole {
 }
 
 impl WebClient {
+    /// Over HTTP/1.1.
+    pub fn connect_http1(addr: SocketAddr) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let send = runtime.block_on(async {
+            let stream = TcpStream::connect(addr).await.unwrap();
+            let (send, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+            drop(tokio::spawn(connection));
+            send
+        });
+        Self { runtime, send: Sender::Http1(Mutex::new(send)) }
+    }
+
+    /// Over HTTP/2.
     pub fn connect(addr: SocketAddr) -> Self {
         let runtime = Runtime::new().unwrap();
         let send = runtime.block_on(async {
@@ -40,16 +61,29 @@ impl WebClient {
             drop(tokio::spawn(connection));
             send
         });
-        Self { runtime, send }
+        Self { runtime, send: Sender::Http2(send) }
     }
 
     /// The head of the answer, and its body to come.
     pub fn begin(&self, request: Request<Bytes>) -> Response<Incoming> {
-        let mut send = self.send.clone();
-        self.runtime.block_on(async {
-            let answer = send.send_request(request.map(Full::new));
-            timeout(TEST_TIMEOUT, answer).await.expect("it is answered in time").unwrap()
-        })
+        let exchange = async {
+            match &self.send {
+                Sender::Http2(send) => send.clone().send_request(request.map(Full::new)).await.unwrap(),
+                Sender::Http1(send) => {
+                    let (mut head, body) = request.into_parts();
+                    head.headers.insert("host", head.uri.authority().unwrap().as_str().parse().unwrap());
+                    head.uri = head.uri.path_and_query().unwrap().as_str().parse().unwrap();
+                    let answered = {
+                        let mut send = send.lock().unwrap();
+                        send.ready().await.unwrap();
+                        send.send_request(Request::from_parts(head, Full::new(body)))
+                    };
+                    answered.await.unwrap()
+                }
+            }
+        };
+        self.runtime
+            .block_on(async { timeout(TEST_TIMEOUT, exchange).await.expect("it is answered in time") })
     }
 
     pub fn ask(&self, request: Request<Bytes>) -> Whole {

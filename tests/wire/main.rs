@@ -25,6 +25,7 @@ mod tls;
 mod tls_clients;
 mod tls_rotation;
 mod unread_answers;
+mod web_http1;
 
 #[path = "../support/mod.rs"]
 mod support;
