@@ -13,16 +13,17 @@ pub struct WebProtocols {
 
 impl WebProtocols {
     pub const ALL: Self = Self { grpc_web: true, connect: true };
+    const NONE: Self = Self { grpc_web: false, connect: false };
 }
 
 impl Value for WebProtocols {
     const KIND: SettingKind = SettingKind::Text;
-    const EXPECTED: &'static str = "grpc_web, connect, both with a comma between them, or nothing";
+    const EXPECTED: &'static str = "grpc_web, connect, both with a comma between them, or none";
     const PLACEHOLDER: &'static str = "grpc_web,connect";
 
     fn read(text: &str) -> Option<Self> {
-        let mut protocols = Self { grpc_web: false, connect: false };
-        for name in text.split(',').map(str::trim).filter(|_| !text.is_empty()) {
+        let mut protocols = Self::NONE;
+        for name in text.split(',').map(str::trim).filter(|_| text != "none") {
             match name {
                 "grpc_web" => protocols.grpc_web = true,
                 "connect" => protocols.connect = true,
@@ -33,7 +34,7 @@ impl Value for WebProtocols {
     }
 
     fn show(&self) -> String {
-        let names = [("grpc_web", self.grpc_web), ("connect", self.connect)];
+        let names = [("grpc_web", self.grpc_web), ("connect", self.connect), ("none", *self == Self::NONE)];
         names.iter().filter(|(_, served)| *served).map(|(name, _)| *name).collect::<Vec<_>>().join(",")
     }
 }
@@ -145,11 +146,11 @@ mod tests {
 
     #[test]
     fn each_protocol_next_to_grpc_can_be_left_out() {
-        for text in ["", "grpc_web", "connect", "grpc_web,connect"] {
+        for text in ["none", "grpc_web", "connect", "grpc_web,connect"] {
             assert_eq!(WebProtocols::read(text).unwrap().show(), text);
         }
         assert_eq!(WebProtocols::read("connect, grpc_web"), Some(WebProtocols::ALL));
-        for bad in ["grpc", "grpc-web", "connect,", "all"] {
+        for bad in ["", "grpc", "grpc-web", "connect,", "none,connect", "all"] {
             assert_eq!(WebProtocols::read(bad), None, "{bad}");
         }
     }

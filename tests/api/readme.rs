@@ -32,7 +32,16 @@ fn masked(text: &str) -> String {
     const DIFFERENT: [&str; 4] = ["\"id\":", "\"etag\":", "\"createTime\":", "\"updateTime\":"];
     let mask = |line: &str| match DIFFERENT.iter().find(|key| line.trim_start().starts_with(**key)) {
         Some(key) => format!("{key} ..."),
-        None => line.trim_end().to_owned(),
+        None => DIFFERENT.iter().fold(line.trim_end().to_owned(), |line, key| masked_value(&line, key)),
     };
     text.trim_end().lines().map(mask).collect::<Vec<_>>().join("\n")
+}
+
+/// A line of JSON without the text that is the value of this key.
+fn masked_value(line: &str, key: &str) -> String {
+    let Some((before, value)) = line.split_once(key) else { return line.to_owned() };
+    // A quote that is a part of the text has a backslash in front.
+    let end = value.match_indices('"').skip(1).find(|(at, _)| !value[..*at].ends_with('\\'));
+    let end = end.map_or(value.len(), |(at, quote)| at + quote.len());
+    format!("{before}{key}...{}", &value[end..])
 }

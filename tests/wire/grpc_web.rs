@@ -171,7 +171,7 @@ fn protocols_that_are_left_out_are_refused() {
     let read = client.ask(Request::get(uri).body(Bytes::new()).unwrap());
     assert_eq!(read.with_status(StatusCode::METHOD_NOT_ALLOWED).header("allow"), Some("POST"));
 
-    let (_server, client) = started(&["--web-protocols", ""]);
+    let (_server, client) = started(&["--web-protocols", "none"]);
     for content_type in ["application/grpc-web", "application/json"] {
         client.post(GET_USER, content_type, "").with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
