@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-use std::{io::Write, net::SocketAddr, sync::Mutex};
+use std::{io::Write, net::SocketAddr};
 
 use bytes::{Bytes, BytesMut};
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
@@ -14,7 +14,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
+use tokio::{net::TcpStream, runtime::Runtime, sync::Mutex, time::timeout};
 
 use super::TEST_TIMEOUT;
 
@@ -73,12 +73,9 @@ impl WebClient {
                     let (mut head, body) = request.into_parts();
                     head.headers.insert("host", head.uri.authority().unwrap().as_str().parse().unwrap());
                     head.uri = head.uri.path_and_query().unwrap().as_str().parse().unwrap();
-                    let answered = {
-                        let mut send = send.lock().unwrap();
-                        send.ready().await.unwrap();
-                        send.send_request(Request::from_parts(head, Full::new(body)))
-                    };
-                    answered.await.unwrap()
+                    let mut send = send.lock().await;
+                    send.ready().await.unwrap();
+                    send.send_request(Request::from_parts(head, Full::new(body))).await.unwrap()
                 }
             }
         };
