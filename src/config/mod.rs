@@ -101,7 +101,7 @@ table::settings! {
         max_request_bytes: usize = 64 * 1_024, 1_024..=64 * MIB;
     }
     "Web" {
-        /// What is served next to gRPC, on the same port: `grpc_web`, `connect`, both with a comma between them, or `none`.
+        /// The protocols that the port serves next to gRPC: `grpc_web`, `connect`, both with a comma between them, or `none`.
         web_protocols: WebProtocols = WebProtocols::ALL;
         /// The origins of web pages that may call from browsers, such as `https://app.example.com`, with a comma between them; `*` stands for all. Without one, browsers let only pages of the same origin call.
         cors_allowed_origins: AllowedOrigins = AllowedOrigins::NONE;

@@ -4,7 +4,7 @@ use http::Uri;
 
 use super::value::{SettingKind, Value};
 
-/// What is served next to gRPC, on the same port.
+/// The protocols that the port serves next to gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WebProtocols {
     pub grpc_web: bool,

@@ -84,7 +84,7 @@ struct EndOfStream {
     metadata: BTreeMap<String, Vec<String>>,
 }
 
-/// The last message of a stream: the error, if any, and what is in the trailers.
+/// The last message of a stream: the error, if any, and the metadata of the trailers.
 pub fn end_of_stream(schema: &Schema, trailers: &HeaderMap) -> Vec<u8> {
     // An answer without a status is not one.
     let status = Status::from_header_map(trailers).unwrap_or_else(status::internal);

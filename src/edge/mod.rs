@@ -150,8 +150,8 @@ where
     }
 }
 
-/// Serves what is not gRPC with protobuf, to a page of another origin as well. No browser
-/// sends gRPC.
+/// Serves every request but gRPC with protobuf, to a page of another origin as well. No
+/// browser sends gRPC.
 async fn serve_page<S, B, R>(
     inner: S,
     settings: Arc<Settings>,

@@ -66,8 +66,8 @@ impl Refusal {
         }
     }
 
-    /// The answer, which a browser and curl show. `served` are the formats that this
-    /// server has, and `method` is what is under the path.
+    /// The answer, which a browser and curl show. `served` are the formats of this server,
+    /// and `method` is the one under the path.
     pub fn answer<R>(
         &self,
         method: Option<&MethodSchema>,

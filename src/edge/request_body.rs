@@ -117,7 +117,7 @@ impl MessageReader {
     }
 }
 
-/// What is done with a request's bytes.
+/// How a request's bytes are translated.
 #[derive(Debug)]
 pub enum Translation {
     /// The request is refused when it is read.

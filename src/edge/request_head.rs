@@ -148,7 +148,7 @@ pub fn translate_get<B>(request: &mut Request<B>, method: &MethodSchema, limit: 
     let headers = request.headers_mut();
     headers.remove(CONTENT_ENCODING);
     if let Some(compression) = parameter("compression") {
-        // What is no header value is no encoding either.
+        // A text that no header can have is no encoding.
         let compression = HeaderValue::try_from(&*compression).unwrap_or(HeaderValue::from_static("?"));
         headers.insert(CONTENT_ENCODING, compression);
     }
