@@ -12,19 +12,21 @@ SQLITE = ("store.sqlite.size=10Gi", "store.sqlite.storageClassName=fast", "store
           "store.sqlite.retain=false", "networkPolicy.enabled=true", "monitor.enabled=true")
 
 
-def comes_and_goes(place: Place, values: str, *settings: str, left: tuple[str, ...] = (), port: int = 50051) -> None:
+def comes_and_goes(place: Place, values: str, *settings: str, left: tuple[str, ...] = (), port: int = 50051,
+                   meanwhile=lambda: None) -> None:
     """Installs, asks as users do, follows the notes, and finds nothing afterwards but
-    what is documented to stay."""
+    what is documented to stay. `meanwhile` runs on the installed release."""
     before = place.objects()
     accepted(place, CI / values, *settings)
     place.install(CI / values, *settings)
     place.smoke()
     address = place.address.replace("50051", str(port))
-    run("grpc-health-probe", f"-addr={address}")
+    run("grpc-health-probe", *place.probe, f"-addr={address}")
     user = {"name": "Ada", "email": "ada@example.com"}
     made = place.call("CreateUser", {"user": user}, port)["user"]
     assert place.call("GetUser", {"id": made["id"]}, port)["user"] == made
     follow_notes(place)
+    meanwhile()
     place.helm("uninstall", place.release, "--wait", "--timeout", "2m")
     until("nothing is left of the release", lambda: place.objects() - before == set(left))
 
@@ -51,7 +53,8 @@ def follow_notes(place: Place) -> None:
         said = forward.stdout.readline()
         port = re.match(r"Forwarding from 127.0.0.1:(\d+)", said)
         assert port, said
-        assert "user.v1.UserService" in run("grpcurl", "-plaintext", f"localhost:{port[1]}", "list")
+        name = [] if "-plaintext" in place.grpcurl else ["-authority", place.address.replace(":50051", ".svc")]
+        assert "user.v1.UserService" in run("grpcurl", *place.grpcurl, *name, f"localhost:{port[1]}", "list")
 
 
 def the_defaults_come_and_go(_) -> None:

@@ -68,6 +68,8 @@ class Place:
                     "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
         Place.made.places.append(self)
         self.address, self.headless = f"{self.full}.{name}:50051", f"dns:///{self.full}-headless.{name}:50051"
+        # What grpcurl and grpc-health-probe show the service.
+        self.grpcurl, self.probe = ["-plaintext"], []
 
     def kubectl(self, *command, **more) -> str:
         return run("kubectl", "--namespace", self.name, *command, **more)
@@ -132,9 +134,12 @@ class Place:
         said = self.helm("test", self.release, "--logs")
         assert re.search(r"Phase:\s+Succeeded", said), said
 
+    def config_map(self, name: str, **data: str) -> None:
+        self.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+
     def call(self, method: str, request: dict, port: int = 50051) -> dict:
         address = self.address.replace("50051", str(port))
-        said = run("grpcurl", "-plaintext", "-max-time", "10", "-d", json.dumps(request), address, f"user.v1.UserService/{method}")
+        said = run("grpcurl", *self.grpcurl, "-max-time", "10", "-d", json.dumps(request), address, f"user.v1.UserService/{method}")
         return json.loads(said)
 
     def objects(self) -> set[str]:
@@ -225,15 +230,18 @@ class Postgres:
 
 
 class Traffic:
-    """Callers of a release, through its ClusterIP and its headless name at once."""
+    """Callers of a release, through its ClusterIP and its headless name at once. `shown` is
+    what they show it, as variables."""
 
-    def __init__(self, *targets: str, pause: str = "50ms", callers: int = 2, config: dict | None = None):
+    def __init__(self, *targets: str, pause: str = "50ms", callers: int = 2, config: dict | None = None,
+                 shown: dict[str, str] | None = None):
         self.config = tempfile.NamedTemporaryFile("w", suffix=".json")
         json.dump(config or documented(), self.config)
         self.config.flush()
         self.process = subprocess.Popen([ROOT / "bin" / "go-traffic", "-config", self.config.name, "-pause", pause,
                                          "-callers", str(callers), *targets],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env=os.environ | (shown or {}))
         assert self.process.stdout.readline() == "ready\n", "the callers do not get through"
 
     def end(self) -> dict:

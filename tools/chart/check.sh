@@ -48,6 +48,7 @@ if [[ ! $schemas/.made -nt tools/chart/check.sh || ! $schemas/.made -nt tools/ch
 fi
 # Each file as it is, and with objects that it may leave out.
 more=monitor.enabled=true,monitor.kind=ServiceMonitor,networkPolicy.enabled=true
+more+=,tls.enabled=true,tls.certificate.enabled=true,tls.certificate.issuerRef.name=internal,tls.certificate.duration=24h
 for values in "${files[@]}"; do
     for kubernetes in $oldest $newest; do
         for set in "" $more; do

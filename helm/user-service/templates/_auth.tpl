@@ -48,6 +48,32 @@
 {{- end }}
 {{- end }}
 
+{{/* The token that `helm test` sends, as the source of a projected volume; nothing where it has none. */}}
+{{- define "user-service.auth.testToken" -}}
+{{- if .Values.auth.enabled }}
+{{- with .Values.auth.test }}
+{{- if .serviceAccountToken -}}
+- serviceAccountToken:
+    audience: {{ $.Values.auth.audience | quote }}
+    expirationSeconds: 600
+    path: token
+{{- else if .existingSecret.name -}}
+- secret:
+    name: {{ .existingSecret.name | quote }}
+    items:
+      - key: {{ .existingSecret.key | quote }}
+        path: token
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Whether `helm test` has an identity, or needs none. */}}
+{{- define "user-service.auth.hasTest" -}}
+{{- $certificate := and .Values.tls.enabled (include "user-service.tls.testSecret" .) }}
+{{- or (not .Values.auth.enabled) (ne (include "user-service.auth.testToken" .) "") (not (empty $certificate)) }}
+{{- end }}
+
 {{/* What of auth no install may go against. */}}
 {{- define "user-service.checks.auth" -}}
 {{- with .Values.auth }}
@@ -60,6 +86,9 @@
 {{- end }}
 {{- if eq (empty .policy.inline) (empty .policy.existingConfigMap.name) }}
 {{- fail "auth.enabled needs the policy either in auth.policy.inline or in auth.policy.existingConfigMap" }}
+{{- end }}
+{{- if and .test.serviceAccountToken .test.existingSecret.name }}
+{{- fail "helm test sends one token: either auth.test.serviceAccountToken or that of auth.test.existingSecret" }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -3,22 +3,19 @@
 // the library that grpcurl is made of, a load that must not see a server go, and
 // calls that are given up.
 //
-// With TLS_CA in the environment, all of it by TLS.
+// With TLS_CA in the environment, all of it by TLS (package shown).
 //
 // usage: go-client calls|channel|v1alpha|load|cancels|tls ADDR
 package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"os"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
+	"user-service.invalid/client/shown"
 )
 
 // check ends the program where the server broke its word.
@@ -29,27 +26,10 @@ func check(ok bool, format string, args ...any) {
 	}
 }
 
-// transportCredentials is TLS where TLS_CA names the authorities of the server; TLS_CERT and
-// TLS_KEY name what the server is shown.
-func transportCredentials() credentials.TransportCredentials {
-	ca := os.Getenv("TLS_CA")
-	if ca == "" {
-		return insecure.NewCredentials()
-	}
-	pem, err := os.ReadFile(ca)
-	works(err, "TLS_CA")
-	config := &tls.Config{RootCAs: x509.NewCertPool()}
-	check(config.RootCAs.AppendCertsFromPEM(pem), "no certificate in %s", ca)
-	if cert := os.Getenv("TLS_CERT"); cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, os.Getenv("TLS_KEY"))
-		works(err, "TLS_CERT")
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return credentials.NewTLS(config)
-}
-
 func dial(addr string, options ...grpc.DialOption) *grpc.ClientConn {
-	options = append(options, grpc.WithTransportCredentials(transportCredentials()))
+	identity, err := shown.Options()
+	works(err, "what is shown")
+	options = append(options, identity...)
 	conn, err := grpc.NewClient(addr, options...)
 	check(err == nil, "no client for %s: %v", addr, err)
 	return conn

@@ -4,7 +4,8 @@
 //
 // Each target is called with the service config of a file, and without any retry or
 // waiting; each of these by callers that stay and by callers that come and go. What
-// it saw is written as JSON.
+// it saw is written as JSON. With TLS_CA and TOKEN_FILE in the environment it calls by TLS
+// and with a token (package shown).
 //
 // usage: go-traffic -config FILE [-callers COUNT] [-pause DURATION] TARGET...
 package main
@@ -23,9 +24,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/health" // makes healthCheckConfig work
 	"user-service.invalid/client/gen/userv1"
+	"user-service.invalid/client/shown"
 )
 
 // seen is what one group of callers saw.
@@ -107,7 +108,9 @@ func without(config, key string) string {
 }
 
 func (g *group) dial() (*grpc.ClientConn, userv1.UserServiceClient) {
-	options := append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, g.options...)
+	options, err := shown.Options()
+	must(err)
+	options = append(options, g.options...)
 	conn, err := grpc.NewClient(g.target, options...)
 	must(err)
 	return conn, userv1.NewUserServiceClient(conn)
