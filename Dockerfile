@@ -17,6 +17,7 @@ ARG TARGETARCH=amd64
 ARG PGO=0
 WORKDIR /src
 
+COPY tools/cargo-tool.sh tools/
 COPY deploy/image/toolchain.sh deploy/image/
 RUN deploy/image/toolchain.sh "$TARGETARCH" \
     && rm -rf /var/lib/apt/lists/*

@@ -16,7 +16,6 @@ PICTURE  := tools/dashboards/picture
 # buf is npm's, which has it compiled.
 NODE_BUILT := $(addsuffix /node_modules/.package-lock.json,tools/buf $(CLIENTS)/node)
 BUILT    := $(or $(CARGO_TARGET_DIR),target)
-VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 ARCH     ?= amd64
 
 # Says what a long step does.
@@ -80,7 +79,7 @@ extend: ## Follow the recipes of docs/EXTEND.md: apply each to a copy, compile i
 chart: bin/.built .venv/.built ## Check the Dockerfile and the Helm chart: docs, lints, unit tests, schemas of Kubernetes.
 	@tools/packages.sh promtool=prometheus
 	.venv/bin/hadolint Dockerfile
-	.venv/bin/shellcheck deploy/image/*.sh tools/chart/*.sh tests/cluster/*.sh
+	.venv/bin/shellcheck deploy/image/*.sh tools/*.sh tools/chart/*.sh tools/release/*.sh tests/cluster/*.sh
 	deploy/image/check.sh
 	tools/chart/check.sh
 
@@ -122,14 +121,26 @@ image image-report: IMAGE := $(BUILT)/image/$(ARCH)
 image: ## Make the container image of the Dockerfile without Docker or a registry, for ARCH=amd64 or arm64 (PGO=1: quicker to serve, three times as long to build).
 	deploy/image/toolchain.sh $(ARCH)
 	deploy/image/build.sh $(ARCH)
-	rm -rf $(IMAGE)/staged
-	deploy/image/stage.sh $(IMAGE)/user-service $(IMAGE)/staged
-	python3 deploy/image/assemble.py --arg VERSION=$(VERSION) --arg REVISION=$$(git rev-parse HEAD) \
-		--arg CREATED=$$(git log -1 --format=%cI) $(ARCH) $(IMAGE)/staged localhost/user-service:$(VERSION) $(IMAGE)/image.tar
+	deploy/image/pack.sh $(ARCH)
 	python3 deploy/image/report.py $(IMAGE)/image.tar
 
 image-report: ## Print the image's size, user, layers and files, from its archive.
 	@python3 deploy/image/report.py $(IMAGE)/image.tar
+
+.PHONY: release release-check release-tools
+release-check: image release-tools ## Check what a release is made of: dependencies, bills of materials, and that a second build in another folder gives the same bytes.
+	tools/release/check.sh $(ARCH)
+
+release: release-check bin/.built ## Make the files of a release, with checksums that RELEASE_KEY (Ed25519, PEM) has signed.
+	tools/release/release.sh $(ARCH) "$(RELEASE_KEY)"
+
+release-tools: $(BUILT)/tools/python/.built
+	tools/cargo-tool.sh cargo-deny@0.20.2 cargo-cyclonedx@0.5.9
+
+$(BUILT)/tools/python/.built: tools/release/requirements.txt
+	python3 -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 # A cluster that has the image, and knows the chart's objects for others.
 CLUSTER := tests/cluster/cluster.sh -i $(BUILT)/image/amd64/image.tar $$(tools/chart/crds.sh | sed 's/^/-f /')
@@ -322,7 +333,7 @@ target/clients/python/.built: $(PROTOS) $(CLIENTS)/python/article/user.proto .ve
 	$(PYTHON) -m grpc_tools.protoc -I proto --python_out=$(@D)/ours --grpc_python_out=$(@D)/ours user.proto user/v1/user.proto user/v1/user_service.proto
 	touch $@
 
-bin/go-client: $(PROTOS) $(wildcard $(CLIENTS)/go/*) bin/.built tools/buf/node_modules/.package-lock.json
+bin/go-client: $(PROTOS) $(wildcard $(CLIENTS)/go/* $(CLIENTS)/go/shown/*) bin/.built tools/buf/node_modules/.package-lock.json
 	PATH="$$PWD/bin:$$PATH" $(BUF) generate --template $(CLIENTS)/go/buf.gen.yaml --path proto/user --path proto/user.proto
 	cd $(CLIENTS)/go && $(GO_BUILD) -o ../../../../bin/go-client .
 	touch $@

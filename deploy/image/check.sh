@@ -36,13 +36,17 @@ EOF
 cat >"$work/bin/cargo" <<'EOF'
 #!/bin/sh
 case "$*" in *benches*) echo >target/bench/cargo/release/load; exit ;; esac
+profile=
 for flag in ${RUSTFLAGS:-}; do
-    case $flag in *-Map=*) yes ' .text.hot._ZN4user' | head -n "$HOT" >"${flag##*-Map=}" ;; esac
+    case $flag in
+    *-Map=*) yes ' .text.hot._ZN4user' | head -n "$HOT" >"${flag##*-Map=}" ;;
+    -Cprofile-*) profile=$flag ;;
+    esac
 done
 cpu=x86_64
 case "$*" in *aarch64*) cpu=aarch64 ;; esac
 mkdir -p "target/$cpu-unknown-linux-musl/release"
-echo "built${RUSTFLAGS:-}" >"target/$cpu-unknown-linux-musl/release/user-service"
+echo "built $profile" >"target/$cpu-unknown-linux-musl/release/user-service"
 EOF
 chmod +x "$work/bin/cargo" "$root/deploy/image/train.sh"
 own=$(dpkg --print-architecture) other=arm64
@@ -58,11 +62,11 @@ built() { # architecture, pattern
     exit 1
 }
 build "$own" PGO=0 HOT=0
-built "$own" '^built$'
+built "$own" '^built $'
 build "$own" PGO=1 HOT=500
-built "$own" '-Cprofile-use=/.*\.profdata '
+built "$own" '-Cprofile-use=/.*\.profdata$'
 build "$other" PGO=1 HOT=0
-built "$other" '^built$'
+built "$other" '^built $'
 rm "$root/target/image/$own/user-service"
 if build "$own" PGO=1 HOT=0 || [[ -e $root/target/image/$own/user-service ]]; then
     echo "image: a profile that was not used passes" >&2

@@ -32,7 +32,23 @@ if [ "$arch" = arm64 ]; then
     # than it was built for.
     export JEMALLOC_SYS_WITH_LG_PAGE=16
 fi
+
+# The same sources give the same bytes in any folder: paths are named by what they are. The
+# compiler of a file that several maps fit takes the last one.
+cargo_home=$(realpath -m "${CARGO_HOME:-$HOME/.cargo}")
+flags="${RUSTFLAGS:-}"
+for map in "$PWD=/src" "$target_dir=/target" "$cargo_home=/cargo"; do
+    cflags="$cflags -ffile-prefix-map=$map"
+    flags="$flags --remap-path-prefix=$map"
+done
 export "CFLAGS_$lower=$cflags"
+
+# The binary lists its dependencies, compressed, for scanners: `cargo audit bin`, trivy,
+# grype. It is cargo-auditable's wrapper without the command, which would hand cargo the
+# wrapper's whole path, and cargo derives the names of symbols from that.
+export PATH="$target_dir/tools/bin:$PATH"
+export RUSTC_WORKSPACE_WRAPPER=cargo-auditable
+export CARGO_AUDITABLE_ORIG_ARGS='{"offline":false,"locked":true,"frozen":false,"config":[]}'
 
 # What a thread keeps to hand out again is looked through after so many bytes. By
 # default it is 64 KiB, which is every twentieth call or so.
@@ -44,20 +60,21 @@ case $profile in
 plain) ;;
 instrumented)
     binary=$out/user-service-instrumented
-    export RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-generate=$out/counts"
+    flags="$flags -Cprofile-generate=$out/counts"
     ;;
 *)
-    map=$out/link.map
-    export RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-use=$profile -Clink-arg=-Wl,-Map=$map"
+    link_map=$out/link.map
+    flags="$flags -Cprofile-use=$profile -Clink-arg=-Wl,-Map=$link_map"
     ;;
 esac
+export RUSTFLAGS="$flags"
 
 cargo build --locked --release --target "$target" --bin user-service
 
 # rustc ignores a profile that it cannot read, and says nothing. Only a profile makes
 # functions hot, and those are in sections with that name.
-if [ -n "${map:-}" ]; then
-    hot=$(grep -c '^ \.text\.hot\.' "$map" || true)
+if [ -n "${link_map:-}" ]; then
+    hot=$(grep -c '^ \.text\.hot\.' "$link_map" || true)
     echo "$binary: $hot functions are hot by the profile"
     if [ "$hot" -lt 20 ]; then
         echo "rustc has not used $profile" >&2

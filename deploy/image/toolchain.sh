@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs, on Debian, what compile.sh needs for an architecture besides Rust: a C
-# compiler for it (SQLite is C), musl, and Rust's standard library for both.
+# compiler for it (SQLite is C), musl, Rust's standard library for both, and cargo-auditable.
 set -eu
 arch=$1
 case $arch in
@@ -23,6 +23,7 @@ if ! { command -v "$cpu-linux-gnu-gcc" && [ -e "/usr/lib/$cpu-linux-musl/musl-gc
         ca-certificates "$package" libc6-dev "musl-dev:$arch"
 fi
 rustup target add "$cpu-unknown-linux-musl"
+"$(dirname "$0")/../../tools/cargo-tool.sh" cargo-auditable@0.7.7
 # llvm-profdata, for what is trained.
 if [ "${PGO:-0}" != 0 ] && [ "$arch" = "$own" ]; then
     rustup component add llvm-tools

@@ -27,6 +27,56 @@ fn the_quick_start_prints_what_it_shows() {
     }
 }
 
+#[test]
+fn a_release_is_verified_as_the_readme_says_and_a_changed_one_is_not() {
+    let readme = fs::read_to_string(path("README.md")).unwrap();
+    let commands = readme
+        .split("```sh\n")
+        .filter_map(|rest| rest.split("```").next())
+        .find(|block| block.contains("pkeyutl -verify"))
+        .expect("README.md says how to verify a release");
+    let (keys, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = |name: &str| folder.path().join(name);
+    let bash = |script: &str| {
+        let folder = folder.path();
+        run(Command::new("bash").args(["-euc", script]).env("KEYS", keys.path()).current_dir(folder))
+    };
+    let good = |script: &str| {
+        let ended = bash(script);
+        assert_eq!(ended.code, 0, "{script}: {}{}", ended.stdout, ended.stderr);
+    };
+    for key in ["release", "another"] {
+        good(&format!("openssl genpkey -algorithm ed25519 -out $KEYS/{key}.key"));
+        good(&format!("openssl pkey -in $KEYS/{key}.key -pubout -out $KEYS/{key}.pub"));
+    }
+    let sign = path("tools/release/sign.sh").display().to_string();
+    let make = |key: &str| {
+        for name in ["SHA256SUMS", "SHA256SUMS.sig", "release.pub"] {
+            let _ = fs::remove_file(file(name));
+        }
+        fs::write(file("user-service-1.2.3-linux-amd64"), "a binary").unwrap();
+        fs::write(file("user-service 1.2.3.tar"), "an image").unwrap();
+        good(&format!("{sign} . $KEYS/{key}.key; cp $KEYS/release.pub ."));
+    };
+    make("release");
+    good(commands);
+    for (what, change) in [
+        ("another file", "echo more >>user-service-1.2.3-linux-amd64"),
+        ("a missing file", "rm 'user-service 1.2.3.tar'"),
+        ("other checksums", "echo 1 >user-service-1.2.3-linux-amd64; sha256sum user-service* >SHA256SUMS"),
+        ("another signature", "openssl rand 64 >SHA256SUMS.sig"),
+    ] {
+        make("release");
+        good(change);
+        assert_ne!(bash(commands).code, 0, "{what} is taken");
+    }
+    make("another");
+    assert_ne!(bash(commands).code, 0, "the signature of another key is taken");
+    good("openssl genpkey -algorithm RSA -out $KEYS/rsa.key");
+    let refused = bash(&format!("{sign} . $KEYS/rsa.key"));
+    assert!(refused.code != 0 && refused.stderr.contains("no Ed25519 key"), "{}", refused.stderr);
+}
+
 /// The text without what differs from run to run: ids, etags and times.
 fn masked(text: &str) -> String {
     const DIFFERENT: [&str; 4] = ["\"id\":", "\"etag\":", "\"createTime\":", "\"updateTime\":"];
