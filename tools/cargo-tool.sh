@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs programs of crates.io into target/tools, each at the version that is named and
-# with the dependencies of its own lock file: cargo-tool.sh NAME@VERSION..
+# with the dependencies that its lock file names: cargo-tool.sh NAME@VERSION..
 set -eu
 root=$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools
 for tool; do
