@@ -35,7 +35,7 @@ LOADS = [AT_REST, *SHAPES, RANDOM]
 def measure_idle(server, store, results):
     with running(server, store) as process:
         script = machine.ROOT / "benches/rig/idle.py"
-        printed = machine.on_client_core([sys.executable, script, process.port, process.pid, IDLE])
+        printed = machine.on_client_core([sys.executable, script, process.port, process.pid, IDLE, *server.shown()])
         grown, alive = map(int, printed.split())
         if alive != IDLE:
             raise RuntimeError(f"{server.name} closed {IDLE - alive} of {IDLE} idle connections")

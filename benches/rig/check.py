@@ -1,9 +1,11 @@
 """Checks with grpcio, which none of the load generators uses, that a server
-answers rightly: check.py PORT v1|article|constant. Stores user u-1 where it can
+answers rightly: check.py PORT v1|article|constant [--tls-ca FILE] [--tls-cert FILE
+--tls-key FILE] [--token-file FILE]. Stores user u-1 where it can
 be stored, reads it back, and asks for one that is not there. Prints how many
 bytes of DATA the answer to a GetUser of u-1 has."""
 
-import sys
+import argparse
+import pathlib
 import time
 
 import grpc
@@ -68,10 +70,44 @@ def check_article(channel, constant):
     return get("u-1")
 
 
+def open_channel(given):
+    address = f"127.0.0.1:{given.port}"
+    channel = grpc.insecure_channel(address)
+    if given.tls_ca:
+        files = [path and path.read_bytes() for path in (given.tls_ca, given.tls_key, given.tls_cert)]
+        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(*files))
+    if given.token_file:
+        channel = grpc.intercept_channel(channel, Bearer(given.token_file.read_text()))
+    return channel
+
+
+class Bearer(grpc.UnaryUnaryClientInterceptor):
+    """Sends a token with each call, also without TLS."""
+
+    def __init__(self, token):
+        self.metadata = [("authorization", f"Bearer {token}")]
+
+    def intercept_unary_unary(self, continuation, details, request):
+        changed = Details()
+        for name in ("method", "timeout", "credentials", "wait_for_ready", "compression"):
+            setattr(changed, name, getattr(details, name, None))
+        changed.metadata = [*(details.metadata or []), *self.metadata]
+        return continuation(changed, request)
+
+
+class Details(grpc.ClientCallDetails):
+    """What the interceptor may change."""
+
+
 def main():
-    port, contract = sys.argv[1:]
-    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-    grpc.channel_ready_future(channel).result(timeout=PATIENCE)
+    parser = argparse.ArgumentParser()
+    for name in ("port", "contract"):
+        parser.add_argument(name)
+    for name in ("--tls-ca", "--tls-cert", "--tls-key", "--token-file"):
+        parser.add_argument(name, type=pathlib.Path)
+    given = parser.parse_args()
+    contract = given.contract
+    channel = open_channel(given)
     answer = check_v1(channel) if contract == "v1" else check_article(channel, contract == "constant")
     found = {name: getattr(answer.user, name) for name in FIELDS}
     assert found == FIELDS and answer.user.id == "u-1", answer

@@ -5,6 +5,7 @@ import re
 import time
 
 from rig import machine
+from rig.identity import IDENTITY
 from rig.machine import BIN, CLIENT_CORE, SERVER_CORE
 from rig.usage import children_seconds, core_seconds, cpu_seconds
 
@@ -20,10 +21,11 @@ def h2load(running, shape, *options):
     path, body = running.server.get()
     body_file = SCRATCH / f"get-{running.server.contract}.bin"
     body_file.write_bytes(body)
+    authorization = ["-H", f"authorization: Bearer {IDENTITY.token}"] if running.server.token else []
     return machine.on_client_core([
         "h2load", "-t1", f"-c{connections}", f"-m{streams}", "-d", body_file,
-        "-H", "content-type: application/grpc", "-H", "te: trailers", *options,
-        f"http://127.0.0.1:{running.port}{path}"])
+        "-H", "content-type: application/grpc", "-H", "te: trailers", *authorization, *options,
+        f"{'https' if running.server.tls else 'http'}://127.0.0.1:{running.port}{path}"])
 
 
 SCRATCH = machine.scratch()
@@ -31,7 +33,7 @@ SCRATCH = machine.scratch()
 
 def load(running, *arguments):
     """Runs our own load client and returns what it found."""
-    return json.loads(machine.on_client_core([BIN / "load", f"127.0.0.1:{running.port}", *arguments]))
+    return json.loads(machine.on_client_core([BIN / "load", *running.server.shown(), f"127.0.0.1:{running.port}", *arguments]))
 
 
 def calls_for(running, shape, seconds):
@@ -42,7 +44,11 @@ def calls_for(running, shape, seconds):
 
 
 def same_key(running, shape, seconds, logged_seconds):
-    """GetUser of one user, with h2load."""
+    """GetUser of one user, with h2load; with our own load where a certificate is shown, which
+    h2load has no option for."""
+    if running.server.certificate:
+        connections, streams = SHAPES[shape]
+        return closed(running, 1, seconds, "--connections", connections, "--streams", streams)
     calls = calls_for(running, shape, seconds)
     with Usage(running.pid) as usage:
         rate = exactly(running, shape, calls)
@@ -74,9 +80,14 @@ def percentiles(running, shape, calls):
 
 def random_keys(running, users, seconds):
     """GetUser of any user, each as likely as another."""
+    return closed(running, users, seconds)
+
+
+def closed(running, users, seconds, *options):
+    """GetUser of any of so many users, with our own load."""
     kind = "get" if running.server.contract == "v1" else "article-get"
     with Usage(running.pid) as usage:
-        found = load(running, "closed", "--kind", kind, "--users", users, "--seconds", seconds)
+        found = load(running, "closed", "--kind", kind, "--users", users, "--seconds", seconds, *options)
     return {"rate": found["calls"] / found["seconds"], "p50": found["p50_us"], "p99": found["p99_us"],
             **usage.per_call(found["calls"])}
 

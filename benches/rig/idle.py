@@ -1,9 +1,12 @@
-"""Opens idle connections without TLS: idle.py PORT PID COUNT. Each completes the
+"""Opens idle connections: idle.py PORT PID COUNT [--tls-ca FILE] [--tls-cert FILE --tls-key
+FILE]. Each completes the
 HTTP/2 handshake and answers pings. Prints how many bytes of memory the process
 has grown by for each, and how many are still open after a while."""
 
+import argparse
 import select
 import socket
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -19,8 +22,10 @@ QUIET_SECONDS = 2
 
 
 class Connection:
-    def __init__(self, port):
+    def __init__(self, port, tls):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.buffer, self.closed = b"", False
         self.got_settings = self.got_ack = False
         self.socket.sendall(PREFACE)
@@ -70,14 +75,31 @@ def wait(connections):
                 poll.unregister(fd)
 
 
+def context(given):
+    """What TLS is made with; an idle connection sends no token."""
+    if not given.tls_ca:
+        return None
+    tls = ssl.create_default_context(cafile=given.tls_ca)
+    tls.set_alpn_protocols(["h2"])
+    if given.tls_cert:
+        tls.load_cert_chain(given.tls_cert, given.tls_key)
+    return tls
+
+
 def main():
-    port, pid, count = map(int, sys.argv[1:])
+    parser = argparse.ArgumentParser()
+    for name in ("port", "pid", "count"):
+        parser.add_argument(name, type=int)
+    for name in ("--tls-ca", "--tls-cert", "--tls-key", "--token-file"):
+        parser.add_argument(name)
+    given = parser.parse_args()
+    port, pid, count, tls = given.port, given.pid, given.count, context(given)
     # What is allocated on first use is no connection's own.
-    for connection in [Connection(port) for _ in range(4)]:
+    for connection in [Connection(port, tls) for _ in range(4)]:
         connection.socket.close()
     time.sleep(1)
     before = rss_kib(pid)
-    connections = [Connection(port) for _ in range(count)]
+    connections = [Connection(port, tls) for _ in range(count)]
     wait(connections)
     grown = (rss_kib(pid) - before) * 1024 // count
     print(grown, sum(not c.closed for c in connections))

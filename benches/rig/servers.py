@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rig import machine
+from rig.identity import AUDIENCE, IDENTITY, ISSUER
 from rig.machine import BIN, OUT, OURS, PYTHON, SERVER_CORE
 
 # Everything on. Nothing listens on port 9: what spans cost the calls, and no
@@ -20,11 +21,22 @@ TRACES = {
 @dataclass
 class Server:
     name: str
-    # {port}, {admin} and {store} are filled in. One process, no launcher that forks.
+    # {port}, {admin}, {store} and the files of an identity are filled in. One process, no launcher that forks.
     command: list
     # "v1", "article", or "constant": always the same user, nothing stored.
     contract: str = "article"
     env: dict = field(default_factory=dict)
+    tls: bool = False
+    # What clients show: a certificate, a token.
+    certificate: bool = False
+    token: bool = False
+
+    def shown(self):
+        """What our own clients are told of it, as flags."""
+        flags = ["--tls-ca", IDENTITY.ca] if self.tls else []
+        if self.certificate:
+            flags += ["--tls-cert", IDENTITY.cert("client"), "--tls-key", IDENTITY.key("client")]
+        return flags + (["--token-file", IDENTITY.token_file] if self.token else [])
 
     def get(self):
         """Path and framed request of a GetUser for u-1."""
@@ -37,10 +49,18 @@ class Server:
 OURS_COMMAND = [OURS, "--grpc-addr", "127.0.0.1:{port}", "--admin-addr", "127.0.0.1:{admin}",
                 "--store-url", "sqlite:{store}"]
 
+TLS = ["--tls-cert-file", "{cert}", "--tls-key-file", "{key}"]
+POLICY = ["--auth-policy-file", "{policy}", "--auth-jwks-file", "{jwks}", "--auth-issuer", ISSUER,
+          "--auth-audience", AUDIENCE]
+
 OURS_ALL, QUIET, HYPER, TONIC, GO, FLOOR = "ours", "ours-quiet", "raw-hyper", "tonic", "grpc-go", "nghttpd"
 
 SERVERS = {server.name: server for server in [
     Server(OURS_ALL, OURS_COMMAND, "v1", TRACES),
+    Server("ours-token", [*OURS_COMMAND, *POLICY], "v1", TRACES, token=True),
+    Server("ours-tls", [*OURS_COMMAND, *TLS], "v1", TRACES, tls=True),
+    Server("ours-mtls", [*OURS_COMMAND, *TLS, "--tls-client-ca-file", "{ca}"], "v1", TRACES, tls=True, certificate=True),
+    Server("ours-tls-token", [*OURS_COMMAND, *TLS, *POLICY], "v1", TRACES, tls=True, token=True),
     Server(QUIET, [*OURS_COMMAND, "--call-log", "false", "--metric-names", "none"], "v1"),
     Server(FLOOR, ["nghttpd", "--no-tls", "--address=127.0.0.1", f"--htdocs={OUT / 'htdocs'}", "--no-content-length",
                    "--trailer=grpc-status: 0", "{port}"], "constant"),
@@ -49,6 +69,7 @@ SERVERS = {server.name: server for server in [
     Server("connectrpc", [BIN / "connectrpc-plain", "{port}"]),
     Server("tonic-usual", [BIN / "tonic-usual", "{port}"]),
     Server(GO, [BIN / "go-plain", "{port}"]),
+    Server("grpc-go-tls", [BIN / "go-plain", "{port}", "{cert}", "{key}"], tls=True),
     Server("grpc-go-middleware", [BIN / "go-middleware", "{port}", "{admin}"]),
     Server("python", [PYTHON, machine.ROOT / "benches/peers/python/server.py", "{port}"],
            env={"PYTHONPATH": str(OUT / "stubs")}),
@@ -76,7 +97,7 @@ class Running:
 
     def check(self):
         """Asks with a foreign client, and learns how many bytes of DATA a GetUser brings."""
-        command = [PYTHON, machine.ROOT / "benches/rig/check.py", self.port, self.server.contract]
+        command = [PYTHON, machine.ROOT / "benches/rig/check.py", self.port, self.server.contract, *self.server.shown()]
         env = {**os.environ, "PYTHONPATH": str(OUT / "stubs")}
         self.data_bytes = int(machine.on_client_core(command, env=env))
         if self.process.poll() is not None:
@@ -88,6 +109,10 @@ def running(server, store=None, core=SERVER_CORE, wrapper=()):
     """A fresh process of a server, known to answer rightly."""
     port = machine.port()
     values = {"port": port, "admin": port + 1000, "store": store}
+    if server.tls:
+        values |= {"ca": IDENTITY.ca, "cert": IDENTITY.cert("server"), "key": IDENTITY.key("server")}
+    if server.token:
+        values |= {name: IDENTITY.token_file.with_name(file) for name, file in (("policy", "policy.toml"), ("jwks", "jwks.json"))}
     command = [*wrapper, *(str(part).format(**values) for part in server.command)]
     if core is not None:
         command = machine.pinned(core, command)

@@ -40,6 +40,6 @@ def line(n):
 
 def fill(server, users):
     """Creates users 0 to `users` - 1 in a peer, many at a time."""
-    command = [BIN / "load", f"127.0.0.1:{server.port}", "closed", "--kind", "article-create", "--calls", users,
+    command = [BIN / "load", *server.server.shown(), f"127.0.0.1:{server.port}", "closed", "--kind", "article-create", "--calls", users,
                "--connections", 8, "--streams", 64]
     return json.loads(machine.on_client_core(command))

@@ -101,11 +101,11 @@ impl Caller {
         Self::over(socket.connect(addr).await.unwrap()).await
     }
 
-    /// By TLS, as this configuration has it.
-    pub async fn connect_by_tls(addr: SocketAddr, config: ClientConfig) -> Self {
+    /// By TLS, as this configuration has it; `None` where the server refuses the client.
+    pub async fn connect_by_tls(addr: SocketAddr, config: ClientConfig) -> Option<Self> {
         let stream = direct(addr).await;
         let name = ServerName::try_from(SERVER_NAME).unwrap();
-        Self::over(TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()).await.unwrap()
+        Self::over(TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?).await
     }
 
     async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Option<Self> {

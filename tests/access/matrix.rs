@@ -17,7 +17,7 @@ use user_service::{
 
 use crate::{
     caller::{Caller, Told, bearer},
-    support::certificates::{self, Files as TlsFiles, dns, uri},
+    support::certificates::{self, Authority, Files as TlsFiles, Pair, dns, uri},
     tokens::{Files, Key, claims, jwks},
 };
 
@@ -271,17 +271,39 @@ impl Subject<'_> {
 #[tokio::test]
 async fn every_method_by_every_identity_is_what_the_policy_says() {
     let (key, other) = (Key::ec("now"), Key::ec("now"));
-    let files = Files::new(&jwks(&[&key]), POLICY);
-    let server = files.serve(&[]);
-    let caller = Caller::connect(server.grpc_addr).await;
+    let (files, tls) = (Files::new(&jwks(&[&key]), POLICY), TlsFiles::new());
     let admin = Who::Admin.authorization(&key, &other).unwrap();
     let mut wrong = Vec::new();
-    for who in Who::ALL {
-        let name = format!("{who:?}");
-        let authorization = who.authorization(&key, &other);
-        let subject =
-            Subject { name: &name, caller: &caller, authorization, id: who.subject(), as_who: (who, true) };
-        wrong.extend(subject.calls((&caller, &admin)).await);
+    for transport in ["plain text", "TLS"] {
+        let flags = if transport == "TLS" { tls.tls() } else { Vec::new() };
+        let server = files.serve(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+        let by_tls = async |pair: Option<&Pair>| {
+            let config = certificates::client_config(&[&tls.authority], pair);
+            Caller::connect_by_tls(server.grpc_addr, config).await.expect("no certificate is asked for")
+        };
+        let caller =
+            if transport == "TLS" { by_tls(None).await } else { Caller::connect(server.grpc_addr).await };
+        for who in Who::ALL {
+            let name = format!("{who:?} by {transport}");
+            let authorization = who.authorization(&key, &other);
+            let subject = Subject {
+                name: &name,
+                caller: &caller,
+                authorization,
+                id: who.subject(),
+                as_who: (who, true),
+            };
+            wrong.extend(subject.calls((&caller, &admin)).await);
+        }
+        if transport == "TLS" {
+            // Nobody has verified it, so it is no identity.
+            let name = "a certificate that is not asked for";
+            let pair = tls.authority.issue(&certificates::named(&[uri("spiffe://test/admin")]));
+            let unasked = by_tls(Some(&pair)).await;
+            let (authorization, id) = (None, Who::Nobody.subject());
+            let subject = Subject { name, caller: &unasked, authorization, id, as_who: (Who::Nobody, false) };
+            wrong.extend(subject.calls((&caller, &admin)).await);
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -290,44 +312,63 @@ async fn every_method_by_every_identity_is_what_the_policy_says() {
 async fn every_method_by_every_certificate_is_what_the_policy_says() {
     let (key, other) = (Key::ec("now"), Key::ec("now"));
     let (files, tls) = (Files::new(&jwks(&[&key]), POLICY), TlsFiles::new());
-    let server = files.serve(&[
-        "--tls-cert-file",
-        &tls.path("server.pem"),
-        "--tls-key-file",
-        &tls.path("server.key"),
-        "--tls-client-ca-file",
-        &tls.path("ca.pem"),
-        "--tls-client-auth",
-        "optional",
-    ]);
-    let connect = async |names: Option<&[SanType]>| {
-        let pair = names.map(|names| tls.authority.issue(&certificates::named(names)));
-        let config = certificates::client_config(&[&tls.authority], pair.as_ref());
-        Caller::connect_by_tls(server.grpc_addr, config).await
-    };
-    let bare = connect(None).await;
-    let nameless = connect(Some(&[])).await;
-    let admin = connect(Some(&[uri("spiffe://test/admin")])).await;
-    let reader = connect(Some(&[uri("spiffe://test/other"), dns("Reader.test")])).await;
-    let stranger = connect(Some(&[dns("stranger")])).await;
     let token = |who: Who| who.authorization(&key, &other);
     let by_token = token(Who::Admin).unwrap();
+    let admin_names = [uri("spiffe://test/admin")];
     let mut wrong = Vec::new();
-    for (name, caller, authorization, as_who) in [
-        ("neither", &bare, None, (Who::Nobody, false)),
-        ("a certificate without a name", &nameless, None, (Who::Nobody, false)),
-        ("a token by TLS", &bare, token(Who::Reader), (Who::Reader, true)),
-        ("the admin's certificate", &admin, None, (Who::Admin, false)),
-        ("the reader's certificate", &reader, None, (Who::Reader, false)),
-        // Its name is that of a user, who it is not.
-        ("another certificate", &stranger, None, (Who::Stranger, false)),
-        ("a token over the admin's certificate", &admin, token(Who::Stranger), (Who::Stranger, true)),
-        ("a bad token over the admin's certificate", &admin, token(Who::Impostor), (Who::Impostor, false)),
-        ("the admin's token over another certificate", &stranger, token(Who::Admin), (Who::Admin, true)),
-    ] {
-        let id = as_who.0.subject();
-        let subject = Subject { name, caller, authorization, id, as_who };
-        wrong.extend(subject.calls((&bare, &by_token)).await);
+    for client_auth in ["optional", "required"] {
+        let mut flags = tls.mutual_tls();
+        flags.extend(["--tls-client-auth", client_auth].map(String::from));
+        let server = files.serve(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+        let connect = async |pair: Option<&Pair>| {
+            let config = certificates::client_config(&[&tls.authority], pair);
+            Caller::connect_by_tls(server.grpc_addr, config).await
+        };
+        let named = async |names: &[SanType]| {
+            let pair = tls.authority.issue(&certificates::named(names));
+            connect(Some(&pair)).await.expect("an authority vouches for it")
+        };
+        let admin = named(&admin_names).await;
+        let reader = named(&[uri("spiffe://test/other"), dns("Reader.test")]).await;
+        let stranger = named(&[dns("stranger")]).await;
+        let nameless = named(&[]).await;
+        let mut subjects = vec![
+            ("a certificate without a name", &nameless, None, (Who::Nobody, false)),
+            ("the admin's certificate", &admin, None, (Who::Admin, false)),
+            ("the reader's certificate", &reader, None, (Who::Reader, false)),
+            // Its name is that of a user, who it is not.
+            ("another certificate", &stranger, None, (Who::Stranger, false)),
+            ("a token over the admin's certificate", &admin, token(Who::Stranger), (Who::Stranger, true)),
+            (
+                "a bad token over the admin's certificate",
+                &admin,
+                token(Who::Impostor),
+                (Who::Impostor, false),
+            ),
+            ("the admin's token over another certificate", &stranger, token(Who::Admin), (Who::Admin, true)),
+            ("a reader's token over another certificate", &stranger, token(Who::Reader), (Who::Reader, true)),
+        ];
+        let bare = connect(None).await;
+        assert_eq!(bare.is_some(), client_auth == "optional", "{client_auth}: no certificate");
+        if let Some(bare) = &bare {
+            subjects.push(("neither", bare, None, (Who::Nobody, false)));
+            subjects.push(("a token without a certificate", bare, token(Who::Reader), (Who::Reader, true)));
+        }
+        for (name, caller, authorization, as_who) in subjects {
+            let name = format!("{name}, {client_auth}");
+            let subject = Subject { name: &name, caller, authorization, id: as_who.0.subject(), as_who };
+            wrong.extend(subject.calls((&admin, &by_token)).await);
+        }
+        // Each makes no call at all, whatever token it has.
+        for (name, pair) in [
+            ("expired", tls.authority.issue(&certificates::expired(&admin_names))),
+            ("self-signed", certificates::self_signed(&admin_names)),
+            ("of another authority", Authority::new("authority").issue(&certificates::named(&admin_names))),
+        ] {
+            if connect(Some(&pair)).await.is_some() {
+                wrong.push(format!("{client_auth}: a certificate {name} gets in"));
+            }
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

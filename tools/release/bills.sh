@@ -24,9 +24,10 @@ cp --parents -rt "$copy" Cargo.toml Cargo.lock build.rs src
         cargo cyclonedx --quiet --format json --spec-version 1.5 --target "$cpu-unknown-linux-musl" \
         --override-filename bill
 )
-python3 tools/release/sbom.py --check "$image" "$copy/bill.json"
 mkdir -p "$(dirname "$binary")" "$(dirname "$image_bill")"
-cp "$copy/bill.json" "$binary"
+# Neither the folder nor a place to download from belongs to the package's name.
+sed -e "s|path+file://$copy#||g" -e 's|?download_url=file://\.||g' "$copy/bill.json" >"$binary"
+python3 tools/release/sbom.py --check "$image" "$binary"
 # Debian's authorities are the one part of the image that cargo has not brought.
 authorities=$(dpkg-query --show --showformat '${Package}=${Version}' ca-certificates)
 python3 tools/release/sbom.py "$image" "$binary" "$image_bill" "$authorities"

@@ -2,14 +2,13 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use tokio::task::JoinSet;
 
-use crate::{Result, Which, calls::Calls, connection::Connection, summary::Summary};
+use crate::{Result, Which, calls::Calls, connection::Connection, summary::Summary, target::Target};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -38,8 +37,8 @@ struct Run {
     tolerant: bool,
 }
 
-pub async fn run(addr: SocketAddr, options: Options) -> Result<String> {
-    let connections = Connection::open_many(addr, options.connections).await?;
+pub async fn run(target: &Target, options: Options) -> Result<String> {
+    let connections = Connection::open_many(target, options.connections).await?;
     let began = Instant::now();
     let run = Rc::new(Run {
         calls: Calls::new(options.which),

@@ -1,16 +1,20 @@
 //! One HTTP/2 connection, and calls on it.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use h2::{
     RecvStream,
     client::{self, SendRequest},
 };
-use http::{HeaderMap, Method, Request, Response};
-use tokio::net::TcpStream;
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::rustls::pki_types::ServerName;
 
-use crate::Result;
+use crate::{Result, target::Target};
 
 /// Large enough that flow control never holds an answer back.
 const WINDOW_BYTES: u32 = 8 << 20;
@@ -18,7 +22,9 @@ const WINDOW_BYTES: u32 = 8 << 20;
 #[derive(Clone)]
 pub struct Connection {
     send: SendRequest<Bytes>,
-    authority: String,
+    /// Scheme and authority.
+    server: String,
+    authorization: Option<HeaderValue>,
 }
 
 /// What came back.
@@ -36,9 +42,22 @@ impl Reply {
 }
 
 impl Connection {
-    pub async fn open(addr: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(addr).await?;
+    pub async fn open(target: &Target) -> Result<Self> {
+        let stream = TcpStream::connect(target.addr).await?;
         stream.set_nodelay(true)?;
+        match &target.tls {
+            None => Self::over(stream, "http", target).await,
+            Some(connector) => {
+                let name = ServerName::IpAddress(target.addr.ip().into());
+                Self::over(connector.connect(name, stream).await?, "https", target).await
+            }
+        }
+    }
+
+    async fn over<S>(stream: S, scheme: &str, target: &Target) -> Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let (send, connection) = client::Builder::new()
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
@@ -46,13 +65,14 @@ impl Connection {
             .await?;
         // Its error also comes out of every call on it.
         tokio::task::spawn_local(async move { drop(connection.await) });
-        Ok(Self { send, authority: addr.to_string() })
+        let server = format!("{scheme}://{}", target.addr);
+        Ok(Self { send, server, authorization: target.authorization.clone() })
     }
 
-    pub async fn open_many(addr: SocketAddr, connections: usize) -> Result<Vec<Self>> {
+    pub async fn open_many(target: &Target, connections: usize) -> Result<Vec<Self>> {
         let mut all = Vec::with_capacity(connections);
         for _ in 0..connections {
-            all.push(Self::open(addr).await?);
+            all.push(Self::open(target).await?);
         }
         Ok(all)
     }
@@ -82,10 +102,13 @@ impl Connection {
     ) -> Result<Response<RecvStream>> {
         let mut head = Request::builder()
             .method(Method::POST)
-            .uri(format!("http://{}{path}", self.authority))
+            .uri(format!("{}{path}", self.server))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
         let mut send = self.send.clone().ready().await?;
+        if let Some(authorization) = &self.authorization {
+            head = head.header("authorization", authorization.clone());
+        }
         if let Some(deadline) = deadline {
             let left = deadline.saturating_duration_since(Instant::now()).as_micros();
             head = head.header("grpc-timeout", format!("{left}u"));

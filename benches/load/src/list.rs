@@ -1,10 +1,12 @@
 //! A full listing.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use prost::Message;
 
-use crate::{Result, calls::frame, connection::Connection, messages::user::v1, summary::Summary};
+use crate::{
+    Result, calls::frame, connection::Connection, messages::user::v1, summary::Summary, target::Target,
+};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -16,8 +18,8 @@ pub struct Options {
 }
 
 /// The calls of the summary are pages.
-pub async fn run(addr: SocketAddr, options: Options) -> Result<String> {
-    let connection = Connection::open(addr).await?;
+pub async fn run(target: &Target, options: Options) -> Result<String> {
+    let connection = Connection::open(target).await?;
     let (mut summary, mut seen, mut page_token) = (Summary::default(), 0, String::new());
     let began = Instant::now();
     loop {

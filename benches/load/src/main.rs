@@ -9,13 +9,15 @@ mod list;
 mod open;
 mod start;
 mod summary;
+mod target;
 mod watch;
 
-use std::{error::Error, net::SocketAddr, process::ExitCode};
+use std::{error::Error, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 use calls::Kind;
+use target::Target;
 
 #[allow(dead_code, clippy::all, clippy::pedantic, reason = "generated, and only a part is used")]
 mod messages {
@@ -26,8 +28,8 @@ pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 #[derive(Parser)]
 struct Args {
-    /// Where the server listens, without TLS.
-    addr: SocketAddr,
+    #[command(flatten)]
+    target: target::Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -66,12 +68,13 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     let result = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let target = Target::new(&args.target)?;
         match args.command {
-            Command::Closed(options) => closed::run(args.addr, options).await,
-            Command::Open(options) => open::run(args.addr, options).await,
-            Command::List(options) => list::run(args.addr, options).await,
-            Command::Watch(options) => watch::run(args.addr, options).await,
-            Command::Start(options) => start::run(args.addr, options).await,
+            Command::Closed(options) => closed::run(&target, options).await,
+            Command::Open(options) => open::run(&target, options).await,
+            Command::List(options) => list::run(&target, options).await,
+            Command::Watch(options) => watch::run(&target, options).await,
+            Command::Start(options) => start::run(&target, options).await,
         }
     });
     match result {

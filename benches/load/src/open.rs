@@ -3,12 +3,11 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use crate::{Result, Which, calls::Calls, connection::Connection, summary::Summary};
+use crate::{Result, Which, calls::Calls, connection::Connection, summary::Summary, target::Target};
 
 /// As a client of a loaded service would set it.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,8 +37,8 @@ struct Run {
     end: Instant,
 }
 
-pub async fn run(addr: SocketAddr, options: Options) -> Result<String> {
-    let connections = Connection::open_many(addr, options.connections).await?;
+pub async fn run(target: &Target, options: Options) -> Result<String> {
+    let connections = Connection::open_many(target, options.connections).await?;
     let began = Instant::now();
     let run = Rc::new(Run {
         calls: Calls::new(options.which),

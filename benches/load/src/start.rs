@@ -1,7 +1,6 @@
 //! The time from exec to SERVING, as a health check sees it.
 
 use std::{
-    net::SocketAddr,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -16,6 +15,7 @@ use crate::{
     messages::grpc::health::v1::{
         HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
     },
+    target::Target,
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -28,7 +28,7 @@ pub struct Options {
     command: Vec<String>,
 }
 
-pub async fn run(addr: SocketAddr, options: Options) -> Result<String> {
+pub async fn run(target: &Target, options: Options) -> Result<String> {
     let began = Instant::now();
     let mut server = Command::new(&options.command[0])
         .args(&options.command[1..])
@@ -36,7 +36,7 @@ pub async fn run(addr: SocketAddr, options: Options) -> Result<String> {
         .stderr(Stdio::null())
         .spawn()?;
     let millis = loop {
-        if serving(addr).await.unwrap_or(false) {
+        if serving(target).await.unwrap_or(false) {
             break began.elapsed().as_secs_f64() * 1e3;
         }
         if let Some(status) = server.try_wait()? {
@@ -52,8 +52,8 @@ pub async fn run(addr: SocketAddr, options: Options) -> Result<String> {
     Ok(format!("{{\"serving_ms\": {millis:.2}}}"))
 }
 
-async fn serving(addr: SocketAddr) -> Result<bool> {
-    let connection = Connection::open(addr).await?;
+async fn serving(target: &Target) -> Result<bool> {
+    let connection = Connection::open(target).await?;
     let request = frame(&HealthCheckRequest { service: String::new() });
     let reply = connection.call("/grpc.health.v1.Health/Check", request, None).await?;
     let answer = HealthCheckResponse::decode(reply.message())?;

@@ -1,13 +1,13 @@
 //! Watches, each from the users that there are.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
 };
 
-use crate::{Result, calls::frame, connection::Connection, messages::user::v1};
+use crate::{Result, calls::frame, connection::Connection, messages::user::v1, target::Target};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -18,8 +18,8 @@ pub struct Options {
 }
 
 /// Counts the bytes that came.
-pub async fn run(addr: SocketAddr, options: Options) -> Result<String> {
-    let connection = Connection::open(addr).await?;
+pub async fn run(target: &Target, options: Options) -> Result<String> {
+    let connection = Connection::open(target).await?;
     let until = Instant::now() + Duration::from_secs_f64(options.seconds);
     let mut watches = JoinSet::new();
     for _ in 0..options.watches {
