@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("listener", &["rpc", "config", "tls", "util"]),
     ("edge", &["rpc", "config", "util"]),
     ("layers", &["auth", "rpc", "domain", "config", "telemetry", "proto", "util"]),
-    ("auth", &["rpc", "domain", "config", "util"]),
+    ("auth", &["rpc", "domain", "config", "tls", "util"]),
     ("service", &["rpc", "feed", "domain", "config", "proto", "util"]),
     ("rpc", &["domain", "config", "util"]),
     ("feed", &["domain", "util"]),

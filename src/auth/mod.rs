@@ -2,7 +2,7 @@
 //!
 //! An identity comes from a bearer token (JWT) or from the client's certificate. The policy
 //! turns it into the methods that it may call. Keys and policy are files, which are read
-//! again when they change.
+//! again when they change; the keys may also come from a URL.
 //!
 //! **Invariant:** a call that matches no rule is denied. A file that cannot be used never
 //! takes the place of one that could.
@@ -10,6 +10,7 @@
 //! the message is read, by [`Call::authorize`](crate::rpc::call::Call::authorize).
 
 mod denial;
+mod jwks_url;
 pub mod keys;
 pub mod policy;
 mod reload;
@@ -19,8 +20,7 @@ mod tests;
 pub mod token;
 
 use std::{
-    path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -28,9 +28,10 @@ use http::HeaderMap;
 
 pub use self::denial::Denial;
 use self::{
+    jwks_url::{IssuerKeys, UnknownKey},
     keys::KeySet,
     policy::Policy,
-    reload::{ReloadMetrics, Watched},
+    reload::{ReloadMetrics, TextFile, Watched},
     rules::Rule,
     token::{Expected, TokenCache},
 };
@@ -45,10 +46,10 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the service cannot tell who may call what. Each text names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
-#[error("{setting} ({path}): {why}")]
+#[error("{setting} ({name}): {why}")]
 pub struct AuthError {
     setting: &'static str,
-    path: String,
+    name: String,
     why: String,
 }
 
@@ -64,6 +65,7 @@ pub struct Granted {
 pub struct Auth {
     expected: Option<Expected>,
     current: RwLock<Current>,
+    unknown_key: UnknownKey,
 }
 
 /// The keys and the policy in force, and the tokens that were verified under both.
@@ -74,7 +76,7 @@ struct Current {
     tokens: TokenCache,
 }
 
-/// The files, and what was last read of each.
+/// Policy and keys, and what was last read of each.
 #[derive(Debug)]
 pub struct AuthFiles {
     policy: Watched<Policy>,
@@ -90,18 +92,27 @@ impl Auth {
         let Some(path) = config.auth_policy_file.path() else { return Ok(None) };
         let metrics = ReloadMetrics::new;
         let (policy_file, policy) =
-            Watched::open("auth_policy_file", path, metrics("policy"), Policy::parse)?;
-        let (keys_file, keys) = match config.auth_jwks_file.path() {
-            None => (None, KeySet::default()),
-            Some(path) => {
-                let (file, keys) = Watched::open("auth_jwks_file", path, metrics("jwks"), KeySet::parse)?;
-                (Some(file), keys)
+            Watched::open("auth_policy_file", TextFile::new(path), metrics("policy"), Policy::parse)?;
+        let unknown_key = UnknownKey::default();
+        let opened = match (config.auth_jwks_file.path(), config.auth_jwks_url.url()) {
+            (Some(path), _) => {
+                let file = TextFile::new(path);
+                Some(Watched::open("auth_jwks_file", file, metrics("jwks"), KeySet::parse)?)
             }
+            (None, Some(url)) => {
+                let issuer = IssuerKeys::new(url, config, &unknown_key);
+                Some(Watched::open("auth_jwks_url", issuer, metrics("jwks"), KeySet::parse)?)
+            }
+            (None, None) => None,
+        };
+        let (keys_file, keys) = match opened {
+            None => (None, KeySet::default()),
+            Some((file, keys)) => (Some(file), keys),
         };
         let expected = Expected::new(config);
         let current =
             Current { keys: Arc::new(keys), policy: Arc::new(policy), tokens: TokenCache::default() };
-        let auth = Self { expected, current: RwLock::new(current) };
+        let auth = Self { expected, current: RwLock::new(current), unknown_key };
         Ok(Some((Arc::new(auth), AuthFiles { policy: policy_file, keys: keys_file })))
     }
 
@@ -123,7 +134,11 @@ impl Auth {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let (caller, subject, rights) = if let Some(bearer) = token::bearer(headers)? {
             let expected = self.expected.as_ref().ok_or(Denial::TokenUnexpected)?;
-            let holder = current.tokens.verified(bearer, &current.keys, &current.policy, expected)?;
+            let verified = current.tokens.verified(bearer, &current.keys, &current.policy, expected);
+            if matches!(verified, Err(Denial::UnknownKey)) {
+                self.unknown_key.store(true, Relaxed);
+            }
+            let holder = verified?;
             (holder.caller.clone(), Some(Arc::clone(&holder.subject)), holder.rights)
         } else {
             let peer = peer.ok_or(Denial::Missing)?;
@@ -142,7 +157,7 @@ impl Auth {
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            // A file of a network can block.
+            // A file of a network can block, and so can an issuer.
             let looked = tokio::task::spawn_blocking(move || {
                 let policy = files.policy.changed();
                 let keys = files.keys.as_mut().and_then(Watched::changed);
@@ -179,9 +194,4 @@ fn caller_of(peer: &PeerIdentity) -> Caller {
 /// Seconds since 1970.
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// An error of one file.
-fn file_error(setting: &'static str, path: &Path, why: String) -> AuthError {
-    AuthError { setting, path: path.display().to_string(), why }
 }

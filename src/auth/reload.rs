@@ -1,19 +1,20 @@
-//! Files that are read again when they change.
+//! Texts that are read again when they change.
 //!
-//! They are compared by content, so that a replaced file, a replaced folder of links
+//! Files are compared by content, so that a replaced file, a replaced folder of links
 //! (Kubernetes' `..data`) and a file that is written in place are all noticed.
 
 use std::{
+    fmt::Debug,
     fs::File,
     path::{Path, PathBuf},
 };
 
 use metrics::{Counter, Gauge, counter, gauge};
 
-use super::{AuthError, file_error};
+use super::AuthError;
 use crate::util::bounded_file;
 
-/// How a value is read from a file's text.
+/// How a value is read from a text.
 type Parse<T> = fn(&str) -> Result<T, String>;
 
 /// The metrics of one file.
@@ -39,11 +40,42 @@ impl ReloadMetrics {
     }
 }
 
-/// A file, and what it last said.
+/// Where a text is that may change.
+pub trait Source: Debug + Send {
+    /// The text, or why there is none; `None` where it is too early to look again.
+    fn look(&mut self) -> Option<Result<String, String>>;
+
+    /// The path or the URL.
+    fn name(&self) -> String;
+}
+
+/// A file.
+#[derive(Debug)]
+pub struct TextFile(PathBuf);
+
+impl TextFile {
+    pub fn new(path: &Path) -> Self {
+        Self(path.into())
+    }
+}
+
+impl Source for TextFile {
+    fn look(&mut self) -> Option<Result<String, String>> {
+        let file = File::open(&self.0).map_err(|error| format!("cannot be opened: {error}"));
+        let read = |file| bounded_file::text(file).map_err(|error| format!("cannot be read: {error}"));
+        Some(file.and_then(read))
+    }
+
+    fn name(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+/// A text, and what it last said.
 #[derive(Debug)]
 pub struct Watched<T> {
     setting: &'static str,
-    path: PathBuf,
+    source: Box<dyn Source>,
     /// What was read last, or why it could not be.
     seen: Result<String, String>,
     metrics: ReloadMetrics,
@@ -51,23 +83,24 @@ pub struct Watched<T> {
 }
 
 impl<T> Watched<T> {
-    /// Reads the file for the first time.
+    /// Reads the text for the first time.
     pub fn open(
         setting: &'static str,
-        path: &Path,
+        mut source: impl Source + 'static,
         metrics: ReloadMetrics,
         parse: Parse<T>,
     ) -> Result<(Self, T), AuthError> {
-        let refused = |why| file_error(setting, path, why);
-        let text = read(path).map_err(refused)?;
+        let text = source.look().unwrap_or_else(|| Err("was not read".into()));
+        let refused = |why| AuthError { setting, name: source.name(), why };
+        let text = text.map_err(refused)?;
         let value = parse(&text).map_err(refused)?;
-        Ok((Self { setting, path: path.into(), seen: Ok(text), metrics, parse }, value))
+        Ok((Self { setting, source: Box::new(source), seen: Ok(text), metrics, parse }, value))
     }
 
-    /// What the file says, where it says something new that can be used. What cannot be is
+    /// What the text says, where it says something new that can be used. What cannot be is
     /// logged and counted once.
     pub fn changed(&mut self) -> Option<T> {
-        let text = read(&self.path);
+        let text = self.source.look()?;
         if text == self.seen {
             return None;
         }
@@ -77,7 +110,7 @@ impl<T> Watched<T> {
             Ok(value) => {
                 self.metrics.loaded.increment(1);
                 self.metrics.stale.set(0.0);
-                tracing::info!(setting = self.setting, "the file has changed and is in force");
+                tracing::info!(setting = self.setting, "it has changed and is in force");
                 Some(value)
             }
             Err(why) => {
@@ -86,16 +119,10 @@ impl<T> Watched<T> {
                 tracing::error!(
                     setting = self.setting,
                     why,
-                    "the file has changed and cannot be used: what was read before stays in force"
+                    "it has changed and cannot be used: what was read before stays in force"
                 );
                 None
             }
         }
     }
-}
-
-/// A file's text.
-fn read(path: &Path) -> Result<String, String> {
-    let file = File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
-    bounded_file::text(file).map_err(|error| format!("cannot be read: {error}"))
 }

@@ -53,12 +53,20 @@ fn check_tls(loaded: &Loaded, errors: &mut ConfigErrors) {
 
 /// Identity is on or off as a whole: a part of it alone would be taken for protection.
 fn check_identity(loaded: &Loaded, errors: &mut ConfigErrors) {
-    let tokens = ["auth_jwks_file", "auth_issuer", "auth_audience"];
+    let (file, url) = ("auth_jwks_file", "auth_jwks_url");
+    if loaded.is_changed(file) && loaded.is_changed(url) {
+        errors.add_between(format!("{} and {} exclude each other", named(loaded, file), named(loaded, url)));
+    }
+    if loaded.is_changed("auth_jwks_ca_file") && !loaded.is_changed(url) {
+        errors.add_between(format!("{} needs {url}, too", named(loaded, "auth_jwks_ca_file")));
+    }
+    let keys = if loaded.is_changed(url) { url } else { file };
+    let tokens = [keys, "auth_issuer", "auth_audience"];
     let policy = loaded.is_changed("auth_policy_file");
     let Some(set) = tokens.iter().find(|name| loaded.is_changed(name)) else {
         if policy && !loaded.is_changed("tls_client_ca_file") {
             let policy = named(loaded, "auth_policy_file");
-            let (keys, ca) = (named(loaded, "auth_jwks_file"), named(loaded, "tls_client_ca_file"));
+            let (keys, ca) = (named(loaded, keys), named(loaded, "tls_client_ca_file"));
             errors.add_between(format!("{policy} needs identities: set {keys} or {ca}"));
         }
         return;

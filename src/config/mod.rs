@@ -14,6 +14,7 @@ mod checks;
 pub mod docs;
 mod errors;
 mod file;
+mod jwks_url;
 mod load;
 mod postgres;
 mod postgres_options;
@@ -27,6 +28,7 @@ use std::{net::SocketAddr, time::Duration};
 
 pub use audit_log::AuditLog;
 pub use errors::{ConfigErrors, HIDDEN, quote};
+pub use jwks_url::{JwksUrl, OptionalJwksUrl};
 pub use load::{Inputs, Loaded, Source};
 pub use postgres::{PostgresUrl, TlsMode};
 pub use table::Setting;
@@ -111,6 +113,12 @@ table::settings! {
         auth_policy_file: OptionalPath = OptionalPath::NONE;
         /// The public keys (JWK Set) that bearer tokens are verified with: RSA, P-256 and Ed25519. Read again when it changes.
         auth_jwks_file: OptionalPath = OptionalPath::NONE;
+        /// The same keys by the issuer's URL, in place of the file: https, or http on this machine. Fetched at the start, which fails without them, and again.
+        auth_jwks_url: OptionalJwksUrl = OptionalJwksUrl::NONE;
+        /// The authorities (PEM) that the certificate of auth_jwks_url is checked with. Without it: the public ones.
+        auth_jwks_ca_file: OptionalPath = OptionalPath::NONE;
+        /// How often the keys of auth_jwks_url are fetched. A token of an unknown key has them fetched up to 30 times as often.
+        auth_jwks_refresh: Duration = Duration::from_mins(5), 1_000..=DAY_MS;
         /// The issuer of tokens: what `iss` must be.
         auth_issuer: OptionalText = OptionalText::NONE;
         /// The audience of tokens: what `aud` must be or hold.

@@ -187,7 +187,7 @@ metrics! {
     "user_service_auth_reloads_total" Counter ["file", "outcome"] Auth
         "Changes of the `policy` and of the keys (`jwks`): `loaded`, or `refused` because they cannot be used.";
     "user_service_auth_file_stale" Gauge ["file"] Auth
-        "1 while what the file says cannot be used and what it said before is in force, 0 otherwise.";
+        "1 while what the file or `auth_jwks_url` says cannot be used and what it said before is in force, 0 otherwise.";
     "user_service_quota_refused_total" Counter ["limit"] Shares
         "Calls and connections refused because a caller has its share, by limit: `calls_in_flight`, `call_rate` or `connections`.";
     "user_service_audit_lines_lost_total" Counter ["reason"] Audit

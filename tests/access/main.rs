@@ -8,6 +8,7 @@ mod support;
 mod audit;
 mod caller;
 mod documents;
+mod issuer;
 mod matrix;
 mod reloads;
 mod settings;

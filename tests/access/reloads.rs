@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Waits until a call with this token ends with a code.
-async fn until(caller: &Caller, token: &str, code: Code) {
+pub async fn until(caller: &Caller, token: &str, code: Code) {
     let until = Instant::now() + TEST_TIMEOUT;
     loop {
         let told = list(caller, &[token]).await;
@@ -29,7 +29,7 @@ async fn until(caller: &Caller, token: &str, code: Code) {
     }
 }
 
-fn metric(server: &Server, series: &str) -> u64 {
+pub fn metric(server: &Server, series: &str) -> u64 {
     let page = ask(server.admin_addr, "GET /metrics").body;
     value(&page, series).unwrap_or_else(|| panic!("no {series}"))
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How a server ends that must not start: its exit code and what it says.
-fn refused(arguments: &[String]) -> (Option<i32>, String) {
+pub fn refused(arguments: &[String]) -> (Option<i32>, String) {
     // A server that is not refused would serve for ever.
     let output = Command::new("timeout")
         .args(["30", env!("CARGO_BIN_EXE_user-service"), "--store-url", "memory:"])

@@ -4,8 +4,17 @@
 {{- if .enabled -}}
 - name: USERSVC_AUTH_POLICY_FILE
   value: /run/auth/policy.toml
+{{- if .jwks.url }}
+- name: USERSVC_AUTH_JWKS_URL
+  value: {{ .jwks.url | quote }}
+{{- if .jwks.caSecret.name }}
+- name: USERSVC_AUTH_JWKS_CA_FILE
+  value: /run/auth/ca.crt
+{{- end }}
+{{- else }}
 - name: USERSVC_AUTH_JWKS_FILE
   value: /run/auth/jwks.json
+{{- end }}
 - name: USERSVC_AUTH_ISSUER
   value: {{ .issuer | quote }}
 - name: USERSVC_AUTH_AUDIENCE
@@ -23,7 +32,17 @@
     defaultMode: 0440
     sources:
       {{- with .jwks }}
-      {{- if .existingSecret.name }}
+      {{- if .url }}
+      {{- with .caSecret }}
+      {{- if .name }}
+      - secret:
+          name: {{ .name | quote }}
+          items:
+            - key: {{ .key | quote }}
+              path: ca.crt
+      {{- end }}
+      {{- end }}
+      {{- else if .existingSecret.name }}
       - secret:
           name: {{ .existingSecret.name | quote }}
           items:
@@ -81,8 +100,8 @@
 {{- if or (not .issuer) (not .audience) }}
 {{- fail "auth.enabled needs auth.issuer and auth.audience: a token of any issuer, or for any service, would be taken" }}
 {{- end }}
-{{- if eq (empty .jwks.existingSecret.name) (empty .jwks.existingConfigMap.name) }}
-{{- fail "auth.enabled needs the keys of tokens either in auth.jwks.existingSecret or in auth.jwks.existingConfigMap" }}
+{{- if ne 1 (list .jwks.url .jwks.existingSecret.name .jwks.existingConfigMap.name | compact | len) }}
+{{- fail "auth.enabled needs the keys of tokens either in auth.jwks.url or in auth.jwks.existingSecret or in auth.jwks.existingConfigMap" }}
 {{- end }}
 {{- if eq (empty .policy.inline) (empty .policy.existingConfigMap.name) }}
 {{- fail "auth.enabled needs the policy either in auth.policy.inline or in auth.policy.existingConfigMap" }}
