@@ -10,3 +10,6 @@ mod run;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
+#[path = "../access/tokens.rs"]
+#[allow(dead_code, reason = "tests/access asks more of it")]
+mod tokens;

@@ -50,9 +50,11 @@ fn files_that_will_not_do_are_named_and_nothing_starts() {
     let (cli, files, other) = (Cli::new(), Files::new(), Authority::new("other"));
     let old = files.authority.issue(&expired(&[dns(SERVER_NAME)]));
     let (good, good_key) = (files.authority.server(), other.server().key);
+    let long = good.cert.repeat(11);
     for (name, content, why) in [
         ("server.pem", "", "holds no certificate"),
         ("server.pem", old.cert.as_str(), "expired"),
+        ("server.pem", &long, "holds more than 10 certificates"),
         ("server.key", &good_key, "is not the key of the first certificate"),
         ("server.key", "S3cret", "holds no private key"),
         ("ca.pem", "S3cret", "holds no certificate"),

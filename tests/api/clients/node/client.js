@@ -30,11 +30,18 @@ function load(file) {
   return grpc.loadPackageDefinition(protoLoader.loadSync(file, options));
 }
 
-// By TLS where TLS_CA names the authorities of the server.
+// By TLS where TLS_CA names the authorities of the server, and with the token of TOKEN_FILE.
 function credentials() {
   if (!process.env.TLS_CA) return grpc.credentials.createInsecure();
   const content = (name) => (process.env[name] ? readFileSync(process.env[name]) : null);
-  return grpc.credentials.createSsl(content('TLS_CA'), content('TLS_KEY'), content('TLS_CERT'));
+  const ssl = grpc.credentials.createSsl(content('TLS_CA'), content('TLS_KEY'), content('TLS_CERT'));
+  if (!process.env.TOKEN_FILE) return ssl;
+  const token = grpc.credentials.createFromMetadataGenerator((_, done) => {
+    const metadata = new grpc.Metadata();
+    metadata.set('authorization', `Bearer ${content('TOKEN_FILE').toString().trim()}`);
+    done(null, metadata);
+  });
+  return grpc.credentials.combineChannelCredentials(ssl, token);
 }
 
 function connect(Service) {

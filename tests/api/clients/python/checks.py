@@ -10,12 +10,17 @@ from grpc_status import rpc_status
 
 
 def channel(addr):
-    """A channel, by TLS where TLS_CA names the authorities of the server."""
+    """A channel, by TLS where TLS_CA names the authorities of the server, and with the token of
+    TOKEN_FILE."""
     if "TLS_CA" not in os.environ:
         return grpc.insecure_channel(addr)
     names = ("TLS_CA", "TLS_KEY", "TLS_CERT")
     content = [Path(os.environ[name]).read_bytes() if name in os.environ else None for name in names]
-    return grpc.secure_channel(addr, grpc.ssl_channel_credentials(*content))
+    shown = grpc.ssl_channel_credentials(*content)
+    if file := os.environ.get("TOKEN_FILE"):
+        token = grpc.access_token_call_credentials(Path(file).read_text().strip())
+        shown = grpc.composite_channel_credentials(shown, token)
+    return grpc.secure_channel(addr, shown)
 
 
 def check(ok, message):
