@@ -2,6 +2,7 @@ import com.google.gson.Gson;
 import io.grpc.ManagedChannel;
 import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
 import java.io.BufferedReader;
+import java.io.IOException;
 import java.io.InputStreamReader;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -13,6 +14,8 @@ import java.util.concurrent.CountDownLatch;
 /**
  * Makes every call of both contracts with grpc-java, by several targets concurrently, as
  * go-mixed does (tests/proxies/README.md).
+ *
+ * <p>With TLS_CA in the environment, all of it by TLS (Shown).
  *
  * <p>usage: Mixed SERVICE_CONFIG USERS WINDOW NAME=ADDR...
  */
@@ -69,8 +72,8 @@ public final class Mixed {
     System.exit(0);
   }
 
-  private static NettyChannelBuilder channel(String addr) {
-    NettyChannelBuilder channel = NettyChannelBuilder.forTarget("dns:///" + addr).usePlaintext();
+  private static NettyChannelBuilder channel(String addr) throws IOException {
+    NettyChannelBuilder channel = NettyChannelBuilder.forTarget("dns:///" + addr, Shown.credentials());
     return window == 0 ? channel : channel.flowControlWindow(window);
   }
 
