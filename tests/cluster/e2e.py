@@ -12,6 +12,7 @@ import faults
 import installs
 import probes
 import rollouts
+import secure
 from kube import Place, Postgres
 
 sys.path.append(str(pathlib.Path(__file__).parents[2] / "tools"))
@@ -25,6 +26,7 @@ TESTS = [
     installs.everything_comes_and_goes,
     changes.an_upgrade_from_an_earlier_chart_loses_nothing_on_postgres,
     faults.without_pre_stop_new_connections_fail,
+    secure.a_secure_release_comes_renews_its_certificate_and_goes,
     installs.the_defaults_come_and_go,
     installs.replicas_on_postgres_come_and_go,
     probes.a_pod_whose_store_is_away_is_not_ready_and_not_restarted,
