@@ -115,9 +115,9 @@ table::settings! {
         auth_jwks_file: OptionalPath = OptionalPath::NONE;
         /// The same keys by the issuer's URL, in place of the file: https, or http on this machine. Fetched at the start, which fails without them, and again.
         auth_jwks_url: OptionalJwksUrl = OptionalJwksUrl::NONE;
-        /// The authorities (PEM) that the certificate of auth_jwks_url is checked with. Without it: the public ones.
+        /// The authorities (PEM) that the certificate of `auth_jwks_url` is checked with. Without it: the public ones.
         auth_jwks_ca_file: OptionalPath = OptionalPath::NONE;
-        /// How often the keys of auth_jwks_url are fetched. A token of an unknown key has them fetched up to 30 times as often.
+        /// How often the keys of `auth_jwks_url` are fetched. A token of an unknown key has them fetched up to 30 times as often.
         auth_jwks_refresh: Duration = Duration::from_mins(5), 1_000..=DAY_MS;
         /// The issuer of tokens: what `iss` must be.
         auth_issuer: OptionalText = OptionalText::NONE;
