@@ -1,5 +1,7 @@
 //! An issuer of tokens: its keys are made by the test.
 
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
 use std::{
     fs,
     path::PathBuf,
