@@ -10,6 +10,10 @@ use super::{LogPosition, StoreId, Timestamp, UserId};
 pub struct ResumeToken {
     pub store: StoreId,
     pub at: Progress,
+    /// The newest position of which anything that was told may be: a page of users was read
+    /// after the watch began, so users may be missing that were deleted or changed since. In a
+    /// history without this position, no change would tell of them.
+    pub seen: LogPosition,
 }
 
 /// How far a watch has come.
@@ -24,7 +28,10 @@ pub enum Progress {
 /// What a token begins with, so that a later form can be told apart.
 const TOKEN_VERSION: u8 = 1;
 /// What follows: version, kind, store id, revision and time.
-const HEAD_BYTES: usize = 1 + 1 + 16 + 8 + 8;
+const HEAD_BYTES: usize = 1 + 1 + 16 + POSITION_BYTES;
+const POSITION_BYTES: usize = 8 + 8;
+/// Added to the kind where the newest position that was seen follows.
+const WITH_SEEN: u8 = 2;
 /// Bytes of the hash at the end. They keep mistakes out, not forgers: a made-up
 /// token shows nothing that its maker may not see anyway.
 const CHECK_BYTES: usize = 4;
@@ -36,7 +43,7 @@ impl ResumeToken {
     /// A text that says where tokens come from.
     pub fn parse(token: &str) -> Result<Self, &'static str> {
         const EXPECTED: &str = "must be a resume_token as this service returned it";
-        if token.len() > (HEAD_BYTES + UserId::MAX_BYTES + CHECK_BYTES).div_ceil(3) * 4 {
+        if token.len() > (HEAD_BYTES + POSITION_BYTES + UserId::MAX_BYTES + CHECK_BYTES).div_ceil(3) * 4 {
             return Err(EXPECTED);
         }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| EXPECTED)?;
@@ -48,11 +55,14 @@ impl ResumeToken {
             Progress::Changes { after } => (0, after, None),
             Progress::Scan { began, last } => (1, began, last.as_ref()),
         };
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + UserId::MAX_BYTES + CHECK_BYTES);
-        bytes.extend([TOKEN_VERSION, kind]);
+        let seen = (self.seen != *log_position).then_some(self.seen);
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + POSITION_BYTES + UserId::MAX_BYTES + CHECK_BYTES);
+        bytes.extend([TOKEN_VERSION, kind + seen.map_or(0, |_| WITH_SEEN)]);
         bytes.extend(self.store.0);
-        bytes.extend(log_position.revision.to_be_bytes());
-        bytes.extend(log_position.time.as_micros().to_be_bytes());
+        for position in [*log_position].into_iter().chain(seen) {
+            bytes.extend(position.revision.to_be_bytes());
+            bytes.extend(position.time.as_micros().to_be_bytes());
+        }
         bytes.extend(last.map_or("", UserId::as_str).as_bytes());
         let check = check(&bytes);
         bytes.extend(check);
@@ -67,22 +77,29 @@ fn read(bytes: &[u8]) -> Option<ResumeToken> {
     }
     let (&[version, kind], rest) = said.split_first_chunk()?;
     let (store, rest) = rest.split_first_chunk()?;
-    let (revision, rest) = rest.split_first_chunk()?;
-    let (time, last) = rest.split_first_chunk()?;
-    let log_position = LogPosition {
-        revision: u64::from_be_bytes(*revision),
-        time: Timestamp::from_micros(i64::from_be_bytes(*time)),
-    };
+    let (log_position, rest) = position(rest)?;
+    let (seen, last) = if kind < WITH_SEEN { (log_position, rest) } else { position(rest)? };
     let last = match last {
         [] => None,
         last => Some(UserId::parse(str::from_utf8(last).ok()?).ok()?),
     };
-    let at = match (version, kind, last) {
+    // One spelling only.
+    if kind >= WITH_SEEN && seen == log_position {
+        return None;
+    }
+    let at = match (version, kind % WITH_SEEN, last) {
         (TOKEN_VERSION, 0, None) => Progress::Changes { after: log_position },
         (TOKEN_VERSION, 1, last) => Progress::Scan { began: log_position, last },
         _ => return None,
     };
-    Some(ResumeToken { store: StoreId(*store), at })
+    (kind < 2 * WITH_SEEN).then_some(ResumeToken { store: StoreId(*store), at, seen })
+}
+
+fn position(bytes: &[u8]) -> Option<(LogPosition, &[u8])> {
+    let (revision, rest) = bytes.split_first_chunk()?;
+    let (time, rest) = rest.split_first_chunk()?;
+    let time = Timestamp::from_micros(i64::from_be_bytes(*time));
+    Some((LogPosition { revision: u64::from_be_bytes(*revision), time }, rest))
 }
 
 fn check(bytes: &[u8]) -> [u8; CHECK_BYTES] {
@@ -94,16 +111,18 @@ fn check(bytes: &[u8]) -> [u8; CHECK_BYTES] {
 mod tests {
     use super::*;
 
-    fn tokens() -> [ResumeToken; 3] {
+    fn tokens() -> [ResumeToken; 4] {
         let store = StoreId([7; 16]);
         let log_position = LogPosition { revision: 12_345, time: Timestamp::from_micros(-1) };
         let id = UserId::parse(&"a".repeat(UserId::MAX_BYTES)).unwrap();
+        let later = LogPosition { revision: 12_346, ..log_position };
         [
-            Progress::Changes { after: log_position },
-            Progress::Scan { began: LogPosition::BEGINNING, last: None },
-            Progress::Scan { began: log_position, last: Some(id) },
+            (Progress::Changes { after: log_position }, log_position),
+            (Progress::Changes { after: log_position }, later),
+            (Progress::Scan { began: LogPosition::BEGINNING, last: None }, LogPosition::BEGINNING),
+            (Progress::Scan { began: log_position, last: Some(id) }, later),
         ]
-        .map(|at| ResumeToken { store, at })
+        .map(|(at, seen)| ResumeToken { store, at, seen })
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Watch {
     stage: Stage,
     /// How far what was said goes.
     progress: Progress,
+    /// The newest position that a page of users may be of.
+    seen: LogPosition,
     /// What was read and not said yet.
     ready: VecDeque<Item>,
 }
@@ -74,21 +76,25 @@ impl Watch {
     ) -> Result<Self, Error> {
         let subscription = feed.join();
         let head = feed.0.store.log_head(deadline).await?;
-        let progress = match token {
+        let (progress, seen) = match token {
             Some(ResumeToken { store, .. }) if store != head.store => {
                 return Err(Error::ResumeTokenExpired);
             }
-            Some(token) => token.at,
-            None if initial_state => Progress::Scan { began: head.newest, last: None },
-            None => Progress::Changes { after: head.newest },
+            Some(token) => (token.at, token.seen),
+            None if initial_state => (Progress::Scan { began: head.newest, last: None }, head.newest),
+            None => (Progress::Changes { after: head.newest }, head.newest),
         };
         let stage = match &progress {
             Progress::Scan { began, last } => Stage::Scan { began: *began, cursor: last.clone() },
             Progress::Changes { .. } => Stage::CatchUp { until: head.newest.revision },
         };
-        let watch = Self { subscription, store: head.store, stage, progress, ready: VecDeque::new() };
-        let log_position = watch.log_position();
-        if log_position != head.newest && !watch.is_in_log(log_position, deadline).await? {
+        let watch = Self { subscription, store: head.store, stage, progress, seen, ready: VecDeque::new() };
+        let after = watch.log_position();
+        if after != head.newest && !watch.is_in_log(after, deadline).await? {
+            return Err(Error::ResumeTokenExpired);
+        }
+        // The history may be another one since then.
+        if seen != after && seen != head.newest && !watch.is_in_log(seen, deadline).await? {
             return Err(Error::ResumeTokenExpired);
         }
         Ok(watch)
@@ -118,7 +124,9 @@ impl Watch {
 
     /// Where to go on behind what was said.
     pub fn token(&self) -> ResumeToken {
-        ResumeToken { store: self.store, at: self.progress.clone() }
+        let after = self.log_position();
+        let seen = if self.seen.revision > after.revision { self.seen } else { after };
+        ResumeToken { store: self.store, at: self.progress.clone(), seen }
     }
 
     /// Reads on, once nothing is ready.
@@ -156,6 +164,7 @@ impl Watch {
     async fn scan(&mut self, began: LogPosition, cursor: Option<UserId>) -> Result<(), Error> {
         let page =
             self.subscription.feed.0.store.list(cursor.as_ref(), SCAN_PAGE_SIZE, Deadline::NONE).await?;
+        self.seen = self.subscription.feed.0.store.log_head(Deadline::NONE).await?.newest;
         let last = page.users.last().map(|user| user.id.clone()).or(cursor);
         let old = page.users.into_iter().filter(|user| user.revision <= began.revision);
         self.ready.extend(old.map(Item::Existing));

@@ -281,15 +281,20 @@ pub async fn a_token_of_another_history_is_refused(store: Arc<dyn Store>) {
     let Progress::Scan { began, last } = token.at.clone() else { panic!("it is in the scan") };
     let later = Timestamp::from_micros(began.time.as_micros() + 1);
     let scan = |began| Progress::Scan { began, last: last.clone() };
-    for (store, at) in [
-        (StoreId([0; 16]), token.at.clone()),
-        (token.store, scan(LogPosition { revision: 11, ..began })),
-        (token.store, scan(LogPosition { time: later, ..began })),
-        (token.store, Progress::Changes { after: LogPosition { time: later, ..began } }),
-        (token.store, Progress::Changes { after: LogPosition { revision: u64::MAX, ..began } }),
+    let same = token.store;
+    for (store, at, seen) in [
+        (StoreId([0; 16]), token.at.clone(), began),
+        (same, scan(LogPosition { revision: 11, ..began }), began),
+        (same, scan(LogPosition { time: later, ..began }), began),
+        (same, Progress::Changes { after: LogPosition { time: later, ..began } }, began),
+        (same, Progress::Changes { after: LogPosition { revision: u64::MAX, ..began } }, began),
+        // A page of users was read later, and that part of the history is gone.
+        (same, token.at.clone(), LogPosition { revision: 11, ..began }),
+        (same, Progress::Changes { after: began }, LogPosition { revision: 7, time: later }),
     ] {
-        let refused = begin(&running.feed, Some(ResumeToken { store, at: at.clone() })).await.err();
-        assert!(matches!(refused, Some(Error::ResumeTokenExpired)), "{at:?}: {refused:?}");
+        let sent = ResumeToken { store, at, seen };
+        let refused = begin(&running.feed, Some(sent.clone())).await.err();
+        assert!(matches!(refused, Some(Error::ResumeTokenExpired)), "{sent:?}: {refused:?}");
     }
 }
 

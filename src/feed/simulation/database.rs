@@ -28,6 +28,8 @@ pub enum Bug {
     TokenOneShort,
     /// Revisions are taken before the commit, so they are not in its order.
     Sequence,
+    /// A token does not say how new the users are that were told.
+    NothingSeen,
     /// Every entry has the same time, so a restore cannot be told.
     NoTimes,
     /// A revision is known before its entry can be read.

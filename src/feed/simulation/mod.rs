@@ -76,8 +76,8 @@ fn simulate(seed: u64, bug: Bug) -> Outcome {
 /// Writes one user after the other.
 async fn write(shared: Shared) {
     while !is_quiet() {
-        Actor::pause(1..=40).await;
-        let (id, delete) = Actor::draw(|random| (random.u8(0..8), random.u8(..4) == 0));
+        Actor::pause(1..=20).await;
+        let (id, delete) = Actor::draw(|random| (random.u8(..16), random.u8(..3) == 0));
         database::write(&shared, id, delete).await;
     }
 }
@@ -96,7 +96,7 @@ async fn operate(shared: Shared, readers: Vec<Actor>) {
                 database::start_replica(&shared, replica, &readers[replica]);
             }
             10..=12 => shared.lock().unwrap().take_backup(),
-            13 => {
+            13 | 14 => {
                 database::stop_replicas(&shared);
                 shared.lock().unwrap().restore();
                 Actor::pause(1..=100).await;
@@ -152,15 +152,20 @@ fn a_seed_makes_the_same_log_twice() {
     assert_ne!(simulate(1, Bug::None).log, simulate(2, Bug::None).log);
 }
 
-/// So many seeds find a bug that was put in.
+/// Some seed finds a bug that was put in.
 fn assert_caught(bug: Bug, what: &str) {
-    let found: Vec<_> = (0..20).flat_map(|seed| simulate(seed, bug).wrong).collect();
-    assert!(found.iter().any(|wrong| wrong.contains(what)), "{bug:?} is not caught: {found:#?}");
+    let found = (0..500).find(|seed| simulate(*seed, bug).wrong.iter().any(|wrong| wrong.contains(what)));
+    assert!(found.is_some(), "{bug:?} is not caught");
 }
 
 #[test]
 fn a_token_that_is_one_short_is_caught() {
     assert_caught(Bug::TokenOneShort, "repeated");
+}
+
+#[test]
+fn a_token_without_the_age_of_its_users_is_caught_after_a_restore() {
+    assert_caught(Bug::NothingSeen, "skipped");
 }
 
 #[test]

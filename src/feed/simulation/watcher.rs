@@ -105,6 +105,13 @@ impl Watcher {
             && let Some(before) = database.entry_at(after.revision.saturating_sub(1))
         {
             *after = before;
+            token.seen = before;
+        }
+        if database.bug == Bug::NothingSeen {
+            token.seen = match token.at {
+                Progress::Scan { began, .. } => began,
+                Progress::Changes { after } => after,
+            };
         }
         ResumeToken::parse(&token.encode()).expect("a token is read as it was written")
     }

@@ -57,8 +57,9 @@ fn by_tonic(code: Code) -> Status {
 fn every() -> Vec<Status> {
     let id = "a".repeat(UserId::MAX_BYTES);
     let last = Some(UserId::parse(&id).unwrap());
-    let token =
-        ResumeToken { store: StoreId([255; 16]), at: Progress::Scan { began: LogPosition::BEGINNING, last } };
+    let began = LogPosition::BEGINNING;
+    let seen = LogPosition { revision: 1, ..began };
+    let token = ResumeToken { store: StoreId([255; 16]), at: Progress::Scan { began, last }, seen };
     // As long as the longest ones that there are.
     let violation = || Violation { field: "update_mask.paths[31]".into(), description: "must be ".repeat(8) };
     let mut all = vec![
