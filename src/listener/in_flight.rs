@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -24,13 +24,14 @@ use tower::Service;
 use super::{
     metrics::{ConnectionPhase, Protocol},
     request_rest::{Discarding, RequestBody, Slot},
+    sending::Sending,
 };
 use crate::rpc::{
     call::{Call, Inbound},
     goaway::ConnectionHandle,
     holdings::Holdings,
     source::Source,
-    unread::{COUNTED_BYTES, Unread},
+    unread::Unread,
 };
 
 /// What one serving thread carries.
@@ -164,7 +165,7 @@ impl OpenCall {
         &self.0.rest
     }
 
-    fn unread(&self) -> &Unread {
+    pub fn unread(&self) -> &Unread {
         self.0.shared.handle.unread()
     }
 
@@ -203,54 +204,6 @@ impl Drop for Answering {
         // **Invariant:** h2 drops DATA while it holds a lock that a dropped request takes,
         // so no clone of the call holds one once there is no answer to wait for it.
         drop(self.0.rest().close());
-    }
-}
-
-/// A part of an answer, which keeps its call in flight until it has been sent.
-#[derive(Debug)]
-pub struct Sending {
-    bytes: Bytes,
-    /// How much of it is counted as unread.
-    counted: usize,
-    call: OpenCall,
-}
-
-impl Sending {
-    fn new(bytes: Bytes, call: OpenCall) -> Self {
-        let counted = if bytes.len() < COUNTED_BYTES { 0 } else { bytes.len() };
-        if counted > 0 {
-            call.unread().add(counted);
-        }
-        Self { bytes, counted, call }
-    }
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        if self.counted > 0 {
-            self.call.unread().remove(self.counted);
-        }
-    }
-}
-
-impl Buf for Sending {
-    fn remaining(&self) -> usize {
-        self.bytes.remaining()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.bytes.chunk()
-    }
-
-    fn advance(&mut self, count: usize) {
-        if self.counted > 0 {
-            self.call.unread().take(count);
-        }
-        self.bytes.advance(count);
-    }
-
-    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
-        self.bytes.copy_to_bytes(len)
     }
 }
 
@@ -392,7 +345,13 @@ impl<B: Body<Data = Bytes>> Body for CountedBody<B> {
         }
     }
 
+    /// Unknown where the end of the answer waits for the rest of the request: over HTTP/1.1
+    /// an answer of a known size ends with its last byte, and its connection with it.
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match (&self.inner, &self.answering) {
+            (Some(_), Some(Answering(call))) if call.rest().is_left() => SizeHint::default(),
+            (Some(inner), _) => inner.size_hint(),
+            (None, _) => SizeHint::with_exact(0),
+        }
     }
 }

@@ -52,6 +52,7 @@ mod metrics;
 pub mod policing;
 mod registry;
 mod request_rest;
+mod sending;
 mod serving_thread;
 mod tls;
 

@@ -217,3 +217,19 @@ fn the_debug_page_tells_what_each_connection_speaks() {
         assert_eq!(http::value::<f64>(&page, &series), Some(1.0), "{series}");
     }
 }
+
+#[test]
+fn an_answer_before_the_end_of_its_request_keeps_the_connection() {
+    let server = Server::start(&[]);
+    let mut client = Client::connect(server.grpc_addr);
+    for _ in 0..2 {
+        client.write(
+            "POST /user.v1.UserService/Nothing HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             content-length: 2\r\n\r\n{",
+        );
+        until("it is answered", || client.has_read("unimplemented"));
+        client.write("}");
+        let response = client.response();
+        assert_eq!((response.status, response.says_close()), (404, false), "{response:?}");
+    }
+}

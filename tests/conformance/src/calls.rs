@@ -17,6 +17,7 @@ use tonic::{Status, Streaming, metadata::MetadataMap};
 use tower::service_fn;
 use user_service::{
     domain::Deadline,
+    edge::EdgeBody,
     layers::LimitedBody,
     listener::RequestBody,
     rpc::{call::Inbound, headers::GRPC_TIMEOUT},
@@ -27,7 +28,7 @@ use user_service::{
     },
 };
 
-pub type Request = http::Request<Inbound<LimitedBody<RequestBody>>>;
+pub type Request = http::Request<Inbound<LimitedBody<EdgeBody<RequestBody>>>>;
 
 /// What a method can see of its call.
 #[derive(Clone, Debug)]

@@ -45,9 +45,11 @@ use std::{
 };
 
 use prost::Message;
+use prost_types::FileDescriptorSet;
 use user_service::{
     app::control_runtime,
     config::Config,
+    edge::{Edge, Schema},
     layers::{self, InFlight},
     listener::{Listener, RunningListener},
     signals::Signals,
@@ -136,8 +138,10 @@ fn start(config: &Config) -> Result<(SocketAddr, RunningListener), BoxError> {
     let addr = listener.local_addr();
     let traces = TraceConfig { sampler: None, follows_callers: false };
     let router = SuiteRouter::new(config.max_request_bytes);
-    let service = layers::stack(router, methods::find, config, traces, InFlight::default(), None);
-    Ok((addr, listener.serve(&PlainErrors(service), &(Arc::new(|_| ()) as _))?))
+    let stack = layers::stack(router, methods::find, config, traces, InFlight::default(), None);
+    let files = FileDescriptorSet::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"))[..])?;
+    let service = Edge::new(PlainErrors(stack), Schema::new(files)?, config);
+    Ok((addr, listener.serve(&service, &(Arc::new(|_| ()) as _))?))
 }
 
 /// Reads a message behind its length in four bytes.

@@ -1,0 +1,54 @@
+//! The bytes of an answer on their way to the socket.
+
+use bytes::{Buf, Bytes};
+
+use super::in_flight::OpenCall;
+use crate::rpc::unread::COUNTED_BYTES;
+
+/// A part of an answer, which keeps its call in flight until it has been sent.
+#[derive(Debug)]
+pub struct Sending {
+    bytes: Bytes,
+    /// How much of it is counted as unread.
+    counted: usize,
+    call: OpenCall,
+}
+
+impl Sending {
+    pub fn new(bytes: Bytes, call: OpenCall) -> Self {
+        let counted = if bytes.len() < COUNTED_BYTES { 0 } else { bytes.len() };
+        if counted > 0 {
+            call.unread().add(counted);
+        }
+        Self { bytes, counted, call }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if self.counted > 0 {
+            self.call.unread().remove(self.counted);
+        }
+    }
+}
+
+impl Buf for Sending {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        if self.counted > 0 {
+            self.call.unread().take(count);
+        }
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        self.bytes.copy_to_bytes(len)
+    }
+}
