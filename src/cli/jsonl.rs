@@ -89,7 +89,8 @@ mod tests {
             email: "ada@example.com".into(),
             age: 36,
             create_time: Some(create_time),
-            ..User::default()
+            etag: String::new(),
+            update_time: None,
         };
         let line = write(user.clone()).unwrap();
         assert!(!line.contains('\n') && line.contains("1969-12-31T23:59:59.999999"), "{line}");

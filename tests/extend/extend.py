@@ -20,11 +20,11 @@ SCRATCH = BUILT / "extend"
 PAGE = ROOT / "docs" / "EXTEND.md"
 RECIPES = {"field": "Add a field", "call": "Add a call"}
 # What is compiled besides the library's own tests.
-TIERS = ("store", "ops")
+TIERS = ("store", "ops", "access")
 # Parts of the names of tests: units that know fields or methods, the rules of every
-# store, erasure, migrations, the canary, and the smoke test against the built binary.
-TESTS = ("fields decide after_image router error_size memory:: sqlite:: postgres:: erasure:: migrations:: "
-         "pii_canary::no_mark cli_smoke").split()
+# store, who may call, erasure, migrations, the canary, and the smoke test against the built binary.
+TESTS = ("fields decide after_image jsonl user_v1 rules:: matrix router error_size memory:: sqlite:: postgres:: "
+         "erasure:: migrations:: pii_canary::no_mark cli_smoke").split()
 
 
 def patch(name):

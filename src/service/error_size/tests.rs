@@ -150,7 +150,7 @@ fn worst(method: MethodId) -> Vec<Vec<u8>> {
         id: id.into(),
         etag: "bad".into(),
         create_time: Some(Timestamp { seconds: i64::MAX, nanos: -1 }),
-        ..pb::User::default()
+        update_time: None,
     };
     let (user, bad) = (Some(user(&endless())), String::from("BAD ID"));
     let request_id = bad.clone();

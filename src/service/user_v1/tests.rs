@@ -24,7 +24,15 @@ fn client() -> (Client, Arc<ScriptedStore>) {
 }
 
 fn user(name: &str, email: &str, age: i32) -> pb::User {
-    pb::User { name: name.into(), email: email.into(), age, ..pb::User::default() }
+    pb::User {
+        name: name.into(),
+        email: email.into(),
+        age,
+        id: String::new(),
+        etag: String::new(),
+        create_time: None,
+        update_time: None,
+    }
 }
 
 fn create_request(id: &str) -> pb::CreateUserRequest {
