@@ -13,6 +13,7 @@ PROTOS   := $(shell find proto -name '*.proto')
 PYTHON   := .venv/bin/python
 POSTGRES := tests/postgres/node_modules
 PICTURE  := tools/dashboards/picture
+WEB      := examples/web
 # buf is npm's, which has it compiled.
 NODE_BUILT := $(addsuffix /node_modules/.package-lock.json,tools/buf $(CLIENTS)/node)
 BUILT    := $(or $(CARGO_TARGET_DIR),target)
@@ -34,7 +35,7 @@ run: ## Serve on port 50051, on SQLite (user-service.db).
 .PHONY: test
 test: export RUST_TEST_THREADS ?= $(shell echo $$((4 * $$(nproc))))
 test: MEANWHILE := $(BUILT)/meanwhile.log
-test: proxies-tools suites-tools ## Everything but the cluster: format, lints, all tests.
+test: proxies-tools suites-tools web-example-tools ## Everything but the cluster: format, lints, all tests.
 	python3 tools/words.py
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/conformance/Cargo.toml
@@ -55,6 +56,7 @@ test: proxies-tools suites-tools ## Everything but the cluster: format, lints, a
 			python3 tools/scale/test_model.py || failed=1; \
 			python3 tests/postgres/matrix.py --gate || failed=1; \
 			$(SUITES) || failed=1; \
+			($(WEB_EXAMPLE)) || failed=1; \
 			$(PROXIED) || failed=1; \
 			python3 tests/attack/attack.py --short $(BUILT)/debug/user-service || failed=1; exit $$failed; } 2>&1 | tools/tally.sh || failed=1; \
 		wait $$! || failed=1; cat $(MEANWHILE); exit $$failed
@@ -188,6 +190,20 @@ suite-server:
 	cp Cargo.lock tests/conformance/
 	cargo build $(SUITES_CARGO)
 
+# The page of examples/web in Chromium; SCREENSHOT is where it is drawn to.
+WEB_EXAMPLE = cd $(WEB) && npm run --silent build && node test/run.mjs $(abspath $(BUILT))/debug/user-service $(SCREENSHOT)
+
+.PHONY: web-example web-example-test web-example-tools
+web-example: web-example-tools ## Serve the page of examples/web on port 8080, for a service with --cors-allowed-origins http://127.0.0.1:8080.
+	cd $(WEB) && npm start
+
+web-example-test: web-example-tools ## Try the page of examples/web in Chromium, against the built binary.
+	cargo build --locked
+	($(WEB_EXAMPLE)) 2>&1 | tools/tally.sh
+
+web-example-tools: $(WEB)/node_modules/.package-lock.json
+	@tools/packages.sh chromium=chromium
+
 # Calls through each proxy, in its short form.
 PROXIED = $(PYTHON) tests/proxies/run.py $(BUILT)/debug/user-service
 
@@ -314,7 +330,7 @@ bin/compose-spec: tools/compose/go.mod tools/compose/go.sum
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$^)
 	touch $@
 
-$(NODE_BUILT) $(PICTURE)/node_modules/.package-lock.json: %/node_modules/.package-lock.json: %/package.json %/package-lock.json
+$(NODE_BUILT) $(PICTURE)/node_modules/.package-lock.json $(WEB)/node_modules/.package-lock.json: %/node_modules/.package-lock.json: %/package.json %/package-lock.json
 	cd $* && npm ci --no-audit --no-fund --loglevel=error
 	touch $@
 
