@@ -1,4 +1,4 @@
-//! Programs written with the gRPC libraries of Python, Go and Node.js. Each
+//! Programs written with the libraries of gRPC and Connect in Python, Go and Node.js. Each
 //! checks the server for itself and says what is wrong.
 
 use std::process::Command;
@@ -60,6 +60,16 @@ fn grpc_go_retries_checks_health_and_keeps_alive() {
 #[test]
 fn grpc_js_makes_every_call() {
     passes(node("client.js", &Server::start(&[])));
+}
+
+#[test]
+fn connect_go_calls_by_each_protocol() {
+    passes(go("connect", &Server::start(&[])));
+}
+
+#[test]
+fn connect_node_calls_by_each_protocol() {
+    passes(node("connect.js", &Server::start(&[])));
 }
 
 /// Asserts that one connection was enough for everything.

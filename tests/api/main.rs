@@ -1,6 +1,7 @@
 //! Both contracts, health and reflection through clients that no one here wrote.
 //! `make tools` brings them.
 
+mod buf_curl;
 mod grpcurl;
 mod libraries;
 mod probe;

@@ -1,11 +1,11 @@
 // Command go-client checks a server with grpc-go: every call of user.v1, the
 // channel features that Go clients rely on, reflection in its older version with
 // the library that grpcurl is made of, a load that must not see a server go, and
-// calls that are given up.
+// calls that are given up. With connect-go it makes calls by each of three protocols.
 //
 // With TLS_CA in the environment, all of it by TLS (package shown).
 //
-// usage: go-client calls|channel|v1alpha|load|cancels|tls ADDR
+// usage: go-client calls|channel|v1alpha|load|cancels|tls|connect ADDR
 package main
 
 import (
@@ -36,9 +36,9 @@ func dial(addr string, options ...grpc.DialOption) *grpc.ClientConn {
 }
 
 func main() {
-	parts := map[string]func(context.Context, string){"calls": calls, "channel": channel, "v1alpha": v1alpha, "load": load, "cancels": cancels, "tls": group}
+	parts := map[string]func(context.Context, string){"calls": calls, "channel": channel, "v1alpha": v1alpha, "load": load, "cancels": cancels, "tls": group, "connect": byConnect}
 	if len(os.Args) != 3 || parts[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: go-client calls|channel|v1alpha|load|cancels|tls ADDR")
+		fmt.Fprintln(os.Stderr, "usage: go-client calls|channel|v1alpha|load|cancels|tls|connect ADDR")
 		os.Exit(2)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
