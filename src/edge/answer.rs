@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY},
+    header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS},
 };
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -203,6 +203,8 @@ impl Exchange {
             // A record is the caller's, and may change at any time.
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+            // A browser shows the answer to a link that is followed.
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         }
         let mut response = Response::new(());
         *response.status_mut() = status;

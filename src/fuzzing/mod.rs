@@ -7,6 +7,7 @@
 
 mod calls;
 mod connections;
+mod edge;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "calls", run: calls::run },
     Target { name: "connections", run: connections::run },
+    Target { name: "edge", run: edge::run },
     Target { name: "page_tokens", run: |input| text(input, page_token) },
     Target { name: "resume_tokens", run: |input| text(input, resume_token) },
     Target { name: "grpc_timeouts", run: grpc_timeout },

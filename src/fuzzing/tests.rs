@@ -84,6 +84,7 @@ macro_rules! targets {
 targets!(
     calls,
     connections,
+    edge,
     page_tokens,
     resume_tokens,
     grpc_timeouts,

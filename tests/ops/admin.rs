@@ -121,13 +121,13 @@ async fn calls_and_connections_are_listed_while_they_last() {
     assert!(methods.contains(&"grpc.health.v1.Health/Watch"), "{calls:?}");
     let connections = rows("GET /connections");
     let columns: Vec<_> = connections[0].split('\t').collect();
-    assert_eq!((connections.len(), columns[1], columns[3]), (1, "open", "2"), "{connections:?}");
+    assert_eq!((connections.len(), columns[1], columns[4]), (1, "open", "2"), "{connections:?}");
     let other = HeldCalls::connect(server.grpc_addr).await;
     let of_another = other.open(GET_USER, &[]);
     let calls = until(|| Some(rows("GET /calls")).filter(|rows| rows.len() == 3)).await;
     let numbers: Vec<_> = calls.iter().map(|row| row.split('\t').nth(2).unwrap()).collect();
     let connections = rows("GET /connections");
-    let listed: Vec<_> = connections.iter().map(|row| row.split('\t').nth(5).unwrap()).collect();
+    let listed: Vec<_> = connections.iter().map(|row| row.split('\t').nth(6).unwrap()).collect();
     assert_eq!(numbers, [listed[0], listed[0], listed[1]], "{calls:?} {connections:?}");
     assert_ne!(listed[0], listed[1]);
     assert_eq!(of_another.finish().await.code(), tonic::Code::NotFound);

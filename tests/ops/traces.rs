@@ -59,12 +59,13 @@ async fn a_sampled_call_has_a_span_beneath_its_callers() {
     assert_eq!(span.name, "user.v1.UserService/GetUser");
     assert_eq!(span.kind(), SpanKind::Server);
     assert_eq!(attribute(&span.attributes, "rpc.system.name"), Some("grpc"));
+    assert_eq!(attribute(&span.attributes, "user_service.protocol"), Some("grpc"));
     assert_eq!(attribute(&span.attributes, "rpc.method"), Some("user.v1.UserService/GetUser"));
     assert_eq!(attribute(&span.attributes, "rpc.response.status_code"), Some("NOT_FOUND"));
     // The caller's own mistake is no failure of this side.
     assert_eq!(attribute(&span.attributes, "error.type"), None);
     assert_ne!(span.status.clone().unwrap_or_default().code(), StatusCode::Error);
-    assert_eq!(span.attributes.len(), 3, "nothing else: {:?}", span.attributes);
+    assert_eq!(span.attributes.len(), 4, "nothing else: {:?}", span.attributes);
 
     let store = of_kind(&spans, SpanKind::Client);
     assert_eq!((&store.trace_id, &store.parent_span_id), (&span.trace_id, &span.span_id));

@@ -292,14 +292,18 @@ fn an_import_answers_each_user_with_an_index_that_is_a_string() {
                 .as_bytes(),
         )
     };
-    let body = [user("ann"), user("ben"), user("ann")].concat();
+    let body = [user("ann"), user("ben"), user("ann"), framed(b"{\"user\":{}}")].concat();
     let answer = client.post(IMPORT_USERS, "application/connect+json", body).with_status(StatusCode::OK);
     let frames = frames(&answer.body);
     let values: Vec<Value> =
         frames.iter().map(|(_, message)| serde_json::from_slice(message).unwrap()).collect();
     // The first index is 0, which JSON leaves out as every default.
     let index: Vec<_> = values.iter().filter_map(|value| value["index"].as_str()).collect();
-    assert_eq!(index, ["1", "2"], "{values:?}");
+    assert_eq!(index, ["1", "2", "3"], "{values:?}");
+    // A status within a message has its details in JSON as well.
+    let details = values[3]["error"]["details"].as_array().unwrap();
+    assert_eq!(details[0]["@type"], "type.googleapis.com/google.rpc.ErrorInfo", "{details:?}");
+    assert_eq!(details[0]["reason"], "INVALID_FIELDS");
     assert_eq!(frames.last().unwrap(), &(2, b"{}".to_vec()));
     // The same in protobuf, packed message by message.
     let request = post(CREATE_USER, "application/connect+proto");
