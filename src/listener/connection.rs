@@ -5,6 +5,7 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::Arc,
+    time::Duration,
 };
 
 use hyper::server::conn::{http1, http2};
@@ -18,12 +19,13 @@ use tokio::{
 
 use super::{
     CallService, ListenerPhase,
-    http_connection::HttpConnection,
+    http_connection::{HttpConnection, ParkedConnection},
     http1::SayClose,
     in_flight::{ConnectionState, CountCalls, ThreadLoad},
     lifetime::{Action, Lifetime, Stall, Timeouts},
-    lingering_close::{Closing, Fin, Lent, Outcome, Owner, Socket, finish, lend, write_now},
+    lingering_close::{Fin, Lent, Owner, finish, lend, write_now},
     metrics::{CloseReason, ConnectionPhase, ListenerMetrics, Protocol},
+    metrics_guard::MetricsGuard,
     policing::{Observed, PolicedIo},
     registry::ConnectionRegistry,
     tls::{Handshakes, Refused, Transport},
@@ -31,7 +33,6 @@ use super::{
 use crate::{
     config::Config,
     rpc::{goaway::GoAwayReason, holdings::Holdings, source::Source},
-    util::registry::RegistryKey,
 };
 
 /// Unread bytes a client may send on one stream. It fits a message at its cap and
@@ -44,6 +45,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 1_024 * 1_024;
 const MAX_PENDING_RESETS: usize = 1_024;
 /// Bytes of a response that wait in h2 for a client that does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1_024;
+
+/// How often a connection of HTTP/1 with a call is looked at, so as to be parked some time
+/// after the call.
+const LOOK_AT_BUSY: Duration = Duration::from_secs(10);
 
 /// How hyper is to speak HTTP/2.
 pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
@@ -91,58 +96,51 @@ impl<S: CallService> ServeContext<S> {
         _permit: impl Sized,
     ) {
         let opened_at = Instant::now();
-        let shared = Arc::new(ConnectionState::new(Arc::clone(&self.load), source, opened_at, held));
-        let lifetime = Lifetime::new(&self.timeouts, opened_at);
-        let mut guard = MetricsGuard::new(&self, Arc::clone(&shared));
+        let shared = ConnectionState::new(Arc::clone(&self.load), source, opened_at, held);
+        let mut conversation = Conversation::new(&self, Arc::new(shared));
         let io = match &self.handshakes {
             None => Transport::Plain(socket),
             Some(handshakes) => {
+                let lifetime = conversation.lifetime.clone();
                 // Boxed, because most of a connection's life is spent behind it.
-                match Box::pin(handshakes.accept(socket, lifetime.clone(), self.phase.clone())).await {
+                match Box::pin(handshakes.accept(socket, lifetime, self.phase.clone())).await {
                     Ok((io, peer)) => {
                         if let Some(peer) = peer {
-                            shared.handle.set_peer(peer);
+                            conversation.shared.handle.set_peer(peer);
                         }
                         io
                     }
-                    Err(Refused { told }) => return guard.refuse(told, &lifetime).await,
+                    Err(Refused { told }) => {
+                        return conversation.guard.refuse(told, &conversation.lifetime).await;
+                    }
                 }
             }
         };
         let asked_for = io.protocol();
         let (io, owner) = lend(io, Fin::WhenSilent);
-        let (mut io, observed) = PolicedIo::new(io, self.timeouts.unresponsive());
-        let protocol = match asked_for {
-            Some(Protocol::Http1) => {
-                io.begin_http1(self.max_head_bytes, &[]);
-                Protocol::Http1
-            }
-            Some(Protocol::Http2) => Protocol::Http2,
-            None => match Box::pin(self.find_protocol(&mut io, lifetime.clone())).await {
-                Ok(protocol) => protocol,
+        let (io, observed) = PolicedIo::new(io, self.timeouts.unresponsive());
+        let (io, protocol) = match asked_for {
+            Some(protocol) => (io, protocol),
+            None => match Box::pin(self.find_protocol(io, conversation.lifetime.clone())).await {
+                Ok(found) => found,
                 Err(reason) => {
-                    guard.reason = reason;
+                    conversation.guard.reason = reason;
                     return;
                 }
             },
         };
-        guard.speak(protocol);
-        let mut conversation = Conversation { shared, owner, observed, lifetime, guard };
+        conversation.guard.speak(protocol);
         let service = CountCalls::new(self.service.clone(), Arc::clone(&conversation.shared));
         match protocol {
             Protocol::Http2 => {
                 let connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
-                self.drive(connection, &mut conversation).await;
+                self.drive(connection, &owner, &observed, &mut conversation).await;
             }
+            // Boxed, so that it adds nothing to a connection of HTTP/2.
             Protocol::Http1 => {
-                io.get_ref().get_ref().probe_when_silent(self.timeouts.probes());
-                let service = SayClose::new(service, conversation.shared.handle.clone());
-                // Boxed, so that it adds nothing to a connection of HTTP/2.
-                let mut connection = Box::pin(self.http1.serve_connection(TokioIo::new(io), service));
-                self.drive(connection.as_mut(), &mut conversation).await;
+                Box::pin(self.serve_http1(io, service, &owner, &observed, &mut conversation)).await;
             }
         }
-        let Conversation { shared, owner, observed, lifetime, mut guard } = conversation;
         if let Some(mut socket) = owner.returned() {
             // h2 writes whole frames, so where the kernel has taken all there is no part of one.
             if let Some(told) = observed.told().filter(|_| !owner.blocked()) {
@@ -152,17 +150,13 @@ impl<S: CallService> ServeContext<S> {
                 // A client of HTTP/1 may wait for the end.
                 finish(&mut socket).await;
             }
-            let complete = shared.unsent() == 0 && !owner.blocked();
-            guard.close(socket, complete, &lifetime).await;
+            let complete = conversation.shared.unsent() == 0 && !owner.blocked();
+            conversation.guard.close(socket, complete, &conversation.lifetime).await;
         }
     }
 
     /// Waits for the bytes that tell what the peer speaks.
-    async fn find_protocol(
-        &self,
-        io: &mut PolicedIo<Lent<Transport>>,
-        mut lifetime: Lifetime,
-    ) -> Result<Protocol, CloseReason> {
+    async fn find_protocol(&self, mut io: Io, mut lifetime: Lifetime) -> Result<(Io, Protocol), CloseReason> {
         let mut phase = self.phase.clone();
         loop {
             let Action::Wait(until) = lifetime.next_action(Instant::now(), false, None) else {
@@ -171,7 +165,8 @@ impl<S: CallService> ServeContext<S> {
             select! {
                 biased;
                 found = poll_fn(|cx| io.poll_protocol(cx, self.max_head_bytes)) => {
-                    return found.ok().flatten().ok_or(CloseReason::Client);
+                    let protocol = found.ok().flatten().ok_or(CloseReason::Client)?;
+                    return Ok((io, protocol));
                 }
                 _ = phase.changed(), if lifetime.ending().is_none() => lifetime.drain(Instant::now()),
                 () = sleep_until(until) => {}
@@ -179,9 +174,43 @@ impl<S: CallService> ServeContext<S> {
         }
     }
 
-    /// Serves calls until the connection ends, or has to.
-    async fn drive<C: HttpConnection>(&self, mut connection: Pin<&mut C>, conversation: &mut Conversation) {
-        let Conversation { shared, owner, observed, lifetime, guard } = conversation;
+    async fn serve_http1(
+        &self,
+        mut io: Io,
+        service: CountCalls<S>,
+        owner: &Owner<Transport>,
+        observed: &Observed,
+        conversation: &mut Conversation,
+    ) {
+        // What ALPN has told, no byte has.
+        io.expect_http1(self.max_head_bytes);
+        io.get_ref().get_ref().probe_when_silent(self.timeouts.probes());
+        let mut service = SayClose::new(service, conversation.shared.handle.clone());
+        loop {
+            let mut connection = Box::new(self.http1.serve_connection(TokioIo::new(io), service));
+            let driven = self.drive(Pin::new(&mut *connection), owner, observed, conversation).await;
+            if driven == Driven::Over {
+                return;
+            }
+            // Between two requests hyper has read nothing that it has not passed on.
+            let parts = connection.into_parts();
+            (io, service) = (parts.io.into_inner(), parts.service);
+            let parked = pin!(ParkedConnection(&mut io));
+            if self.drive(parked, owner, observed, conversation).await == Driven::Over {
+                return;
+            }
+        }
+    }
+
+    /// Serves calls until the connection ends, or has to, or is to be parked or resumed.
+    async fn drive<C: HttpConnection>(
+        &self,
+        mut connection: Pin<&mut C>,
+        owner: &Owner<Transport>,
+        observed: &Observed,
+        conversation: &mut Conversation,
+    ) -> Driven {
+        let Conversation { shared, lifetime, guard } = conversation;
         let mut phase = self.phase.clone();
         let mut timer = pin!(sleep_until(shared.opened_at));
         let mut stall = Stall::default();
@@ -196,6 +225,9 @@ impl<S: CallService> ServeContext<S> {
             select! {
                 biased;
                 end = progress => {
+                    if C::IS_PARKED && !observed.is_over() {
+                        return Driven::Paused;
+                    }
                     guard.reason = reason(&end, observed, lifetime);
                     if let Some(violation) = observed.violation() {
                         self.metrics.policed.count(violation);
@@ -220,7 +252,17 @@ impl<S: CallService> ServeContext<S> {
                 (judged, _) => judged,
             };
             match verdict {
-                Action::Wait(until) => timer.as_mut().reset(until),
+                Action::Wait(until) => match C::PARKED_AFTER {
+                    None => timer.as_mut().reset(until),
+                    Some(after) => {
+                        let idle_since = idle_since.filter(|_| observed.is_between());
+                        let park_at = idle_since.map_or(now + LOOK_AT_BUSY, |since| since + after);
+                        if park_at <= now {
+                            return Driven::Paused;
+                        }
+                        timer.as_mut().reset(until.min(park_at));
+                    }
+                },
                 Action::GoAway(CloseReason::Idle) if C::IS_CLOSED_WHEN_IDLE => {
                     guard.reason = CloseReason::Idle;
                     break;
@@ -238,16 +280,32 @@ impl<S: CallService> ServeContext<S> {
                 }
             }
         }
+        Driven::Over
     }
 }
 
-/// A connection that is being served, for its loop and its end.
+/// What became of a connection that was driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driven {
+    Over,
+    /// It goes on: with hyper if it was parked, and parked otherwise.
+    Paused,
+}
+
+type Io = PolicedIo<Lent<Transport>>;
+
+/// What is known of a connection while it is served.
 struct Conversation {
     shared: Arc<ConnectionState>,
-    owner: Owner<Transport>,
-    observed: Arc<Observed>,
     lifetime: Lifetime,
     guard: MetricsGuard,
+}
+
+impl Conversation {
+    fn new<S>(context: &ServeContext<S>, shared: Arc<ConnectionState>) -> Self {
+        let lifetime = Lifetime::new(&context.timeouts, shared.opened_at);
+        Self { lifetime, guard: MetricsGuard::new(context, Arc::clone(&shared)), shared }
+    }
 }
 
 /// Why a connection ended that was not cut.
@@ -280,104 +338,45 @@ fn reason(end: &hyper::Result<()>, observed: &Observed, lifetime: &Lifetime) -> 
     }
 }
 
-/// Keeps the figures and the list of connections right however a connection ends.
-struct MetricsGuard {
-    metrics: Arc<ListenerMetrics>,
-    registry: ConnectionRegistry,
-    key: RegistryKey,
-    shared: Arc<ConnectionState>,
-    state: ConnectionPhase,
-    /// Stays what it is at first only when the thread ends under the connection.
-    reason: CloseReason,
-    /// It was ended with what was left to do.
-    cut: bool,
-}
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, net::Ipv4Addr};
 
-impl MetricsGuard {
-    fn new<S>(context: &ServeContext<S>, shared: Arc<ConnectionState>) -> Self {
-        let (metrics, registry) = (Arc::clone(&context.metrics), context.registry.clone());
-        let (state, reason) = (ConnectionPhase::Handshake, CloseReason::DrainCut);
-        metrics.entered(state);
-        let key = registry.enter(Arc::clone(&shared));
-        Self { metrics, registry, key, shared, state, reason, cut: false }
-    }
+    use http::Response;
+    use http_body_util::Full;
+    use tokio::net::TcpListener;
 
-    /// Its first bytes, or its TLS handshake, have told the protocol.
-    fn speak(&self, protocol: Protocol) {
-        self.shared.set_protocol(protocol);
-        self.metrics.speaks(protocol);
-    }
+    use super::*;
 
-    fn enter(&mut self, state: ConnectionPhase) {
-        if state != self.state {
-            self.metrics.left(self.state);
-            self.metrics.entered(state);
-            self.shared.enter(state);
-            self.state = state;
-        }
-    }
-}
+    /// The size class of jemalloc that a connection's task is in.
+    const TASK_BYTES: usize = 3_072;
 
-impl MetricsGuard {
-    /// Closes a connection whose TLS handshake failed. Without a lingering close, an RST
-    /// could discard the alert that says why.
-    async fn refuse(&mut self, told: Option<Transport>, lifetime: &Lifetime) {
-        self.reason = CloseReason::Handshake;
-        if let Some(socket) = told {
-            self.reason = CloseReason::Tls;
-            self.close(socket, true, lifetime).await;
-        }
-    }
+    /// What tokio puts around the future of a task, at most.
+    const AROUND_BYTES: usize = 160;
 
-    fn count_cut(&self, calls: usize) {
-        self.metrics.calls_cut.increment(calls as u64);
-    }
-
-    /// Closes the socket. `complete` is whether all that was to be written is written.
-    async fn close<T: Socket>(&mut self, socket: T, complete: bool, lifetime: &Lifetime) {
-        // Nothing was said to a peer that has not shaken hands.
-        if self.reason == CloseReason::Handshake {
-            return;
-        }
-        self.enter(ConnectionPhase::Closing);
-        let ConnectionState { handle, .. } = &*self.shared;
-        if handle.is_going_away() && self.shared.has_served() {
-            // An answer that was complete before may be among what the kernel still has.
-            handle.on_delivery(Box::new(drop));
-        }
-        let mut closing = Closing::new(socket);
-        let outcome = match closing.acknowledged(lifetime.acknowledged_until(Instant::now())).await {
-            Ok(()) => {
-                self.settle(complete);
-                closing.closed().await
-            }
-            Err(outcome) => {
-                self.cut |= outcome == Outcome::Unacknowledged;
-                self.settle(complete && outcome != Outcome::Unacknowledged);
-                outcome
-            }
-        };
-        self.metrics.closes.count(outcome);
-    }
-
-    /// Whether the answers were delivered that were complete when the connection went.
-    fn settle(&self, delivered: bool) {
-        let answers = self.shared.handle.settle(delivered);
-        if self.cut && !delivered {
-            self.count_cut(answers);
-        }
-    }
-}
-
-impl Drop for MetricsGuard {
-    fn drop(&mut self) {
-        // Here only when the thread ends under the connection, or there was no handshake.
-        self.shared.handle.settle(false);
-        self.registry.leave(&self.key);
-        if let Some(protocol) = self.shared.protocol() {
-            self.metrics.spoke(protocol);
-        }
-        self.metrics.left(self.state);
-        self.metrics.closed(self.reason);
+    #[tokio::test]
+    async fn the_future_of_a_connection_stays_within_its_size_class() {
+        let config = Config::default();
+        let service = tower::service_fn(|_| async {
+            Ok::<_, Infallible>(Response::new(Full::new(bytes::Bytes::new())))
+        });
+        let (_phase, phase) = watch::channel(ListenerPhase::Serving);
+        let context = Arc::new(ServeContext {
+            service,
+            http1: super::super::http1::http1(&config),
+            http2: http2(&config),
+            max_head_bytes: 0,
+            timeouts: Timeouts::new(&config),
+            metrics: Arc::new(ListenerMetrics::new(1)),
+            load: Arc::default(),
+            phase,
+            registry: ConnectionRegistry::default(),
+            handshakes: None,
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let served = context.serve(socket, None, Holdings::default(), Box::new(()));
+        let bytes = std::mem::size_of_val(&served);
+        assert!(bytes + AROUND_BYTES <= TASK_BYTES, "{bytes}");
     }
 }

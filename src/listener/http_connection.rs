@@ -4,6 +4,7 @@ use std::{
     error::Error,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http_body::Body;
@@ -14,14 +15,22 @@ use hyper::{
     service::HttpService,
 };
 
-use super::policing::Observed;
+use tokio::io::AsyncRead;
+
+use super::policing::{Observed, PolicedIo};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A connection of hyper's, by its protocol.
 pub trait HttpConnection: Future<Output = hyper::Result<()>> {
-    /// Whether the server may close a connection without calls and without a word.
+    /// Whether the server closes a connection without calls and without a word.
     const IS_CLOSED_WHEN_IDLE: bool;
+
+    /// How long it may have no call before it is [parked](ParkedConnection).
+    const PARKED_AFTER: Option<Duration>;
+
+    /// Whether it is parked.
+    const IS_PARKED: bool = false;
 
     /// Polls the connection. `is_answered` is whether it has no call, and nothing to write.
     fn poll_turn(
@@ -46,6 +55,7 @@ where
     E: Http2ServerConnExec<S::Future, B>,
 {
     const IS_CLOSED_WHEN_IDLE: bool = false;
+    const PARKED_AFTER: Option<Duration> = None;
 
     fn poll_turn(
         self: Pin<&mut Self>,
@@ -70,6 +80,7 @@ where
     B::Error: Into<BoxError>,
 {
     const IS_CLOSED_WHEN_IDLE: bool = true;
+    const PARKED_AFTER: Option<Duration> = Some(Duration::from_secs(1));
 
     fn poll_turn(
         self: Pin<&mut Self>,
@@ -99,4 +110,33 @@ where
             self.graceful_shutdown();
         }
     }
+}
+
+/// A connection of HTTP/1 without a request, and without hyper: its buffers and futures take
+/// more than the rest of an idle connection. Resolves once it is over or has bytes to read.
+pub struct ParkedConnection<'a, T>(pub &'a mut PolicedIo<T>);
+
+impl<T: AsyncRead + Unpin> Future for ParkedConnection<'_, T> {
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_begun(cx).map(Ok)
+    }
+}
+
+impl<T: AsyncRead + Unpin> HttpConnection for ParkedConnection<'_, T> {
+    const IS_CLOSED_WHEN_IDLE: bool = true;
+    const PARKED_AFTER: Option<Duration> = None;
+    const IS_PARKED: bool = true;
+
+    fn poll_turn(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        _observed: &Observed,
+        _is_answered: impl Fn() -> bool,
+    ) -> Poll<hyper::Result<()>> {
+        self.poll(cx)
+    }
+
+    fn go_away(self: Pin<&mut Self>, _is_idle: bool) {}
 }

@@ -49,6 +49,7 @@ mod incoming;
 mod lifetime;
 pub mod lingering_close;
 mod metrics;
+mod metrics_guard;
 pub mod policing;
 mod registry;
 mod request_rest;

@@ -18,6 +18,7 @@
 
 use std::{
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
@@ -55,6 +56,9 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long the rest of a frame that is not DATA, or of a block of header fields, may
 /// take to come. They are sent whole, and fit into a few packets.
 const REST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes read of a request before hyper reads it. Most heads are smaller.
+const FIRST_READ_BYTES: usize = 2 * 1_024;
 
 /// How far a connection has come.
 #[derive(Debug)]
@@ -105,8 +109,14 @@ impl<T> PolicedIo<T> {
         (io, observed)
     }
 
-    /// The connection speaks HTTP/1, and these are its first bytes. A head may have so many.
-    pub fn begin_http1(&mut self, max_head_bytes: usize, read: &[u8]) {
+    /// The connection speaks HTTP/1, whatever its first bytes are. A head may have so many.
+    pub fn expect_http1(&mut self, max_head_bytes: usize) {
+        if matches!(self.stage, Stage::Preface(_)) {
+            self.begin_http1(max_head_bytes, &[]);
+        }
+    }
+
+    fn begin_http1(&mut self, max_head_bytes: usize, read: &[u8]) {
         self.stage = Stage::Http1(Box::new(Http1::new(max_head_bytes, read)));
     }
 
@@ -228,21 +238,59 @@ impl<T: AsyncRead + Unpin> PolicedIo<T> {
         cx: &mut Context<'_>,
         max_head_bytes: usize,
     ) -> Poll<io::Result<Option<Protocol>>> {
-        while let Stage::Preface(received) = self.stage {
-            let mut bytes = *PREFACE;
-            let mut buf = ReadBuf::new(&mut bytes[received..]);
-            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
-            let now = received + buf.filled().len();
-            if now == received {
-                return Poll::Ready(Ok(None));
+        loop {
+            match &mut self.stage {
+                Stage::Preface(received) => {
+                    let received = *received;
+                    let mut bytes = *PREFACE;
+                    let mut buf = ReadBuf::new(&mut bytes[received..]);
+                    ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
+                    let now = received + buf.filled().len();
+                    if now == received {
+                        return Poll::Ready(Ok(None));
+                    }
+                    if bytes[..now] != PREFACE[..now] {
+                        self.begin_http1(max_head_bytes, &bytes[..now]);
+                    } else if now == PREFACE.len() {
+                        self.stage = Stage::Replay;
+                    } else {
+                        self.stage = Stage::Preface(now);
+                    }
+                }
+                // hyper would answer a part of a line that is no request, also where it is no HTTP.
+                Stage::Http1(http1) if !http1.holds_a_line() => {
+                    let mut bytes = [0; 256];
+                    let mut buf = ReadBuf::new(&mut bytes);
+                    ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
+                    if buf.filled().is_empty() {
+                        return Poll::Ready(Ok(None));
+                    }
+                    http1.hold(buf.filled());
+                }
+                Stage::Http1(_) => return Poll::Ready(Ok(Some(Protocol::Http1))),
+                Stage::Replay | Stage::Frames | Stage::Other => {
+                    return Poll::Ready(Ok(Some(Protocol::Http2)));
+                }
             }
-            if bytes[..now] != PREFACE[..now] {
-                self.begin_http1(max_head_bytes, &bytes[..now]);
-                return Poll::Ready(Ok(Some(Protocol::Http1)));
-            }
-            self.stage = if now == PREFACE.len() { Stage::Replay } else { Stage::Preface(now) };
         }
-        Poll::Ready(Ok(Some(Protocol::Http2)))
+    }
+
+    /// Reads the first bytes of the next request of HTTP/1, which are held until they are
+    /// read again. Ready at the connection's end as well.
+    pub fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { inner, stage: Stage::Http1(http1), observed, .. } = self else { return Poll::Ready(()) };
+        if http1.holds() {
+            return Poll::Ready(());
+        }
+        let mut bytes = [MaybeUninit::uninit(); FIRST_READ_BYTES];
+        let mut buf = ReadBuf::uninit(&mut bytes);
+        let read = ready!(Pin::new(inner).poll_read(cx, &mut buf));
+        if read.is_ok() && !buf.filled().is_empty() {
+            http1.hold(buf.filled());
+        } else {
+            observed.over.store(true, Relaxed);
+        }
+        Poll::Ready(())
     }
 
     fn poll_read_http1(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -280,6 +328,7 @@ impl<T: AsyncRead + Unpin> PolicedIo<T> {
         if http1.walker.has_ended_a_head() {
             observed.handshake_done.store(true, Relaxed);
         }
+        observed.between.store(http1.walker.is_between() && !http1.holds(), Relaxed);
         match shown {
             Ok(Shown::Bytes { rested, .. }) => {
                 if rested {

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import honest
 from attacks import ATTACKS, SHORT, Report
+from http1 import HTTP1_ATTACKS
 from servers import FORK, Server, Sink
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,8 +82,9 @@ def faults(attack, report: Report, most_seconds=MOST_SECONDS):
             yield f"cut only after {max(report.cuts):.1f} s"
     if attack.ends == "answered" and (report.answered_after is None or report.answered_after > most_seconds):
         yield f"{report.unanswered} calls are not answered"
-    if attack.policed and not report.how.startswith("GOAWAY(11)"):
-        yield f"not told to calm down: {report.how}"
+    told = "GOAWAY(11)" if attack.policed else attack.told
+    if not report.how.startswith(told):
+        yield f"not told {told}: {report.how}"
 
 
 def costs(seen, beside):
@@ -180,7 +182,7 @@ def main():
     if arguments.record and (arguments.only or arguments.short):
         parser.error("--record writes the whole table, so it needs every attack")
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    chosen = [attack for attack in ATTACKS if arguments.only in attack.name]
+    chosen = [attack for attack in ATTACKS + HTTP1_ATTACKS if arguments.only in attack.name]
     if arguments.short:
         sys.exit(bool(in_short(arguments.binary, [attack for attack in chosen if attack.policed or attack.name in SHORT])))
     rows, failures = in_full(arguments.binary, chosen)

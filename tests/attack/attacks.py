@@ -51,6 +51,8 @@ class Attack:
     policed: bool = False
     # What the server asks its peers for.
     asks: str | None = None
+    # What the peer is told in the end, where that is known.
+    told: str = ""
 
 
 def connect(address, **options):
@@ -60,12 +62,12 @@ def connect(address, **options):
         return None
 
 
-def flood(blobs, first=b"", admin=False, pace=None, reads=True):
+def flood(blobs, first=b"", admin=False, pace=None, **options):
     """Sends blobs over one connection, and over another one when that is cut."""
     def run(target, until, once):
         report = Report()
         while time.monotonic() < until:
-            connection = connect(target.admin if admin else target.grpc, reads=reads)
+            connection = connect(target.admin if admin else target.grpc, **options)
             if not connection:
                 time.sleep(0.01)
                 continue
@@ -279,4 +281,5 @@ ATTACKS = [
 # What the short form tries, next to everything that is policed.
 SHORT = {"rapid reset", "own-error resets (MadeYouReset)", "streams opened and left", "CONTINUATION without an end",
          "50 silent connections", "50 half prefaces", "50 slow header blocks", "header blocks without an end",
-         "2,475 bodies that never come"}
+         "2,475 bodies that never come", "HTTP/1.1: 50 slow heads", "HTTP/1.1: 50 half heads",
+         "HTTP/1.1: head without an end", "HTTP/1.1: tiny chunks", "HTTP/1.1: smuggling"}

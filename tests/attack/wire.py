@@ -1,5 +1,6 @@
 """HTTP/2 by hand: frames, and a connection that sends what no library would."""
 
+import re
 import select
 import socket
 import struct
@@ -136,7 +137,9 @@ class Connection:
         self.socket.close()
 
     def verdict(self):
-        """How it was cut, in a word."""
+        """How it was cut, in a word: the status of the last answer of HTTP/1, or a GOAWAY's error."""
+        if self.is_cut and (statuses := re.findall(rb"HTTP/1\.1 (\d+) ", self.received)):
+            return statuses[-1].decode()
         for kind, _, _, payload in frames(self.received):
             if kind == GOAWAY and int.from_bytes(payload[4:8], "big"):
                 return f"GOAWAY({int.from_bytes(payload[4:8], 'big')}) {payload[8:].decode()}".strip()

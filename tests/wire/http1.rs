@@ -138,6 +138,20 @@ fn what_two_parsers_could_read_in_two_ways_is_refused_and_ends_the_connection() 
 }
 
 #[test]
+fn what_is_not_http_is_told_nothing_and_closed() {
+    let server = serve();
+    // The second is the beginning of a TLS ClientHello, which has no end of a line.
+    for opening in
+        [&b"INVALID CONNECTION PREFACE\r\n\r\n"[..], &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], &[0; 100]]
+    {
+        let mut client = Client::connect(server.addr);
+        client.write(opening);
+        assert_eq!(client.rest(), "", "{opening:?}");
+    }
+    server.wait_for_metric(&closed("error"), 3);
+}
+
+#[test]
 fn chunks_that_two_parsers_could_read_in_two_ways_end_the_connection_with_their_call() {
     let server = serve();
     for body in [

@@ -83,6 +83,38 @@ fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
 }
 
 #[test]
+fn a_connection_goes_on_after_a_pause_in_which_its_buffers_were_freed() {
+    let mut server = ListenerOnly::serve(config());
+    let mut client = Client::connect(server.addr);
+    let paused = |server: &ListenerOnly| {
+        let parked = Duration::from_millis(1_500);
+        until("it has paused", || server.connections().iter().all(|connection| connection.idle > parked));
+    };
+    for _ in 0..2 {
+        client.write("POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 70000\r\n\r\n");
+        client.write("a".repeat(70_000));
+        assert_eq!(client.response().body, "70000");
+        paused(&server);
+        client.get("/wait");
+        client.get("/now");
+        server.open(1);
+        assert_eq!((client.response().status, client.response().status), (200, 200));
+        paused(&server);
+    }
+    let mut leaving = Client::connect(server.addr);
+    leaving.get("/now");
+    leaving.response();
+    paused(&server);
+    drop(leaving);
+    server.wait_for_metric(&closed("client"), 1);
+    let drain = server.drain(2 * TEST_TIMEOUT);
+    until("it is told", || server.metric("grpc_server_connections{state=\"closing\"}") == 1);
+    client.get("/now");
+    assert!(client.response().says_close());
+    assert_eq!(server.wait(drain), Drained::default());
+}
+
+#[test]
 fn a_drain_answers_what_was_begun_and_what_is_on_its_way() {
     let mut server = ListenerOnly::serve(config());
     let [mut waiting, mut streaming, mut idle, mut silent] = [0; 4].map(|_| Client::connect(server.addr));

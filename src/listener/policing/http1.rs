@@ -8,7 +8,14 @@
 
 use bytes::{Buf, Bytes};
 
-use super::{budget::FrameBudget, message_walker::MessageWalker, refusal::Refusal};
+use super::{
+    budget::FrameBudget,
+    message_walker::{MessageWalker, is_text},
+    refusal::Refusal,
+};
+
+/// How long a part of the first line may be that hyper is not shown.
+const MOST_OF_A_LINE_BYTES: usize = 2 * 1_024;
 
 /// An HTTP/1 connection's place in its messages.
 #[derive(Debug)]
@@ -42,11 +49,26 @@ impl Http1 {
         }
     }
 
+    /// Keeps bytes that were read.
+    pub fn hold(&mut self, read: &[u8]) {
+        self.held = if self.held.is_empty() {
+            Bytes::copy_from_slice(read)
+        } else {
+            [&self.held, read].concat().into()
+        };
+    }
+
+    /// Whether the held bytes have a whole line, or will not have one that matters.
+    pub fn holds_a_line(&self) -> bool {
+        let is_text = self.held.first().is_none_or(|byte| is_text(*byte));
+        !is_text || self.held.contains(&b'\n') || self.held.len() >= MOST_OF_A_LINE_BYTES
+    }
+
     pub fn holds(&self) -> bool {
         self.held.has_remaining()
     }
 
-    /// Judges what is held, and returns what of it may be shown, `most` bytes of it.
+    /// Judges the held bytes, and returns those that may be shown, `most` of them.
     pub fn release(
         &mut self,
         most: usize,
@@ -59,12 +81,12 @@ impl Http1 {
         }
     }
 
-    /// Judges bytes that were read, and keeps what is to be shown later.
+    /// Judges bytes that were read, and keeps those to be shown later.
     pub fn receive(&mut self, read: &[u8], budget: &mut FrameBudget) -> Result<Shown, Refusal> {
         let shown = self.judge(read, budget)?;
         let count = if let Shown::Bytes { count, .. } = shown { count } else { 0 };
         if count < read.len() {
-            self.held = Bytes::copy_from_slice(&read[count..]);
+            self.hold(&read[count..]);
         }
         Ok(shown)
     }

@@ -143,6 +143,11 @@ impl MessageWalker {
         let part = &rest[..newline.map_or(rest.len(), |position| position + 1)];
         *at += part.len();
         self.line.extend(part);
+        // As TLS does, which sends no end of a line either.
+        let is_first = self.place == Place::Between && !self.has_ended_a_head;
+        if is_first && !self.line.first().is_none_or(|byte| is_text(*byte)) {
+            return Err(Refusal::NotHttp);
+        }
         if matches!(self.place, Place::ChunkSize | Place::ChunkEnd) {
             if self.line.len() > MAX_CHUNK_LINE_BYTES {
                 return Err(Refusal::Chunk);
@@ -188,6 +193,9 @@ impl MessageWalker {
         let [Some(method), Some(target), Some(version), None] = words else {
             return Err(Refusal::RequestLine);
         };
+        if !version.starts_with(b"HTTP/") && !self.has_ended_a_head {
+            return Err(Refusal::NotHttp);
+        }
         if target.is_empty() || line.contains(&b'\t') || !matches!(version, b"HTTP/1.1" | b"HTTP/1.0") {
             return Err(Refusal::RequestLine);
         }
@@ -247,6 +255,11 @@ impl MessageWalker {
             Ok(())
         }
     }
+}
+
+/// Whether a request of HTTP, or an empty line before it, could begin with this byte.
+pub fn is_text(byte: u8) -> bool {
+    byte.is_ascii_graphic() || byte.is_ascii_whitespace()
 }
 
 /// The name and the value of a header field.

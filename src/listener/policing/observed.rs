@@ -24,9 +24,11 @@ pub struct Observed {
     pub(super) answered: AtomicBool,
     /// A request of HTTP/1 waits for that.
     pub(super) waiting: AtomicBool,
+    /// No request of HTTP/1 has begun and not ended, and no byte of one is held.
+    pub(super) between: AtomicBool,
     /// Nothing more is to come of a connection of HTTP/1.
     pub(super) over: AtomicBool,
-    /// An answer of HTTP/1 has begun, so the peer is told nothing else.
+    /// The peer is told nothing: an answer of HTTP/1 has begun, or it does not speak HTTP.
     mute: AtomicBool,
 }
 
@@ -55,6 +57,11 @@ impl Observed {
     /// Whether a request of HTTP/1 waits for [`Self::set_answered`].
     pub fn is_waiting(&self) -> bool {
         self.waiting.load(Relaxed)
+    }
+
+    /// Whether a connection of HTTP/1 is between two requests.
+    pub fn is_between(&self) -> bool {
+        self.between.load(Relaxed)
     }
 
     /// Whether a connection of HTTP/1 has been ended, by its peer or for what it sent.
@@ -90,7 +97,8 @@ impl Observed {
 
     pub(super) fn refused(&self, refusal: Refusal, is_answering: bool) -> io::Error {
         self.over.store(true, Relaxed);
-        self.mute.store(is_answering, Relaxed);
+        // A peer that does not speak HTTP could take an answer for something else.
+        self.mute.store(is_answering || refusal == Refusal::NotHttp, Relaxed);
         self.refusal.store(code(refusal as usize), Relaxed);
         match refusal.violation() {
             Some(violation) => self.violated(violation),

@@ -5,6 +5,8 @@ use super::{violation::Violation, walker::FrameKind};
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// The connection does not begin with a request of HTTP.
+    NotHttp,
     LineEnd,
     RequestLine,
     Connect,
@@ -22,7 +24,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
+        Self::NotHttp,
         Self::LineEnd,
         Self::RequestLine,
         Self::Connect,
@@ -53,6 +56,7 @@ impl Refusal {
     pub fn answer(self) -> Vec<u8> {
         const BAD_REQUEST: &str = "400 Bad Request";
         let (status, why) = match self {
+            Self::NotHttp => (BAD_REQUEST, "this is not HTTP"),
             Self::LineEnd => (BAD_REQUEST, "a line does not end with CR LF, or holds a CR or a NUL"),
             Self::RequestLine => (BAD_REQUEST, "the first line is not: method target HTTP/1.1"),
             Self::Connect => ("501 Not Implemented", "CONNECT is not served"),

@@ -82,6 +82,8 @@ fn what_two_parsers_could_take_for_different_messages_is_refused() {
         ("GET /\r\n".into(), Refusal::RequestLine),
         ("GET / HTTP/1.2\r\n".into(), Refusal::RequestLine),
         ("PRI * HTTP/2.0\r\n".into(), Refusal::RequestLine),
+        ("INVALID CONNECTION PREFACE\r\n".into(), Refusal::NotHttp),
+        ("\u{16}\u{3}\u{1}".into(), Refusal::NotHttp),
         ("CONNECT x:1 HTTP/1.1\r\n".into(), Refusal::Connect),
         ("GET / HTTP/1.1\r\n\r\n".into(), Refusal::Host),
         (head("Host: y"), Refusal::Host),
