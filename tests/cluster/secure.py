@@ -8,7 +8,7 @@ import tempfile
 import yaml
 
 from installs import accepted, comes_and_goes
-from kube import CI, ROOT, Place, Traffic, refused, run, until
+from kube import CI, PATIENCE, ROOT, Place, Traffic, refused, run, until
 
 VALUES = CI / "secure-values.yaml"
 # A Certificate of cert-manager in place of the Secret: nobody here makes it, and the API
@@ -98,7 +98,7 @@ class Secure:
         """The serial number of the certificate that a new connection is shown."""
         shown = subprocess.run(
             ["openssl", "s_client", "-connect", self.place.address, "-alpn", "h2", "-cert", self.unknown.cert, "-key", self.unknown.key],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20).stdout
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE).stdout
         said = subprocess.run(["openssl", "x509", "-noout", "-serial"], input=shown, capture_output=True, text=True)
         return said.stdout
 
@@ -190,5 +190,5 @@ def rules_change(secure: Secure) -> None:
     secure.hurry()
     denied = ["grpcurl", *secure.place.grpcurl, *secure.call("ListUsers")]
     until("the caller has lost its role",
-          lambda: "PermissionDenied" in subprocess.run(denied, capture_output=True, text=True, timeout=20).stderr)
+          lambda: "PermissionDenied" in subprocess.run(denied, capture_output=True, text=True, timeout=PATIENCE).stderr)
     secure.place.smoke()

@@ -247,3 +247,14 @@ async fn silent_handshakes_make_room_for_new_ones() {
     assert_eq!(client.call(check(), framed(&[])).await.unwrap().code(), 0);
     wait_for_metric(&server, &handshakes("evicted"), 50.0);
 }
+
+#[tokio::test]
+async fn a_silent_handshake_holds_up_no_shutdown() {
+    let files = Files::new();
+    let hour = "3600000";
+    let flags = ["--handshake-timeout-ms", hour, "--drain-timeout-ms", hour].map(str::to_owned);
+    let server = Server::start_with(&[files.tls(), flags.to_vec()].concat());
+    let _silent = TcpStream::connect(server.grpc_addr).await.unwrap();
+    wait_for_metric(&server, "grpc_server_connections{state=\"handshake\"}", 1.0);
+    assert!(server.stop().success());
+}

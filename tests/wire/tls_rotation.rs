@@ -228,3 +228,18 @@ async fn an_authority_that_is_taken_away_lets_nobody_in_any_more() {
     let client = GrpcClient::over(shake(server.grpc_addr, &after).await.unwrap()).await.unwrap();
     assert_eq!(client.call(check(), framed(&[])).await.unwrap().code(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_changes_alone_is_refused_until_its_certificate_is_there() {
+    let authority = Authority::new("authority");
+    let (first, second) = (authority.server(), authority.server());
+    let mut volume = Volume::new(&set(&first, &authority.pem));
+    let server = server(&volume);
+    let config = client_config(&[&authority], Some(&authority.client()));
+    volume.swap(&[("tls.crt", &first.cert), ("tls.key", &second.key), ("ca.crt", &authority.pem)]);
+    wait_for_metric(&server, REFUSED, 1.0);
+    assert_eq!(shown(&server, &config).await, first.der.to_vec());
+    volume.swap(&set(&second, &authority.pem));
+    wait_for_metric(&server, LIVE, 1.0);
+    assert_eq!(shown(&server, &config).await, second.der.to_vec());
+}
