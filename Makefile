@@ -207,6 +207,13 @@ web-example-tools: $(WEB)/node_modules/.package-lock.json
 # Calls through each proxy, in its short form.
 PROXIED = $(PYTHON) tests/proxies/run.py $(BUILT)/debug/user-service
 
+.PHONY: java-check
+java-check: ## Make every call with grpc-java by TLS and by mutual TLS, with a token.
+	@tools/packages.sh mvn=maven javac=default-jdk-headless
+	@$(MAKE) --no-print-directory target/clients/java/.built
+	cargo build --locked
+	python3 $(CLIENTS)/java/secure.py $(BUILT)/debug/user-service
+
 .PHONY: proxies proxies-check proxies-tools
 proxies-check: proxies-tools ## Call through nginx, HAProxy and Caddy for two minutes.
 	cargo build --locked
