@@ -13,6 +13,7 @@ need cc build-essential      # SQLite and jemalloc are compiled from source
 if [[ ${1:-} != build ]]; then
     need strace strace       # the tests watch and break the store's system calls
     need git git
+    need faketime faketime   # clocks that jump
     need openssl openssl     # certificates of the tests' own
     need script bsdutils     # a terminal for what shows how far it is
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need initdb postgresql # a database of the tests' own

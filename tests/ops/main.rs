@@ -9,6 +9,7 @@ mod admin;
 mod cli;
 mod cli_client;
 mod cli_smoke;
+mod clock;
 mod collector;
 mod exit_codes;
 mod files;

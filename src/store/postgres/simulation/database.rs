@@ -10,7 +10,10 @@ use super::{
     tables::{Effect, Tables},
     wire::{self, Answer, Cell, Request},
 };
-use crate::{store::postgres::sql::Sql, util::actor::Actor};
+use crate::{
+    store::{postgres::sql::Sql, queue::Queue},
+    util::actor::Actor,
+};
 
 /// How many steps a transaction waits for the counter.
 const LOCK_STEPS: u64 = 100;
@@ -31,6 +34,10 @@ pub struct Database {
     pub log: Vec<(u64, u64, String)>,
     /// The highest revision that any caller was told.
     pub known: u64,
+    /// How often the server was restarted while a batch held the counter.
+    pub cut_batches: usize,
+    /// Where the callers of each replica put their writes.
+    pub queues: Vec<Arc<Queue>>,
 }
 
 impl Database {
@@ -44,6 +51,8 @@ impl Database {
             epoch: 0,
             log: Vec::new(),
             known: 0,
+            cut_batches: 0,
+            queues: Vec::new(),
         }
     }
 
@@ -55,7 +64,7 @@ impl Database {
     /// Ends every connection; what was not committed is gone.
     pub fn restart(&mut self) {
         self.epoch += 1;
-        self.owner = None;
+        self.cut_batches += usize::from(self.owner.take().is_some());
         self.say("restarts");
     }
 

@@ -3,7 +3,8 @@
 //! work.
 //!
 //! A seed decides which answer is late or lost, which connection is cut while its statements
-//! are still on their way, when the server restarts, and which caller goes away. The change
+//! are still on their way, when the server restarts, which replica is killed at whatever it
+//! waits for, and which caller goes away. The change
 //! log is then compared with what the callers were told (`tests/store/history_checker.rs`).
 
 mod database;
@@ -25,11 +26,9 @@ use tokio::{runtime, time};
 use self::{
     database::{Database, Shared},
     history_checker::{Logged, Row, check},
+    replica::Running,
 };
-use crate::{
-    store::queue::queue,
-    util::actor::{Actor, as_actor},
-};
+use crate::util::actor::{Actor, as_actor};
 
 /// How long callers call and faults happen, in milliseconds.
 const BUSY_MS: u64 = 20_000;
@@ -37,8 +36,8 @@ const BUSY_MS: u64 = 20_000;
 /// How long every write may take to be answered after that.
 const END_TIMEOUT: Duration = Duration::from_mins(5);
 
-const REPLICAS: u64 = 2;
-const CALLERS: u64 = 3;
+const REPLICAS: usize = 2;
+const CALLERS: usize = 3;
 
 /// A bug that is put in, to see that it is caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +55,7 @@ struct Outcome {
     log: Vec<String>,
     wrong: Vec<String>,
     revision: i64,
+    cut_batches: usize,
 }
 
 fn is_quiet() -> bool {
@@ -68,41 +68,40 @@ fn simulate(seed: u64, bug: Bug) -> Outcome {
     let events = runtime.block_on(async {
         let mut slots = 0..;
         let mut actor = |name: String| Actor::new(seed, slots.next().unwrap(), &name);
-        let (mut keepers, mut writers, mut callers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut queues = Vec::new();
-        for replica in 0..REPLICAS {
-            let slot = Arc::default();
-            let (queue, receiver) = queue(100);
-            let server = actor(format!("server of {replica}"));
-            let keeping = replica::keep(Arc::clone(&shared), Arc::clone(&slot), server);
-            keepers.push(tokio::spawn(as_actor(actor(format!("keeper {replica}")), keeping)));
-            let writing = replica::write(receiver, slot);
-            writers.push(tokio::spawn(as_actor(actor(format!("writer {replica}")), writing)));
-            for _ in 0..CALLERS {
-                let calling = replica::call(Arc::clone(&shared), Arc::clone(&queue));
-                callers.push(tokio::spawn(as_actor(actor(format!("caller of {replica}")), calling)));
-            }
-            queues.push(queue);
+        let mut actors = Vec::new();
+        let mut running = Vec::new();
+        for number in 0..REPLICAS {
+            let of = replica::Actors {
+                keeper: actor(format!("keeper {number}")),
+                writer: actor(format!("writer {number}")),
+                server: actor(format!("server of {number}")),
+            };
+            running.push(Running::start(&shared, number, &of, seed));
+            actors.push(of);
         }
-        let operating = tokio::spawn(as_actor(actor("operator".into()), operate(Arc::clone(&shared))));
+        let mut callers = Vec::new();
+        for replica in (0..REPLICAS).flat_map(|replica| [replica; CALLERS]) {
+            let calling = replica::call(Arc::clone(&shared), replica);
+            callers.push(tokio::spawn(as_actor(actor(format!("caller of {replica}")), calling)));
+        }
+        let operating = operate(Arc::clone(&shared), running, actors);
+        let operating = tokio::spawn(as_actor(actor("operator".into()), operating));
         let ended = async {
             let mut events = Vec::new();
             for caller in callers {
                 events.extend(caller.await.unwrap());
             }
-            operating.await.unwrap();
-            for queue in queues {
+            let running = operating.await.unwrap();
+            for queue in &shared.lock().unwrap().queues {
                 queue.close();
             }
-            for writer in writers {
-                writer.await.unwrap();
+            for replica in running {
+                replica.writer.await.unwrap();
+                replica.keeper.abort();
             }
             events
         };
         let events = time::timeout(END_TIMEOUT, ended).await.expect("every write is answered");
-        for keeper in keepers {
-            keeper.abort();
-        }
         events
     });
     drop(runtime);
@@ -111,15 +110,25 @@ fn simulate(seed: u64, bug: Bug) -> Outcome {
     let wrong = check(&log, &users, &events);
     database.log.sort_by_key(|(time, slot, _)| (*time, *slot));
     let said = database.log.iter().map(|(time, _, line)| format!("{time:>6} {line}")).collect();
-    Outcome { log: said, wrong, revision: database.committed.revision }
+    let Database { committed, cut_batches, .. } = database;
+    Outcome { log: said, wrong, revision: committed.revision, cut_batches }
 }
 
-/// Restarts the database's server once in a while.
-async fn operate(shared: Shared) {
+/// Restarts the database's server once in a while, and kills replicas.
+async fn operate(shared: Shared, mut running: Vec<Running>, actors: Vec<replica::Actors>) -> Vec<Running> {
     while !is_quiet() {
-        Actor::pause(1..=300).await;
-        shared.lock().unwrap().restart();
+        Actor::pause(1..=200).await;
+        let (killed, seed) = Actor::draw(|random| (random.usize(..2 * REPLICAS), random.u64(..u64::MAX / 2)));
+        if killed < REPLICAS {
+            running[killed].kill();
+            shared.lock().unwrap().say(format!("kills {killed}"));
+            Actor::pause(1..=20).await;
+            running[killed] = Running::start(&shared, killed, &actors[killed], seed);
+        } else {
+            shared.lock().unwrap().restart();
+        }
     }
+    running
 }
 
 /// The change log and the table, for the checker.
@@ -147,12 +156,15 @@ fn seeds() -> u64 {
 
 #[test]
 fn simulated_commits_are_what_their_callers_were_told() {
-    let mut revisions = 0;
+    let (mut revisions, mut restarts) = (0, 0);
     for seed in 0..seeds() {
-        let Outcome { log, wrong, revision } = simulate(seed, Bug::None);
+        let Outcome { log, wrong, revision, cut_batches } = simulate(seed, Bug::None);
         assert!(wrong.is_empty(), "seed {seed}: {}\n{}", wrong.join("\n"), log.join("\n"));
         revisions += revision;
+        restarts += cut_batches;
     }
+    println!("{} seeds: {revisions} writes, {restarts} restarts of the database within a batch", seeds());
+    assert!(restarts > 0, "no restart was within a batch");
     assert!(revisions > 20 * seeds().cast_signed(), "{revisions} writes only");
 }
 

@@ -9,6 +9,7 @@ use metrics::counter;
 use tokio::{
     io::{duplex, join},
     sync::watch,
+    task::JoinHandle,
     time::{self, Instant},
 };
 use tokio_postgres::NoTls;
@@ -28,7 +29,7 @@ use crate::{
             session::{Lasting, Session},
             writer::Writer,
         },
-        queue::{Queue, WriteReceiver},
+        queue::{WriteReceiver, queue},
         writer_loop::BatchWriter,
     },
     util::actor::{Actor, as_actor},
@@ -46,8 +47,48 @@ fn set(slot: &Slot, session: Option<Arc<Session>>) {
     *slot.write().unwrap_or_else(PoisonError::into_inner) = session;
 }
 
+/// The actors of one replica.
+#[derive(Clone)]
+pub struct Actors {
+    pub keeper: Actor,
+    pub writer: Actor,
+    /// Of the database's end of the connection.
+    pub server: Actor,
+}
+
+/// A replica that runs.
+pub struct Running {
+    pub keeper: JoinHandle<()>,
+    pub writer: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts a replica. The actors of a later start draw other numbers.
+    pub fn start(shared: &Shared, number: usize, actors: &Actors, seed: u64) -> Self {
+        let slot = Arc::default();
+        let (queue, receiver) = queue(100);
+        let mut database = shared.lock().unwrap();
+        if let Some(before) = database.queues.get_mut(number) {
+            *before = queue;
+        } else {
+            database.queues.push(queue);
+        }
+        drop(database);
+        let keeping = keep(Arc::clone(shared), Arc::clone(&slot), actors.server.seeded(seed));
+        let keeper = tokio::spawn(as_actor(actors.keeper.seeded(seed + 1), keeping));
+        let writer = tokio::spawn(as_actor(actors.writer.seeded(seed + 2), write(receiver, slot)));
+        Self { keeper, writer }
+    }
+
+    /// Ends it as a kill does, wherever it is. What it has sent may still arrive.
+    pub fn kill(&self) {
+        self.keeper.abort();
+        self.writer.abort();
+    }
+}
+
 /// Keeps a connection to the database. `server` is the actor of its other end.
-pub async fn keep(shared: Shared, slot: Slot, server: Actor) {
+async fn keep(shared: Shared, slot: Slot, server: Actor) {
     loop {
         let (to_server, input) = duplex(PIPE_BYTES);
         let (from_server, output) = duplex(PIPE_BYTES);
@@ -77,7 +118,7 @@ pub async fn keep(shared: Shared, slot: Slot, server: Actor) {
 }
 
 /// Writes what is queued, until the queue is closed.
-pub async fn write(receiver: WriteReceiver, slot: Slot) {
+async fn write(receiver: WriteReceiver, slot: Slot) {
     let mut writer = Writer {
         session: Arc::new(ReconnectingSession::simulated(slot)),
         newest: Arc::new(watch::Sender::new(0)),
@@ -101,7 +142,7 @@ pub async fn write(receiver: WriteReceiver, slot: Slot) {
 }
 
 /// Makes one write after the other, and returns what it was told.
-pub async fn call(shared: Shared, queue: Arc<Queue>) -> Vec<Event> {
+pub async fn call(shared: Shared, replica: usize) -> Vec<Event> {
     let mut events = Vec::new();
     let (slot, _) = Actor::identity();
     while !super::is_quiet() {
@@ -116,11 +157,11 @@ pub async fn call(shared: Shared, queue: Arc<Queue>) -> Vec<Event> {
             is_known_again.then(|| Idempotency::new(&Caller::ANONYMOUS, "Write", request, payload));
         let write = Write { change, idempotency, validate_only: false };
         let (begun, known) = (Instant::now().into_std(), shared.lock().unwrap().known);
-        let mut answer = ask(&queue, write.clone()).await;
+        let mut answer = ask(&shared, replica, write.clone()).await;
         if is_known_again && matches!(answer, Err(Error::OutcomeUnknown)) {
             Actor::pause(1..=20).await;
             // Whatever another try is refused for, the first may still have happened.
-            answer = ask(&queue, write).await.map_err(|_| Error::OutcomeUnknown);
+            answer = ask(&shared, replica, write).await.map_err(|_| Error::OutcomeUnknown);
         }
         let ended = Instant::now().into_std();
         let mut database = shared.lock().unwrap();
@@ -162,7 +203,8 @@ fn change(name: &str) -> (Change, Option<String>) {
 }
 
 /// The revision of a write. A caller may go away without waiting.
-async fn ask(queue: &Queue, write: Write) -> Result<u64, Error> {
+async fn ask(shared: &Shared, replica: usize, write: Write) -> Result<u64, Error> {
+    let queue = Arc::clone(&shared.lock().unwrap().queues[replica]);
     let answered = queue.push(write, Deadline::NONE)?;
     let patience = Actor::draw(|random| if random.u8(..10) == 0 { random.u64(1..20) } else { 10_000 });
     match time::timeout_at(Actor::moment(patience), answered).await {
