@@ -101,8 +101,7 @@ fn simulate(seed: u64, bug: Bug) -> Outcome {
             }
             events
         };
-        let events = time::timeout(END_TIMEOUT, ended).await.expect("every write is answered");
-        events
+        time::timeout(END_TIMEOUT, ended).await.expect("every write is answered")
     });
     drop(runtime);
     let mut database = Arc::into_inner(shared).expect("every task has ended").into_inner().unwrap();
