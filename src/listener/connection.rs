@@ -195,6 +195,8 @@ impl<S: CallService> ServeContext<S> {
             // Between two requests hyper has read nothing that it has not passed on.
             let parts = connection.into_parts();
             (io, service) = (parts.io.into_inner(), parts.service);
+            // Empty, and it keeps what hyper has allocated to read into.
+            drop(parts.read_buf);
             let parked = pin!(ParkedConnection(&mut io));
             if self.drive(parked, owner, observed, conversation).await == Driven::Over {
                 return;
