@@ -20,10 +20,10 @@ for line in 'user 65532:65532, in /data, runs \[./user-service.\]' 'org.opencont
     grep -Eq -e "^ +$line\$" "$work/1.txt" || { echo "image: nothing like $line in:" >&2; cat "$work/1.txt" >&2; exit 1; }
 done
 
-truncate --size 17M "$work/staged/user-service"
+truncate --size 18M "$work/staged/user-service"
 python3 deploy/image/assemble.py amd64 "$work/staged" localhost/user-service:1.2.3 "$work/large.tar"
-report=$(python3 deploy/image/report.py "$work/large.tar" 2>&1) && { echo "image: 17 MiB pass" >&2; exit 1; }
-[[ $report == *"17.0 MiB, and 16 MiB at most"* ]] || { echo "image: 17 MiB fail for another reason: $report" >&2; exit 1; }
+report=$(python3 deploy/image/report.py "$work/large.tar" 2>&1) && { echo "image: 18 MiB pass" >&2; exit 1; }
+[[ $report == *"18.0 MiB, and 17 MiB at most"* ]] || { echo "image: 18 MiB fail for another reason: $report" >&2; exit 1; }
 
 # A cargo that compiles nothing, and has HOT functions hot where it is given a profile.
 root=$work/root
