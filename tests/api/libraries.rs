@@ -4,72 +4,64 @@
 use std::process::Command;
 
 use crate::{
-    run::{Ended, path, run, tool},
+    run::{go, node, python, run},
     support::{Server, http},
 };
 
-fn python(script: &str, stubs: &str, addr: &str) -> Ended {
-    let mut command = tool(".venv/bin/python");
-    command.env("PYTHONPATH", path("target/clients/python").join(stubs)).env("PYTHONDONTWRITEBYTECODE", "1");
-    run(command.arg(path("tests/api/clients/python").join(script)).arg(addr))
-}
-
-fn passes(ended: Ended) {
-    assert_eq!(ended.with_code(0).stdout.lines().last(), Some("ok"));
+fn passes(mut client: Command) {
+    assert_eq!(run(&mut client).with_code(0).stdout.lines().last(), Some("ok"));
 }
 
 #[test]
 fn the_articles_own_client_runs_to_its_end_twice() {
     let server = Server::start(&[]);
-    let addr = server.grpc_addr.to_string();
-    let first = python("article_client.py", "article", &addr).with_code(0).stdout;
+    let said = || run(&mut python("article_client.py", "article", &server.grpc_addr)).with_code(0).stdout;
     let john = "name: \"John Doe\"\nemail: \"john@example.com\"\nage: 30\n";
-    assert_eq!(first, format!("Found: \nCreated: {john}\nFound: {john}\n"));
-    let second = python("article_client.py", "article", &addr).with_code(0).stdout;
-    assert_eq!(second, format!("Found: {john}\nCreated: {john}\nFound: {john}\n"));
+    assert_eq!(said(), format!("Found: \nCreated: {john}\nFound: {john}\n"));
+    assert_eq!(said(), format!("Found: {john}\nCreated: {john}\nFound: {john}\n"));
 }
 
 #[test]
 fn the_articles_calls_know_ids_and_say_who_is_missing() {
     let server = Server::start(&[]);
-    passes(python("article_by_id.py", "ours", &server.grpc_addr.to_string()));
+    passes(python("article_by_id.py", "ours", &server.grpc_addr));
 }
 
 #[test]
 fn pythons_grpcio_makes_every_call() {
     let server = Server::start(&[]);
-    passes(python("user_v1.py", "ours", &server.grpc_addr.to_string()));
+    passes(python("user_v1.py", "ours", &server.grpc_addr));
 }
 
 #[test]
 fn pythons_grpcio_goes_on_after_what_reflection_does_not_know() {
     let server = Server::start(&[]);
-    passes(python("reflection.py", "ours", &server.grpc_addr.to_string()));
+    passes(python("reflection.py", "ours", &server.grpc_addr));
 }
 
 #[test]
 fn grpc_go_makes_every_call() {
-    passes(go("calls", &Server::start(&[])));
+    passes(go("calls", &Server::start(&[]).grpc_addr));
 }
 
 #[test]
 fn grpc_go_retries_checks_health_and_keeps_alive() {
-    passes(go("channel", &Server::start(&[])));
+    passes(go("channel", &Server::start(&[]).grpc_addr));
 }
 
 #[test]
 fn grpc_js_makes_every_call() {
-    passes(node("client.js", &Server::start(&[])));
+    passes(node("client.js", &Server::start(&[]).grpc_addr));
 }
 
 #[test]
 fn connect_go_calls_by_each_protocol() {
-    passes(go("connect", &Server::start(&[])));
+    passes(go("connect", &Server::start(&[]).grpc_addr));
 }
 
 #[test]
 fn connect_node_calls_by_each_protocol() {
-    passes(node("connect.js", &Server::start(&[])));
+    passes(node("connect.js", &Server::start(&[]).grpc_addr));
 }
 
 /// Asserts that one connection was enough for everything.
@@ -83,37 +75,25 @@ fn kept_its_connection(server: &Server) {
 #[test]
 fn grpc_go_may_give_up_as_many_calls_as_it_likes() {
     let server = Server::start(&["--call-log", "false"]);
-    passes(go("cancels", &server));
+    passes(go("cancels", &server.grpc_addr));
     kept_its_connection(&server);
 }
 
 #[test]
 fn pythons_grpcio_may_give_up_as_many_calls_as_it_likes() {
     let server = Server::start(&["--call-log", "false"]);
-    passes(python("cancels.py", "ours", &server.grpc_addr.to_string()));
+    passes(python("cancels.py", "ours", &server.grpc_addr));
     kept_its_connection(&server);
 }
 
 #[test]
 fn grpc_js_may_give_up_as_many_calls_as_it_likes() {
     let server = Server::start(&["--call-log", "false"]);
-    passes(node("cancels.js", &server));
+    passes(node("cancels.js", &server.grpc_addr));
     kept_its_connection(&server);
 }
 
 #[test]
 fn reflection_answers_in_its_older_version() {
-    passes(go("v1alpha", &Server::start(&[])));
-}
-
-fn go(part: &str, server: &Server) -> Ended {
-    run(tool("bin/go-client").arg(part).arg(server.grpc_addr.to_string()))
-}
-
-fn node(script: &str, server: &Server) -> Ended {
-    let folder = path("tests/api/clients/node");
-    assert!(folder.join("node_modules").exists(), "node_modules is not there: run `make tools` first");
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "120", "node"]).arg(folder.join(script));
-    run(command.arg(server.grpc_addr.to_string()).arg(path("proto")))
+    passes(go("v1alpha", &Server::start(&[]).grpc_addr));
 }

@@ -80,10 +80,8 @@ fn a_release_is_verified_as_the_readme_says_and_a_changed_one_is_not() {
 /// The text without what differs from run to run: ids, etags and times.
 fn masked(text: &str) -> String {
     const DIFFERENT: [&str; 4] = ["\"id\":", "\"etag\":", "\"createTime\":", "\"updateTime\":"];
-    let mask = |line: &str| match DIFFERENT.iter().find(|key| line.trim_start().starts_with(**key)) {
-        Some(key) => format!("{key} ..."),
-        None => DIFFERENT.iter().fold(line.trim_end().to_owned(), |line, key| masked_value(&line, key)),
-    };
+    let mask =
+        |line: &str| DIFFERENT.iter().fold(line.trim_end().to_owned(), |line, key| masked_value(&line, key));
     text.trim_end().lines().map(mask).collect::<Vec<_>>().join("\n")
 }
 

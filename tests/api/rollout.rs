@@ -5,7 +5,7 @@ use std::{
     process::Stdio,
 };
 
-use crate::{run::tool, support::Server};
+use crate::{run::go, support::Server};
 
 const ROUNDS: usize = 20;
 
@@ -15,8 +15,7 @@ fn grpc_go_sees_no_call_fail_when_a_server_goes() {
     for round in 0..ROUNDS {
         let goes = stays;
         stays = Server::start(&["--call-log", "false"]);
-        let mut client = tool("bin/go-client")
-            .args(["load", &format!("{},{}", goes.grpc_addr, stays.grpc_addr)])
+        let mut client = go("load", &format!("{},{}", goes.grpc_addr, stays.grpc_addr))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -45,3 +45,28 @@ pub fn run(command: &mut Command) -> Ended {
         stderr: String::from_utf8_lossy(&stderr).into_owned(),
     }
 }
+
+/// The client with grpc-go and connect-go.
+pub fn go(part: &str, addr: &impl ToString) -> Command {
+    let mut command = tool("bin/go-client");
+    command.arg(part).arg(addr.to_string());
+    command
+}
+
+/// A script with grpcio and these stubs.
+pub fn python(script: &str, stubs: &str, addr: &impl ToString) -> Command {
+    let mut command = tool(".venv/bin/python");
+    command.env("PYTHONPATH", path("target/clients/python").join(stubs)).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg(path("tests/api/clients/python").join(script)).arg(addr.to_string());
+    command
+}
+
+/// A script with the libraries of Node.js.
+pub fn node(script: &str, addr: &impl ToString) -> Command {
+    let folder = path("tests/api/clients/node");
+    assert!(folder.join("node_modules").exists(), "node_modules is not there: run `make tools` first");
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "120", "node"]).arg(folder.join(script));
+    command.arg(addr.to_string()).arg(path("proto"));
+    command
+}

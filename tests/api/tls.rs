@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::{
-    run::{Ended, path, run, tool},
+    run::{Ended, go, node, python, run, tool},
     support::{
         Server,
         certificates::{Authority, Files},
@@ -42,37 +42,12 @@ fn servers(files: &Files) -> [(Server, Option<&'static str>); 2] {
     [(Server::start_with(&files.tls()), None), (Server::start_with(&files.mutual_tls()), Some("client"))]
 }
 
-/// The client with grpc-go.
-fn go(part: &str, server: &Server) -> Command {
-    let mut command = tool("bin/go-client");
-    command.arg(part).arg(addr(server));
-    command
-}
-
-/// The client with grpcio.
-fn python(server: &Server) -> Command {
-    let mut command = tool(".venv/bin/python");
-    command.env("PYTHONPATH", path("target/clients/python/ours")).env("PYTHONDONTWRITEBYTECODE", "1");
-    command.arg(path("tests/api/clients/python/user_v1.py")).arg(addr(server));
-    command
-}
-
-/// The client with grpc-js.
-fn node(server: &Server) -> Command {
-    let folder = path("tests/api/clients/node");
-    assert!(folder.join("node_modules").exists(), "node_modules is not there: run `make tools` first");
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "120", "node"]).arg(folder.join("client.js"));
-    command.arg(addr(server)).arg(path("proto"));
-    command
-}
-
 #[test]
 fn grpc_go_negotiates_the_hybrid_group_and_makes_every_call() {
     let files = Files::new();
     for (server, shown) in servers(&files) {
         for part in ["tls", "calls", "channel"] {
-            let ended = with_tls(&mut go(part, &server), &files, shown);
+            let ended = with_tls(&mut go(part, &addr(&server)), &files, shown);
             assert_eq!(ended.with_code(0).stdout.lines().last(), Some("ok"), "{part}");
         }
     }
@@ -82,10 +57,8 @@ fn grpc_go_negotiates_the_hybrid_group_and_makes_every_call() {
 fn grpcio_makes_every_call() {
     let files = Files::new();
     for (server, shown) in servers(&files) {
-        assert_eq!(
-            with_tls(&mut python(&server), &files, shown).with_code(0).stdout.lines().last(),
-            Some("ok")
-        );
+        let ended = with_tls(&mut python("user_v1.py", "ours", &addr(&server)), &files, shown);
+        assert_eq!(ended.with_code(0).stdout.lines().last(), Some("ok"));
     }
 }
 
@@ -93,10 +66,8 @@ fn grpcio_makes_every_call() {
 fn grpc_js_makes_every_call() {
     let files = Files::new();
     for (server, shown) in servers(&files) {
-        assert_eq!(
-            with_tls(&mut node(&server), &files, shown).with_code(0).stdout.lines().last(),
-            Some("ok")
-        );
+        let ended = with_tls(&mut node("client.js", &addr(&server)), &files, shown);
+        assert_eq!(ended.with_code(0).stdout.lines().last(), Some("ok"));
     }
 }
 
@@ -108,11 +79,13 @@ fn each_library_sends_a_token_with_each_call_over_tls_and_over_mutual_tls() {
     for (flags, shown) in [(files.tls(), None), (files.mutual_tls(), Some("client"))] {
         let flags: Vec<_> = flags.iter().map(String::as_str).collect();
         let server = auth.serve(&flags);
-        for mut command in [go("calls", &server), python(&server), node(&server)] {
+        let addr = addr(&server);
+        let grpcio = || python("user_v1.py", "ours", &addr);
+        for mut command in [go("calls", &addr), grpcio(), node("client.js", &addr)] {
             let ended = with_tls(command.env("TOKEN_FILE", &token), &files, shown);
             assert_eq!(ended.with_code(0).stdout.lines().last(), Some("ok"), "{command:?}");
         }
-        let refused = with_tls(&mut python(&server), &files, shown);
+        let refused = with_tls(&mut grpcio(), &files, shown);
         assert_ne!(refused.code, 0, "without a token");
     }
 }
