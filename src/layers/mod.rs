@@ -48,7 +48,7 @@ use crate::{auth::Auth, config::Config, rpc::call::Inbound, telemetry::TraceConf
 /// those of a test.
 pub fn stack<S, B, R>(
     service: S,
-    find: impl FindMethod,
+    find: FindMethod,
     config: &Config,
     traces: TraceConfig,
     in_flight: InFlight,
@@ -80,7 +80,7 @@ where
     let limits = Arc::new(AdmissionLimits::new(config));
     ServiceBuilder::new()
         // First, because every layer below uses the matched method and none the path.
-        .layer(layer_fn(move |inner| Route::new(inner, find.clone())))
+        .layer(layer_fn(move |inner| Route::new(inner, find)))
         // Around all that can answer, so that shed, late and panicked calls are seen as their callers
         // see them.
         .layer(layer_fn(move |inner| Observe::new(inner, recorders.clone())))

@@ -8,27 +8,24 @@ use tower_service::Service;
 use crate::rpc::{call::Inbound, methods::Method};
 
 /// Finds the method that is served under exactly a path.
-pub trait FindMethod: Fn(&str) -> Option<&'static Method> + Clone + Send + Sync + 'static {}
-
-impl<F: Fn(&str) -> Option<&'static Method> + Clone + Send + Sync + 'static> FindMethod for F {}
+pub type FindMethod = fn(&str) -> Option<&'static Method>;
 
 /// Sets the matched method in the call.
 #[derive(Clone, Debug)]
-pub struct Route<S, F> {
+pub struct Route<S> {
     inner: S,
-    find: F,
+    find: FindMethod,
 }
 
-impl<S, F> Route<S, F> {
-    pub fn new(inner: S, find: F) -> Self {
+impl<S> Route<S> {
+    pub fn new(inner: S, find: FindMethod) -> Self {
         Self { inner, find }
     }
 }
 
-impl<S, B, F> Service<Request<Inbound<B>>> for Route<S, F>
+impl<S, B> Service<Request<Inbound<B>>> for Route<S>
 where
     S: Service<Request<Inbound<B>>>,
-    F: FindMethod,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -39,13 +36,13 @@ where
     }
 
     fn call(&mut self, mut request: Request<Inbound<B>>) -> S::Future {
-        request.body_mut().call.method = matched(&request, &self.find);
+        request.body_mut().call.method = matched(&request, self.find);
         self.inner.call(request)
     }
 }
 
 /// A path with a query is another path: nothing is served under it.
-fn matched<B>(request: &Request<B>, find: &impl FindMethod) -> Option<&'static Method> {
+fn matched<B>(request: &Request<B>, find: FindMethod) -> Option<&'static Method> {
     if request.method() != http::Method::POST || request.uri().query().is_some() {
         return None;
     }
@@ -59,7 +56,7 @@ mod tests {
 
     fn found(method: &str, uri: &str) -> Option<&'static str> {
         let request = Request::builder().method(method).uri(uri).body(()).unwrap();
-        matched(&request, &methods::find).map(|method| method.path)
+        matched(&request, methods::find).map(|method| method.path)
     }
 
     #[test]
