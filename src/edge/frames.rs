@@ -3,8 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// Before each message.
-pub const PREFIX_BYTES: usize = 5;
+use crate::rpc::framing::{PREFIX_BYTES, TooLarge, declared};
 
 /// The flag of a message that is packed.
 pub const PACKED: u8 = 1;
@@ -22,10 +21,6 @@ pub struct FrameReader {
     buffer: BytesMut,
 }
 
-/// A frame says that it is longer than it may be.
-#[derive(Debug, PartialEq, Eq)]
-pub struct TooLarge;
-
 impl FrameReader {
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
@@ -37,8 +32,7 @@ impl FrameReader {
     /// It is longer than `limit`, which is known by its length alone.
     pub fn next(&mut self, limit: usize) -> Result<Option<MessageFrame>, TooLarge> {
         let Some((prefix, rest)) = self.buffer.split_at_checked(PREFIX_BYTES) else { return Ok(None) };
-        let flag = prefix[0];
-        let len = prefix[1..].iter().fold(0, |len, byte| (len << 8) | usize::from(*byte));
+        let (flag, len) = (prefix[0], declared(prefix));
         if len > limit {
             return Err(TooLarge);
         }

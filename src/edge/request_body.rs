@@ -16,13 +16,14 @@ use prost_reflect::MessageDescriptor;
 use tonic::Status;
 
 use super::{
-    frames::{self, FrameReader, MessageFrame, PACKED, TooLarge},
+    frames::{self, FrameReader, MessageFrame, PACKED},
     json,
     text::{NoBase64, TextReader},
 };
-use crate::{
-    rpc::{permits::PartialBytes, status},
-    util::gzip::{self, UnpackError},
+use crate::rpc::{
+    framing::{self, TooLarge},
+    permits::PartialBytes,
+    status,
 };
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -102,18 +103,11 @@ impl MessageReader {
         let Some(descriptor) = &self.json else { return Ok(frames::framed(flag, &message)) };
         match flag {
             0 => {}
-            PACKED if self.gzip => message = self.unpacked(&message)?,
+            PACKED if self.gzip => message = framing::unpack(&message, self.limit)?,
             PACKED => return Err(status::malformed("a message is compressed, and no header says how")),
             _ => return Err(status::malformed("a message has a flag that is neither 0 nor 1")),
         }
         Ok(frames::framed(0, &json::to_proto(descriptor, &message)?))
-    }
-
-    fn unpacked(&self, packed: &[u8]) -> Result<Bytes, Status> {
-        gzip::unpack(packed, self.limit).map_err(|error| match error {
-            UnpackError::TooLarge => status::message_too_large(self.limit),
-            UnpackError::Malformed => status::malformed("the message is not gzip"),
-        })
     }
 }
 

@@ -1,7 +1,32 @@
-//! The messages in a gRPC body, told apart as its bytes pass.
+//! The messages in a gRPC body, each behind its prefix.
 
-/// A flag and four bytes of length.
-const PREFIX_BYTES: u8 = 5;
+use bytes::Bytes;
+use tonic::Status;
+
+use super::status;
+use crate::util::gzip::{self, UnpackError};
+
+/// Before each message: whether it is compressed, and its length in four bytes.
+pub const PREFIX_BYTES: usize = 5;
+
+/// The length that the prefix at the start of these bytes says.
+///
+/// # Panics
+/// If they are fewer than [`PREFIX_BYTES`].
+pub fn declared(bytes: &[u8]) -> usize {
+    bytes[1..PREFIX_BYTES].iter().fold(0, |length, byte| (length << 8) | usize::from(*byte))
+}
+
+/// Unpacks a message that was compressed with gzip.
+///
+/// # Errors
+/// It is longer than `limit` once it is unpacked, or is not gzip.
+pub fn unpack(message: &[u8], limit: usize) -> Result<Bytes, Status> {
+    gzip::unpack(message, limit).map_err(|error| match error {
+        UnpackError::TooLarge => status::message_too_large(limit),
+        UnpackError::Malformed => status::malformed("the message is not gzip"),
+    })
+}
 
 /// Reads the length before each message and keeps nothing else.
 #[derive(Debug, Default)]
@@ -30,12 +55,12 @@ impl MessageScanner {
         mut ended: impl FnMut(u32),
     ) -> Result<(), TooLarge> {
         while let Some((&first, rest)) = bytes.split_first() {
-            if self.prefix_read < PREFIX_BYTES {
+            if usize::from(self.prefix_read) < PREFIX_BYTES {
                 bytes = rest;
                 // The flag is shifted out by the four bytes that follow it.
                 self.left = (self.left << 8) | u32::from(first);
                 self.prefix_read += 1;
-                if self.prefix_read < PREFIX_BYTES {
+                if usize::from(self.prefix_read) < PREFIX_BYTES {
                     continue;
                 }
                 if self.len_left() > limit {

@@ -15,18 +15,13 @@ use prost::Message;
 use tonic::Status;
 
 use super::response_body::ResponseBody;
-use crate::{
-    rpc::{
-        call::{Call, Inbound},
-        headers::GRPC_ENCODING,
-        permits::{PartialBytes, Permit, turned_away},
-        status,
-    },
-    util::gzip::{self, UnpackError},
+use crate::rpc::{
+    call::{Call, Inbound},
+    framing::{self, PREFIX_BYTES, declared},
+    headers::GRPC_ENCODING,
+    permits::{PartialBytes, Permit, turned_away},
+    status,
 };
-
-/// Before each message: whether it is compressed, and its length in four bytes.
-const PREFIX_BYTES: usize = 5;
 
 /// Answers one call. `limit` bounds the message as sent and as unpacked.
 pub fn answer<B, Req, Res>(
@@ -115,11 +110,6 @@ fn append(message: Bytes, data: &[u8]) -> Bytes {
     whole.freeze()
 }
 
-/// The length that a prefix says.
-fn declared(message: &[u8]) -> usize {
-    message[1..PREFIX_BYTES].iter().fold(0, |length, byte| (length << 8) | usize::from(*byte))
-}
-
 /// A message without its prefix and its compression.
 fn unpack(mut message: Bytes, headers: &HeaderMap, limit: usize) -> Result<Bytes, Status> {
     let prefix = message.split_to(PREFIX_BYTES);
@@ -131,17 +121,10 @@ fn unpack(mut message: Bytes, headers: &HeaderMap, limit: usize) -> Result<Bytes
     };
     match prefix[0] {
         0 => Ok(message),
-        1 if is_gzip => gunzip(&message, limit),
+        1 if is_gzip => framing::unpack(&message, limit),
         1 => Err(status::malformed("the message says it is compressed, and grpc-encoding does not say how")),
         _ => Err(status::malformed("the message has a flag that is neither 0 nor 1")),
     }
-}
-
-fn gunzip(message: &[u8], limit: usize) -> Result<Bytes, Status> {
-    gzip::unpack(message, limit).map_err(|error| match error {
-        UnpackError::TooLarge => status::message_too_large(limit),
-        UnpackError::Malformed => status::malformed("the message is not gzip"),
-    })
 }
 
 fn encode(message: &impl Message, place: Option<Permit>) -> Response<ResponseBody> {
