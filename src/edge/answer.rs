@@ -89,16 +89,16 @@ impl<R: Body<Data = Bytes>> Body for EdgeAnswer<R> {
 }
 
 /// What the answer to one call has to be.
-pub struct Exchange {
-    pub schema: Arc<Schema>,
+pub struct Exchange<'a> {
+    pub schema: &'a Arc<Schema>,
     pub format: &'static Format,
     /// `None` where nothing is served under the path.
-    pub method: Option<Arc<MethodSchema>>,
+    pub method: Option<&'a MethodSchema>,
     pub takes_gzip: bool,
     pub is_get: bool,
 }
 
-impl Exchange {
+impl Exchange<'_> {
     /// Translates an answer of the layers.
     pub async fn answer<R>(self, response: Response<R>) -> Response<EdgeAnswer<R>>
     where
@@ -114,33 +114,34 @@ impl Exchange {
 
     /// The descriptor of the messages of the answer, where they are JSON.
     fn json(&self) -> Option<prost_reflect::MessageDescriptor> {
-        let method = self.method.as_ref().filter(|_| self.format.codec == Codec::Json)?;
+        let method = self.method.filter(|_| self.format.codec == Codec::Json)?;
         Some(method.output.clone())
     }
 
     fn stream<R: Body<Data = Bytes>>(self, response: Response<R>) -> Response<EdgeAnswer<R>> {
         let (mut parts, body) = response.into_parts();
-        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.format.content_type));
+        let content_type = HeaderValue::from_static(self.format.content_type);
         let is_connect = self.format.wire == Wire::ConnectStream;
         let is_all_in_head = codes::in_headers(&parts.headers).is_some();
-        if !is_connect && is_all_in_head {
-            return Response::from_parts(parts, EdgeAnswer::Grpc { inner: body });
-        }
-        if is_all_in_head {
-            let end = connect_error::end_of_stream(&self.schema, &parts.headers);
-            let (mut head, ()) = Response::new(()).into_parts();
-            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.format.content_type));
-            return Response::from_parts(head, EdgeAnswer::whole(frames::framed(END_OF_STREAM, &end)));
+        if is_connect && is_all_in_head {
+            let end = connect_error::end_of_stream(self.schema, &parts.headers);
+            let mut response = Response::new(EdgeAnswer::whole(frames::framed(END_OF_STREAM, &end)));
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+            return response;
         }
         let packs = is_connect && self.takes_gzip;
         if is_connect {
             parts.headers = metadata(&parts.headers, "");
-            parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.format.content_type));
             if packs {
                 parts.headers.insert(&CONNECT_CONTENT_ENCODING, GZIP);
             }
         }
-        let stream = AnswerStream::new(body, self.schema.clone(), self.format.wire, self.json(), packs);
+        parts.headers.insert(CONTENT_TYPE, content_type);
+        if is_all_in_head {
+            return Response::from_parts(parts, EdgeAnswer::Grpc { inner: body });
+        }
+        let schema = Arc::clone(self.schema);
+        let stream = AnswerStream::new(body, schema, self.format.wire, self.json(), packs);
         Response::from_parts(parts, EdgeAnswer::Stream { stream: Box::pin(stream) })
     }
 
@@ -194,7 +195,7 @@ impl Exchange {
             None => StatusCode::NOT_FOUND,
         };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let error = WireError::of(&self.schema, status).to_json();
+        let error = WireError::of(self.schema, status).to_json();
         self.head(http, headers).map(|()| EdgeAnswer::whole(error))
     }
 

@@ -29,7 +29,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, Version, header::CONTENT_TYPE};
+use http::{Method, Request, Response, Version};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -118,7 +118,7 @@ where
             );
             return EdgeFuture::Grpc { inner };
         }
-        let served = serve_page(self.inner.clone(), Arc::clone(&self.settings), spoken, request);
+        let served = serve(self.inner.clone(), Arc::clone(&self.settings), spoken, request);
         EdgeFuture::Translated { served: Box::pin(served) }
     }
 }
@@ -150,10 +150,9 @@ where
     }
 }
 
-/// Serves every request but gRPC with protobuf, to a page of another origin as well. No
-/// browser sends gRPC.
-async fn serve_page<S, B, R>(
-    inner: S,
+/// Serves every request but gRPC with protobuf.
+async fn serve<S, B, R>(
+    mut inner: S,
     settings: Arc<Settings>,
     spoken: Spoken,
     request: Request<Inbound<B>>,
@@ -163,29 +162,15 @@ where
     B: Body<Data = Bytes>,
     R: Body<Data = Bytes>,
 {
-    let Some(cors) = &settings.cors else { return serve(inner, &settings, spoken, request).await };
-    let origin = Cors::origin(&request);
-    if Cors::is_preflight(&request) {
+    // No browser sends gRPC, so a page of another origin is answered here only.
+    let page = settings.cors.as_ref().map(|cors| (cors, Cors::origin(&request)));
+    if let Some((cors, origin)) = &page
+        && Cors::is_preflight(&request)
+    {
         return cors.preflight(origin.as_ref());
     }
-    let mut response = serve(inner, &settings, spoken, request).await;
-    cors.expose(origin.as_ref(), response.headers_mut());
-    response
-}
-
-async fn serve<S, B, R>(
-    mut inner: S,
-    settings: &Settings,
-    spoken: Spoken,
-    request: Request<Inbound<B>>,
-) -> Response<EdgeAnswer<R>>
-where
-    S: Service<Request<Inbound<EdgeBody<B>>>, Response = Response<R>, Error = Infallible>,
-    B: Body<Data = Bytes>,
-    R: Body<Data = Bytes>,
-{
-    let method = settings.schema.method(request.uri().path()).cloned();
-    match plan(settings, spoken, request) {
+    let method = settings.schema.method(request.uri().path());
+    let mut response = match plan(&settings, spoken, method, request) {
         Plan::Call(exchange, request) => {
             let Ok(response) = inner.call(request).await;
             exchange.answer(response).await
@@ -195,34 +180,37 @@ where
             discard(body).await;
             // As a call of no method, so that it is counted and logged.
             let Ok(_) = inner.call(nothing(call)).await;
-            refusal.answer(method.as_deref(), |format| settings.serves(format.protocol()))
+            refusal.answer(method, |format| settings.serves(format.protocol()))
         }
+    };
+    if let Some((cors, origin)) = &page {
+        cors.expose(origin.as_ref(), response.headers_mut());
     }
+    response
 }
 
 /// A call that the layers answer with UNIMPLEMENTED.
 fn nothing<B>(call: Call) -> Request<Inbound<EdgeBody<B>>> {
     let mut request = Request::new(Inbound { call, body: EdgeBody::Empty });
     *request.method_mut() = Method::POST;
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format::GRPC[0]));
     request
 }
 
 /// What becomes of a request.
-enum Plan<B> {
+enum Plan<'a, B> {
     /// A call as the layers read it, and how it is answered.
-    Call(Exchange, Request<Inbound<EdgeBody<B>>>),
+    Call(Exchange<'a>, Request<Inbound<EdgeBody<B>>>),
     Refused(Refusal, Request<Inbound<B>>),
 }
 
-fn plan<B: Body<Data = Bytes>>(
-    settings: &Settings,
+fn plan<'a, B: Body<Data = Bytes>>(
+    settings: &'a Settings,
     spoken: Spoken,
+    method: Option<&'a MethodSchema>,
     mut request: Request<Inbound<B>>,
-) -> Plan<B> {
-    let method = settings.schema.method(request.uri().path()).cloned();
+) -> Plan<'a, B> {
     let serves_get = settings.serves(Protocol::Connect);
-    match (request.method(), spoken, &method) {
+    match (request.method(), spoken, method) {
         (&Method::POST, Spoken::Other(Format { wire: Wire::Grpc, .. }), _)
             if request.version() < Version::HTTP_2 =>
         {
@@ -231,43 +219,43 @@ fn plan<B: Body<Data = Bytes>>(
         (&Method::POST, Spoken::Other(format), _) if settings.serves(format.protocol()) => {
             // A path with a query is another path, as in gRPC.
             let method = method.filter(|_| request.uri().query().is_none());
-            if method.as_ref().is_some_and(|method| !format.fits(method.streams)) {
+            if method.is_some_and(|method| !format.fits(method.streams)) {
                 return Plan::Refused(Refusal::ContentType, request);
             }
             post(settings, format, method, request)
         }
         (&Method::POST, Spoken::Grpc, _) => Plan::Refused(Refusal::HttpVersion, request),
         (&Method::POST, ..) => Plan::Refused(Refusal::ContentType, request),
-        (&Method::GET, _, Some(read)) if read.is_safe && !read.streams && serves_get => {
+        (&Method::GET, _, Some(read)) if read.takes_get && serves_get => {
             match request_head::translate_get(&mut request, read, settings.max_message_bytes) {
                 None => Plan::Refused(Refusal::ContentType, request),
                 Some(GetCall { format, translation, takes_gzip }) => {
-                    let schema = Arc::clone(&settings.schema);
+                    let schema = &settings.schema;
                     let exchange = Exchange { schema, format, method, takes_gzip, is_get: true };
                     Plan::Call(exchange, translated(request, translation, Protocol::Connect))
                 }
             }
         }
-        _ => Plan::Refused(Refusal::of_http_method(method.as_deref(), serves_get), request),
+        _ => Plan::Refused(Refusal::of_http_method(method, serves_get), request),
     }
 }
 
-fn post<B: Body<Data = Bytes>>(
-    settings: &Settings,
+fn post<'a, B: Body<Data = Bytes>>(
+    settings: &'a Settings,
     format: &'static Format,
-    method: Option<Arc<MethodSchema>>,
+    method: Option<&'a MethodSchema>,
     mut request: Request<Inbound<B>>,
-) -> Plan<B> {
+) -> Plan<'a, B> {
     let body_bytes = request.body().body.size_hint().exact();
-    let headers = request.headers_mut();
-    let (translation, takes_gzip) = if let Some(method) = &method {
-        request_head::translate(headers, format, method, body_bytes, settings.max_message_bytes)
-    } else {
+    let (translation, takes_gzip) = match method {
+        Some(method) => {
+            let limit = settings.max_message_bytes;
+            request_head::translate(request.headers_mut(), format, method, body_bytes, limit)
+        }
         // The layers answer without reading it.
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format::GRPC[0]));
-        (Translation::Passing, false)
+        None => (Translation::Passing, false),
     };
-    let schema = Arc::clone(&settings.schema);
+    let schema = &settings.schema;
     let exchange = Exchange { schema, format, method, takes_gzip, is_get: false };
     Plan::Call(exchange, translated(request, translation, format.protocol()))
 }

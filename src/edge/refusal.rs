@@ -37,9 +37,7 @@ impl Refusal {
     pub fn of_http_method(method: Option<&MethodSchema>, serves_get: bool) -> Self {
         match method {
             None => Self::NotFound,
-            Some(method) if method.is_safe && !method.streams && serves_get => {
-                Self::HttpMethod { allow: "GET, POST" }
-            }
+            Some(method) if method.takes_get && serves_get => Self::HttpMethod { allow: "GET, POST" },
             Some(_) => Self::HttpMethod { allow: "POST" },
         }
     }

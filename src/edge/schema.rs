@@ -1,7 +1,7 @@
 //! What the descriptors say of every method that is served: its messages, whether it
 //! streams, and whether it may be called by GET.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use prost_reflect::{DescriptorError, DescriptorPool, MessageDescriptor};
 use prost_types::{FileDescriptorSet, method_options::IdempotencyLevel};
@@ -11,7 +11,7 @@ use prost_types::{FileDescriptorSet, method_options::IdempotencyLevel};
 pub struct Schema {
     pool: DescriptorPool,
     /// By path.
-    methods: HashMap<String, Arc<MethodSchema>>,
+    methods: HashMap<String, MethodSchema>,
 }
 
 /// One method.
@@ -21,8 +21,9 @@ pub struct MethodSchema {
     pub output: MessageDescriptor,
     /// Whether its request or its answer is a stream.
     pub streams: bool,
-    /// Whether it is declared to be without side effects, so GET may call it.
-    pub is_safe: bool,
+    /// Whether GET may call it: it has one message each way, and is declared to be without
+    /// side effects.
+    pub takes_get: bool,
 }
 
 impl Schema {
@@ -41,20 +42,17 @@ impl Schema {
             .map(|method| {
                 let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
                 let options = method.method_descriptor_proto().options.clone().unwrap_or_default();
-                let schema = MethodSchema {
-                    input: method.input(),
-                    output: method.output(),
-                    streams: method.is_client_streaming() || method.is_server_streaming(),
-                    is_safe: options.idempotency_level() == IdempotencyLevel::NoSideEffects,
-                };
-                (path, Arc::new(schema))
+                let streams = method.is_client_streaming() || method.is_server_streaming();
+                let is_safe = options.idempotency_level() == IdempotencyLevel::NoSideEffects;
+                let takes_get = is_safe && !streams;
+                (path, MethodSchema { input: method.input(), output: method.output(), streams, takes_get })
             })
             .collect();
         Ok(Self { pool, methods })
     }
 
     /// The method under exactly this path.
-    pub fn method(&self, path: &str) -> Option<&Arc<MethodSchema>> {
+    pub fn method(&self, path: &str) -> Option<&MethodSchema> {
         self.methods.get(path)
     }
 
