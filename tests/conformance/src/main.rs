@@ -12,22 +12,11 @@ mod methods;
 mod plain_errors;
 mod router;
 
+#[allow(dead_code, clippy::all, clippy::pedantic, reason = "generated, and most of it is for other roles")]
 mod proto {
-    #[allow(
-        dead_code,
-        clippy::all,
-        clippy::pedantic,
-        reason = "generated, and most of it is for other roles"
-    )]
     pub mod conformance {
         include!(concat!(env!("OUT_DIR"), "/connectrpc.conformance.v1.rs"));
     }
-    #[allow(
-        dead_code,
-        clippy::all,
-        clippy::pedantic,
-        reason = "generated, and most of it is for other roles"
-    )]
     pub mod testing {
         include!(concat!(env!("OUT_DIR"), "/grpc.testing.rs"));
     }
