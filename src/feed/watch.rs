@@ -51,17 +51,9 @@ pub struct Watch {
 /// Where the next items come from.
 enum Stage {
     /// Users behind this one, as they were when the watch began.
-    Scan {
-        began: LogPosition,
-        cursor: Option<UserId>,
-    },
-    Scanned {
-        began: LogPosition,
-    },
+    Scan { began: LogPosition, cursor: Option<UserId> },
     /// The log in the store, at least up to this revision.
-    CatchUp {
-        until: Revision,
-    },
+    CatchUp { until: Revision },
     /// The ring.
     Live,
 }
@@ -107,7 +99,8 @@ impl Watch {
                 match &item {
                     Item::Existing(user) => self.scanned_to(Some(user.id.clone())),
                     Item::Change(entry) => self.progress = Progress::Changes { after: entry.position },
-                    Item::CaughtUp => {}
+                    // Where nothing was changed during the scan, no change has ended it.
+                    Item::CaughtUp => self.progress = Progress::Changes { after: self.log_position() },
                 }
                 return Ok(item);
             }
@@ -137,12 +130,6 @@ impl Watch {
                 let (began, cursor) = (*began, cursor.clone());
                 self.scan(began, cursor).await?;
             }
-            Stage::Scanned { began } => {
-                let began = *began;
-                let until = self.subscription.feed.0.store.log_head(Deadline::NONE).await?.newest.revision;
-                self.progress = Progress::Changes { after: began };
-                self.stage = Stage::CatchUp { until };
-            }
             Stage::CatchUp { until } if after >= *until => {
                 self.ready.push_back(Item::CaughtUp);
                 self.stage = Stage::Live;
@@ -171,7 +158,12 @@ impl Watch {
         if self.ready.is_empty() {
             self.scanned_to(last.clone());
         }
-        self.stage = if page.more { Stage::Scan { began, cursor: last } } else { Stage::Scanned { began } };
+        self.stage = if page.more {
+            Stage::Scan { began, cursor: last }
+        } else {
+            // No page is newer, so the users and the changes up to here are the state of then.
+            Stage::CatchUp { until: self.seen.revision }
+        };
         Ok(())
     }
 
