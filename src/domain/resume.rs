@@ -30,7 +30,7 @@ const TOKEN_VERSION: u8 = 1;
 /// What follows: version, kind, store id, revision and time.
 const HEAD_BYTES: usize = 1 + 1 + 16 + POSITION_BYTES;
 const POSITION_BYTES: usize = 8 + 8;
-/// Added to the kind where the newest position that was seen follows.
+/// The bit of the kind that is set where the newest position that was seen follows.
 const WITH_SEEN: u8 = 2;
 /// Bytes of the hash at the end. They keep mistakes out, not forgers: a made-up
 /// token shows nothing that its maker may not see anyway.
@@ -57,7 +57,7 @@ impl ResumeToken {
         };
         let seen = (self.seen != *log_position).then_some(self.seen);
         let mut bytes = Vec::with_capacity(HEAD_BYTES + POSITION_BYTES + UserId::MAX_BYTES + CHECK_BYTES);
-        bytes.extend([TOKEN_VERSION, kind + seen.map_or(0, |_| WITH_SEEN)]);
+        bytes.extend([TOKEN_VERSION, kind | seen.map_or(0, |_| WITH_SEEN)]);
         bytes.extend(self.store.0);
         for position in [*log_position].into_iter().chain(seen) {
             bytes.extend(position.revision.to_be_bytes());
@@ -78,21 +78,21 @@ fn read(bytes: &[u8]) -> Option<ResumeToken> {
     let (&[version, kind], rest) = said.split_first_chunk()?;
     let (store, rest) = rest.split_first_chunk()?;
     let (log_position, rest) = position(rest)?;
-    let (seen, last) = if kind < WITH_SEEN { (log_position, rest) } else { position(rest)? };
+    let (seen, last) = match kind & WITH_SEEN {
+        0 => (log_position, rest),
+        // One spelling only: an equal position is left out.
+        _ => position(rest).filter(|(seen, _)| *seen != log_position)?,
+    };
     let last = match last {
         [] => None,
         last => Some(UserId::parse(str::from_utf8(last).ok()?).ok()?),
     };
-    // One spelling only.
-    if kind >= WITH_SEEN && seen == log_position {
-        return None;
-    }
-    let at = match (version, kind % WITH_SEEN, last) {
+    let at = match (version, kind & !WITH_SEEN, last) {
         (TOKEN_VERSION, 0, None) => Progress::Changes { after: log_position },
         (TOKEN_VERSION, 1, last) => Progress::Scan { began: log_position, last },
         _ => return None,
     };
-    (kind < 2 * WITH_SEEN).then_some(ResumeToken { store: StoreId(*store), at, seen })
+    Some(ResumeToken { store: StoreId(*store), at, seen })
 }
 
 fn position(bytes: &[u8]) -> Option<(LogPosition, &[u8])> {
