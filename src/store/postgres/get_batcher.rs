@@ -50,12 +50,10 @@ struct PendingGets {
 }
 
 impl PendingGets {
-    /// The newest reads, as many as one statement takes. Older ones wait for less load, and
-    /// no longer than their callers.
+    /// The newest reads whose callers still wait, as many as one statement takes. Older ones
+    /// wait for less load, and no longer than their callers.
     fn newest(&mut self) -> Vec<PendingGet> {
-        if self.reads.len() > MAX_GETS_PER_STATEMENT {
-            self.reads.retain(|get| !get.answer.is_closed());
-        }
+        self.reads.retain(|get| !get.answer.is_closed());
         let from = self.reads.len().saturating_sub(MAX_GETS_PER_STATEMENT);
         self.reads.split_off(from)
     }
@@ -129,9 +127,8 @@ impl Drop for Worker {
     }
 }
 
-/// Reads for all who still wait.
+/// Reads for all of them in one statement.
 async fn read(readers: &Readers, mut gets: Vec<PendingGet>) {
-    gets.retain(|gets| !gets.answer.is_closed());
     let (mut ids, mut emails) = (Vec::new(), Vec::new());
     for PendingGet { key, counted, .. } in &mut gets {
         *counted = readers.metrics.in_flight();
