@@ -242,13 +242,15 @@ soak: tools ## What takes too long for every change: a thousand kills, 10,000 se
 attack: $(BUILT)/release/user-service ## Attack the release binary next to honest calls and print what came of it (ONLY='words of a name', RECORD=--record).
 	python3 tests/attack/attack.py $(RECORD) --only '$(ONLY)' $<
 
-# The targets of src/fuzzing; each begins with its kept inputs and what it found before.
+# The targets of src/fuzzing; each begins with its kept inputs and what it found before. They
+# are compiled with the service's own dependencies, by the service's own Cargo.lock.
 FUZZ_TARGETS := $(notdir $(wildcard fuzz/seeds/*))
 
 .PHONY: fuzz
 fuzz: export SECONDS_EACH ?= 300
 fuzz: bin/cargo-fuzz ## Fuzz every target for SECONDS_EACH=300 (ONLY='targets'), with libFuzzer on the stable toolchain, and print a table.
 	@tools/packages.sh build
+	cp Cargo.lock fuzz/
 	tools/fuzz.sh $(or $(ONLY),$(FUZZ_TARGETS))
 
 bin/cargo-fuzz:
