@@ -23,7 +23,7 @@ use crate::{
         token::{Expected, TokenCache},
     },
     cli::jsonl,
-    config::{Inputs, Loaded, PostgresUrl},
+    config::{ConfigErrors, Inputs, Loaded, PostgresUrl},
     domain::{PageToken, ResumeToken},
     layers,
     proto::user::v1::{ImportUsersRequest, User},
@@ -115,19 +115,25 @@ thread_local! {
     )));
 }
 
-/// A configuration that is good is the same when it is written and read again.
 fn config_file(input: &[u8]) {
-    let load = |contents: &[u8]| {
-        FILE.with_borrow(|path| {
-            fs::write(path, contents).expect("a temporary file can be written");
-            let loaded = Inputs { file: Some(path.clone()), ..Inputs::default() }.load();
-            fs::remove_file(path).expect("it is there");
-            loaded
-        })
-    };
-    let Ok(loaded) = load(input) else { return };
-    let again = load(loaded.to_toml().as_bytes()).expect("a printed configuration can be read");
-    assert_eq!(settings(&loaded), settings(&again));
+    if let Ok(loaded) = load_file(input) {
+        print_and_load(&loaded);
+    }
+}
+
+fn load_file(contents: &[u8]) -> Result<Loaded, ConfigErrors> {
+    FILE.with_borrow(|path| {
+        fs::write(path, contents).expect("a temporary file can be written");
+        let loaded = Inputs { file: Some(path.clone()), ..Inputs::default() }.load();
+        fs::remove_file(path).expect("it is there");
+        loaded
+    })
+}
+
+/// A configuration that is good is the same when it is printed and read again.
+fn print_and_load(loaded: &Loaded) {
+    let again = load_file(loaded.to_toml().as_bytes()).expect("a printed configuration can be read");
+    assert_eq!(settings(loaded), settings(&again));
 }
 
 /// `NAME=VALUE`, one a line.
@@ -136,7 +142,7 @@ fn config_environment(input: &str) {
     let env = variables.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let env = env.filter(|(name, _)| name != "USERSVC_CONFIG").collect();
     if let Ok(loaded) = (Inputs { env, ..Inputs::default() }).load() {
-        config_file(loaded.to_toml().as_bytes());
+        print_and_load(&loaded);
     }
 }
 
