@@ -11,3 +11,5 @@ pub mod guarded_body;
 pub mod gzip;
 pub mod log_throttle;
 pub mod registry;
+#[cfg(test)]
+pub mod simulation;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt::Display,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -17,7 +18,10 @@ use crate::{
         StoreHealth, StoreId, Timestamp, User, UserId, UserKey, Write, WriteResult,
     },
     feed::Feed,
-    util::actor::{Actor, as_actor},
+    util::{
+        actor::{Actor, as_actor},
+        simulation::Log,
+    },
 };
 
 /// A bug that is put in, to see that it is caught.
@@ -62,8 +66,7 @@ pub struct Database {
     next_revision: Revision,
     lineages: usize,
     replicas: Vec<Option<Replica>>,
-    /// Moment, slot and text.
-    pub log: Vec<(u64, u64, String)>,
+    pub log: Log,
     pub wrong: Vec<String>,
 }
 
@@ -104,20 +107,18 @@ impl Database {
             next_revision: 1,
             lineages: 1,
             replicas: (0..super::REPLICAS).map(|_| None).collect(),
-            log: Vec::new(),
+            log: Log::default(),
             wrong: Vec::new(),
         }
     }
 
-    pub fn say(&mut self, what: impl AsRef<str>) {
-        let (slot, name) = Actor::identity();
-        self.log.push((Actor::now(), slot, format!("{name}: {}", what.as_ref())));
+    pub fn say(&mut self, what: impl Display) {
+        self.log.say(what);
     }
 
-    pub fn fault(&mut self, what: impl AsRef<str>) {
-        self.say(what.as_ref());
-        let line = self.log.last().expect("it was just said");
-        self.wrong.push(format!("{} {}", line.0, line.2));
+    pub fn fault(&mut self, what: impl Display) {
+        self.wrong.push(format!("{} {}: {what}", Actor::now(), Actor::identity().1));
+        self.say(what);
     }
 
     pub fn connect(&self, replica: usize) -> Option<Connection> {

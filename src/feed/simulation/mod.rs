@@ -13,18 +13,16 @@ mod watcher;
 
 use std::sync::{Arc, Mutex};
 
-use tokio::runtime;
-
 use self::{
     database::{Bug, Database, Shared},
     watcher::Watcher,
 };
-use crate::util::actor::{Actor, as_actor};
+use crate::util::{
+    actor::{Actor, as_actor},
+    simulation::{self, is_quiet, seeds},
+};
 
-/// How long writers write and faults happen, in milliseconds.
-const BUSY_MS: u64 = 20_000;
-
-/// Until when every watcher must have caught up after that.
+/// Until when every watcher must have caught up, in milliseconds.
 const END_MS: u64 = 60_000;
 
 const REPLICAS: usize = 2;
@@ -38,9 +36,8 @@ pub struct Outcome {
 }
 
 fn simulate(seed: u64, bug: Bug) -> Outcome {
-    let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let shared = Arc::new(Mutex::new(Database::new(bug)));
-    runtime.block_on(async {
+    simulation::run(async {
         let mut slots = 0..;
         let mut actor = |name: &str| Actor::new(seed, slots.next().unwrap(), name);
         // The slots of the readers, one for each replica.
@@ -66,11 +63,8 @@ fn simulate(seed: u64, bug: Bug) -> Outcome {
         }
         database::stop_replicas(&shared);
     });
-    drop(runtime);
-    let mut database = Arc::into_inner(shared).expect("every task has ended").into_inner().unwrap();
-    database.log.sort_by_key(|(time, slot, _)| (*time, *slot));
-    let log = database.log.into_iter().map(|(time, _, line)| format!("{time:>6} {line}")).collect();
-    Outcome { log, wrong: database.wrong }
+    let database = Arc::into_inner(shared).expect("every task has ended").into_inner().unwrap();
+    Outcome { log: database.log.lines(), wrong: database.wrong }
 }
 
 /// Writes one user after the other.
@@ -109,11 +103,6 @@ async fn operate(shared: Shared, readers: Vec<Actor>) {
     }
 }
 
-/// Whether writers and faults have ended.
-fn is_quiet() -> bool {
-    Actor::now() > BUSY_MS
-}
-
 /// Fails where a seed has told a watcher anything wrong.
 fn check(seeds: impl IntoIterator<Item = u64>) {
     for seed in seeds {
@@ -124,11 +113,6 @@ fn check(seeds: impl IntoIterator<Item = u64>) {
     }
 }
 
-/// How many seeds there are to be tried, each a simulation: `SEEDS`.
-fn seeds() -> u64 {
-    std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(25)
-}
-
 #[test]
 fn simulated_watches_are_told_the_history_and_nothing_else() {
     check(0..seeds());
@@ -136,20 +120,7 @@ fn simulated_watches_are_told_the_history_and_nothing_else() {
 
 #[test]
 fn a_seed_makes_the_same_log_twice() {
-    for seed in 0..5 {
-        let (first, second) = (simulate(seed, Bug::None).log, simulate(seed, Bug::None).log);
-        let differ = first.iter().zip(&second).position(|(a, b)| a != b);
-        assert_eq!(
-            differ,
-            None,
-            "seed {seed}: {:?} {:?}",
-            first[differ.unwrap_or(0)],
-            second[differ.unwrap_or(0)]
-        );
-        assert_eq!(first.len(), second.len(), "seed {seed}");
-        assert!(first.len() > 300, "seed {seed} has {} lines", first.len());
-    }
-    assert_ne!(simulate(1, Bug::None).log, simulate(2, Bug::None).log);
+    simulation::assert_each_seed_has_its_log(300, |seed| simulate(seed, Bug::None).log);
 }
 
 /// Some seed finds a bug that was put in.

@@ -1,6 +1,9 @@
 //! The simulated database: connections, transactions, and the lock of the counter.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    fmt::Display,
+    sync::{Arc, Mutex},
+};
 
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio_postgres::types::Type;
@@ -12,7 +15,7 @@ use super::{
 };
 use crate::{
     store::{postgres::sql::Sql, queue::Queue},
-    util::actor::Actor,
+    util::{actor::Actor, simulation::Log},
 };
 
 /// How many steps a transaction waits for the counter.
@@ -30,8 +33,7 @@ pub struct Database {
     connections: u64,
     /// How often the server was restarted.
     epoch: u64,
-    /// Moment, slot and text.
-    pub log: Vec<(u64, u64, String)>,
+    pub log: Log,
     /// The highest revision that any caller was told.
     pub known: u64,
     /// How often the server was restarted while a batch held the counter.
@@ -49,16 +51,15 @@ impl Database {
             owner: None,
             connections: 0,
             epoch: 0,
-            log: Vec::new(),
+            log: Log::default(),
             known: 0,
             cut_batches: 0,
             queues: Vec::new(),
         }
     }
 
-    pub fn say(&mut self, what: impl AsRef<str>) {
-        let (slot, name) = Actor::identity();
-        self.log.push((Actor::now(), slot, format!("{name}: {}", what.as_ref())));
+    pub fn say(&mut self, what: impl Display) {
+        self.log.say(what);
     }
 
     /// Ends every connection; what was not committed is gone.

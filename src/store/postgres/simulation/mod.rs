@@ -21,19 +21,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime, time};
+use tokio::time;
 
 use self::{
     database::{Database, Shared},
     history_checker::{Logged, Row, check},
     replica::Running,
 };
-use crate::util::actor::{Actor, as_actor};
+use crate::util::{
+    actor::{Actor, as_actor},
+    simulation::{self, is_quiet, seeds},
+};
 
-/// How long callers call and faults happen, in milliseconds.
-const BUSY_MS: u64 = 20_000;
-
-/// How long every write may take to be answered after that.
+/// How long a simulation may take on its own clock: every write is answered.
 const END_TIMEOUT: Duration = Duration::from_mins(5);
 
 const REPLICAS: usize = 2;
@@ -58,14 +58,9 @@ struct Outcome {
     cut_batches: usize,
 }
 
-fn is_quiet() -> bool {
-    Actor::now() > BUSY_MS
-}
-
 fn simulate(seed: u64, bug: Bug) -> Outcome {
-    let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let shared = Arc::new(Mutex::new(Database::new(bug)));
-    let events = runtime.block_on(async {
+    let events = simulation::run(async {
         let mut slots = 0..;
         let mut actor = |name: String| Actor::new(seed, slots.next().unwrap(), &name);
         let mut actors = Vec::new();
@@ -103,14 +98,11 @@ fn simulate(seed: u64, bug: Bug) -> Outcome {
         };
         time::timeout(END_TIMEOUT, ended).await.expect("every write is answered")
     });
-    drop(runtime);
-    let mut database = Arc::into_inner(shared).expect("every task has ended").into_inner().unwrap();
-    let (log, users) = tables(&database);
-    let wrong = check(&log, &users, &events);
-    database.log.sort_by_key(|(time, slot, _)| (*time, *slot));
-    let said = database.log.iter().map(|(time, _, line)| format!("{time:>6} {line}")).collect();
-    let Database { committed, cut_batches, .. } = database;
-    Outcome { log: said, wrong, revision: committed.revision, cut_batches }
+    let database = Arc::into_inner(shared).expect("every task has ended").into_inner().unwrap();
+    let (changes, users) = tables(&database);
+    let wrong = check(&changes, &users, &events);
+    let Database { log, committed, cut_batches, .. } = database;
+    Outcome { log: log.lines(), wrong, revision: committed.revision, cut_batches }
 }
 
 /// Restarts the database's server once in a while, and kills replicas.
@@ -149,10 +141,6 @@ fn tables(database: &Database) -> (Vec<Logged>, BTreeMap<String, (u64, Row)>) {
     (changes.collect(), users.collect())
 }
 
-fn seeds() -> u64 {
-    std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(25)
-}
-
 #[test]
 fn simulated_commits_are_what_their_callers_were_told() {
     let (mut revisions, mut restarts) = (0, 0);
@@ -169,13 +157,7 @@ fn simulated_commits_are_what_their_callers_were_told() {
 
 #[test]
 fn a_seed_makes_the_same_log_twice() {
-    for seed in 0..5 {
-        let (first, second) = (simulate(seed, Bug::None).log, simulate(seed, Bug::None).log);
-        let differ = first.iter().zip(&second).find(|(a, b)| a != b);
-        assert_eq!(differ, None, "seed {seed}");
-        assert_eq!(first.len(), second.len(), "seed {seed}");
-    }
-    assert_ne!(simulate(1, Bug::None).log, simulate(2, Bug::None).log);
+    simulation::assert_each_seed_has_its_log(100, |seed| simulate(seed, Bug::None).log);
 }
 
 /// So many seeds find a bug that was put in.
