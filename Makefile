@@ -58,7 +58,7 @@ test: proxies-tools suites-tools web-example-tools ## Everything but the cluster
 			$(SUITES) || failed=1; \
 			($(WEB_EXAMPLE)) || failed=1; \
 			$(PROXIED) || failed=1; \
-			python3 tests/attack/attack.py --short $(BUILT)/debug/user-service || failed=1; exit $$failed; } 2>&1 | tools/tally.sh || failed=1; \
+			python3 tests/attack/attack.py --short $(BUILT)/debug/user-service || failed=1; exit $$failed; } 2>&1 | tools/tally.py || failed=1; \
 		wait $$! || failed=1; cat $(MEANWHILE); exit $$failed
 	tools/chart/accepted.sh $(BUILT)/debug/user-service
 	$(call step,dashboard and alerts on a live stack)
@@ -154,7 +154,7 @@ cluster: cluster-tools ## Run CMD (a shell) next to a real Kubernetes of one nod
 
 .PHONY: e2e
 e2e: cluster-tools ## Test image and chart there; ONLY='rollouts hung' are those with these words in their names.
-	$(CLUSTER) $(PYTHON) tests/cluster/e2e.py $(ONLY) 2>&1 | tools/tally.sh
+	$(CLUSTER) $(PYTHON) tests/cluster/e2e.py $(ONLY) 2>&1 | tools/tally.py
 
 .PHONY: e2e-long
 e2e-long: cluster-tools ## The same rollouts, 50 of them, under at least 300,000 calls.
@@ -181,7 +181,7 @@ SUITES = $(PYTHON) tests/conformance/run.py $(SUITE_SERVER)
 
 .PHONY: conformance suites-tools suite-server
 conformance: suites-tools suite-server ## Call the listener and the layers with the suites of others, whole: Connect's conformance, gRPC's interop cases.
-	$(SUITES) --long 2>&1 | tools/tally.sh
+	$(SUITES) --long 2>&1 | tools/tally.py
 
 suites-tools: .venv/.built
 	@$(MAKE) --no-print-directory bin/connectconformance bin/grpc-interop-client
@@ -199,7 +199,7 @@ web-example: web-example-tools ## Serve the page of examples/web on port 8080, f
 
 web-example-test: web-example-tools ## Try the page of examples/web in Chromium, against the built binary.
 	cargo build --locked
-	($(WEB_EXAMPLE)) 2>&1 | tools/tally.sh
+	($(WEB_EXAMPLE)) 2>&1 | tools/tally.py
 
 web-example-tools: $(WEB)/node_modules/.package-lock.json
 	@tools/packages.sh chromium=chromium
@@ -217,7 +217,7 @@ java-check: ## Make every call with grpc-java by TLS and by mutual TLS, with a t
 .PHONY: proxies proxies-check proxies-tools
 proxies-check: proxies-tools ## Call through nginx, HAProxy and Caddy for two minutes.
 	cargo build --locked
-	$(PROXIED) 2>&1 | tools/tally.sh
+	$(PROXIED) 2>&1 | tools/tally.py
 
 proxies: proxies-tools ## Call through nginx, HAProxy and Caddy for 10 minutes, with 10 rollouts and 10 kills, by grpc-java too; writes the tables of docs/PROXIES.md.
 	@tools/packages.sh mvn=maven javac=default-jdk-headless
@@ -248,16 +248,11 @@ FUZZ_TARGETS := $(notdir $(wildcard fuzz/seeds/*))
 
 .PHONY: fuzz
 fuzz: export SECONDS_EACH ?= 300
-fuzz: bin/cargo-fuzz ## Fuzz every target for SECONDS_EACH=300 (ONLY='targets'), with libFuzzer on the stable toolchain, and print a table.
+fuzz: ## Fuzz every target for SECONDS_EACH=300 (ONLY='targets'), with libFuzzer on the stable toolchain, and print a table.
 	@tools/packages.sh build
 	cp Cargo.lock fuzz/
+	tools/cargo-tool.sh cargo-fuzz@0.13.2
 	tools/fuzz.sh $(or $(ONLY),$(FUZZ_TARGETS))
-
-bin/cargo-fuzz:
-	$(call step,compiling cargo-fuzz)
-	cargo install --locked --quiet --root $(BUILT)/cargo-fuzz --version 0.13.2 cargo-fuzz
-	mkdir -p bin
-	cp $(BUILT)/cargo-fuzz/bin/cargo-fuzz $@
 
 .PHONY: figures
 figures: $(BUILT)/release/user-service ## Print binary size, time from exec to SERVING, memory when idle.

@@ -4,10 +4,11 @@
 # fuzz/seeds/TARGET is tried by every `make test`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+tools=$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools/bin
 
 # Without a sanitizer: those need a nightly compiler, and no code here is unsafe.
 fuzz() { # command, arguments
-    bin/cargo-fuzz "$1" --sanitizer none any "${@:2}"
+    "$tools/cargo-fuzz" "$1" --sanitizer none any "${@:2}"
 }
 
 logs=$(mktemp -d)

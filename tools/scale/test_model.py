@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The model against arithmetic that needs none, and against the code that it follows.
-The last line has the form of cargo's, so that tools/tally.sh counts these tests."""
+The last line has the form of cargo's, so that tools/tally.py counts these tests."""
 
 import re
 import sys
