@@ -22,8 +22,8 @@ use crate::{
     verification::{ANY_TOKEN, list},
 };
 
-/// The shortest interval between two requests: tokens of unknown keys make one each second.
-const QUICK: [&str; 2] = ["--auth-jwks-refresh-ms", "30000"];
+/// The interval with which tokens of unknown keys make one request each second.
+const QUICK_MS: &str = "30000";
 
 /// A web server with one page.
 struct Issuer {
@@ -108,6 +108,16 @@ fn flags(files: &Files, url: &str) -> Vec<String> {
     .to_vec()
 }
 
+/// An issuer with this key, a server that asks it so often, and a caller of that server.
+async fn served(files: &Files, key: &Key, refresh_ms: &str) -> (Issuer, Server, Caller) {
+    let issuer = Issuer::serve(ok(&jwks(&[key])), None);
+    let mut flags = flags(files, &issuer.url("http"));
+    flags.extend(["--auth-jwks-refresh-ms", refresh_ms].map(String::from));
+    let server = Server::start_with(&flags);
+    let caller = Caller::connect(server.grpc_addr).await;
+    (issuer, server, caller)
+}
+
 fn token(key: &Key) -> String {
     bearer(&key.sign(&claims("ada", &json!({}))))
 }
@@ -115,11 +125,9 @@ fn token(key: &Key) -> String {
 #[tokio::test]
 async fn keys_of_a_url_rotate_when_a_token_names_a_new_one() {
     let (old, new) = (Key::ec("old"), Key::ed("new"));
-    let (files, issuer) = (Files::new("", ANY_TOKEN), Issuer::serve(ok(&jwks(&[&old])), None));
-    let server =
-        Server::start_with(&[flags(&files, &issuer.url("http")), QUICK.map(String::from).to_vec()].concat());
+    let files = Files::new("", ANY_TOKEN);
+    let (issuer, _server, caller) = served(&files, &old, QUICK_MS).await;
     assert_eq!(issuer.asked(), 1, "at the start");
-    let caller = Caller::connect(server.grpc_addr).await;
     assert_eq!(list(&caller, &[&token(&old)]).await.code, Code::Ok);
     issuer.answers(ok(&jwks(&[&new])));
     until(&caller, &token(&new), Code::Ok).await;
@@ -129,10 +137,8 @@ async fn keys_of_a_url_rotate_when_a_token_names_a_new_one() {
 #[tokio::test]
 async fn tokens_of_unknown_keys_have_the_issuer_asked_at_a_limited_rate() {
     let (known, unknown) = (Key::ec("known"), Key::ec("unknown"));
-    let (files, issuer) = (Files::new("", ANY_TOKEN), Issuer::serve(ok(&jwks(&[&known])), None));
-    let server =
-        Server::start_with(&[flags(&files, &issuer.url("http")), QUICK.map(String::from).to_vec()].concat());
-    let caller = Caller::connect(server.grpc_addr).await;
+    let files = Files::new("", ANY_TOKEN);
+    let (issuer, _server, caller) = served(&files, &known, QUICK_MS).await;
     let (began, with_unknown) = (Instant::now(), token(&unknown));
     let mut calls = 0;
     while issuer.asked() < 4 {
@@ -149,12 +155,9 @@ async fn tokens_of_unknown_keys_have_the_issuer_asked_at_a_limited_rate() {
 #[tokio::test]
 async fn the_last_good_keys_stay_whatever_the_issuer_answers() {
     let key = Key::ec("ec");
-    let (files, issuer) = (Files::new("", ANY_TOKEN), Issuer::serve(ok(&jwks(&[&key])), None));
+    let files = Files::new("", ANY_TOKEN);
+    let (issuer, mut server, caller) = served(&files, &key, "1000").await;
     let other = Issuer::serve(ok(&jwks(&[&Key::ec("ec")])), None);
-    let mut server = Server::start_with(
-        &[flags(&files, &issuer.url("http")), vec!["--auth-jwks-refresh-ms".into(), "1000".into()]].concat(),
-    );
-    let caller = Caller::connect(server.grpc_addr).await;
     let token = token(&key);
     let redirect =
         format!("HTTP/1.1 302 Found\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", other.url("http"));
