@@ -1,16 +1,18 @@
 //! The way to the database: certificates and passwords.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::Path,
-    process::Command,
     time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
     database::{Database, give},
     fixtures::{create, get, stored},
+    support::certificates::{Authority, Pair, dns, named},
 };
+use rcgen::DnType;
 use tokio::{
     task::{block_in_place, spawn_blocking},
     time::sleep,
@@ -21,42 +23,24 @@ use user_service::{
     store::{self, OpenError},
 };
 
-/// Makes an authority called `name`, and with it the certificate of `localhost`.
-fn certify(dir: &Path, name: &str) {
-    fs::write(dir.join("extensions"), "subjectAltName=DNS:localhost\n").unwrap();
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    for command in [
-        format!("req -x509 {key} -keyout {name}.key -out {name}.pem -subj /CN={name} -days 2"),
-        format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"),
-        format!(
-            "x509 -req -in server.csr -CA {name}.pem -CAkey {name}.key -CAcreateserial -days 2 \
-             -extfile extensions -out server.pem"
-        ),
-    ] {
-        let made =
-            Command::new("openssl").args(command.split_whitespace()).current_dir(dir).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    }
+/// Writes a client's certificate for a login.
+fn certify_login(dir: &Path, authority: &Authority, login: &str) {
+    let mut params = named(&[]);
+    params.distinguished_name.push(DnType::CommonName, login);
+    write_pair(dir, login, &authority.issue(&params));
 }
 
-/// Makes a client's certificate for a login, with the authority called `name`.
-fn certify_login(dir: &Path, name: &str, login: &str) {
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    for command in [
-        format!("req {key} -keyout {login}.key -out {login}.csr -subj /CN={login}"),
-        format!(
-            "x509 -req -in {login}.csr -CA {name}.pem -CAkey {name}.key -CAcreateserial -days 2 \
-             -extfile extensions -out {login}.pem"
-        ),
-    ] {
-        let made =
-            Command::new("openssl").args(command.split_whitespace()).current_dir(dir).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    }
+fn write_pair(dir: &Path, name: &str, pair: &Pair) {
+    fs::write(dir.join(format!("{name}.pem")), &pair.cert).unwrap();
+    let key = dir.join(format!("{name}.key"));
+    fs::write(&key, &pair.key).unwrap();
+    // PostgreSQL takes no key that others may read.
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
 }
 
-/// A server that takes TLS alone, and a password from all but its owner.
-fn guarded() -> Database {
+/// A server that takes TLS alone, and a password from all but its owner; and the authority of
+/// its certificate and of clients.
+fn guarded() -> (Database, Authority) {
     let settings = [
         "ssl=on",
         "ssl_cert_file=../server.pem",
@@ -65,18 +49,21 @@ fn guarded() -> Database {
         // The default from 14 on.
         "password_encryption=scram-sha-256",
     ];
-    Database::start_with(&settings, |dir| {
-        certify(dir, "stranger");
-        certify(dir, "authority");
+    let authority = Authority::new("authority");
+    let database = Database::start_with(&settings, |dir| {
+        fs::write(dir.join("authority.pem"), &authority.pem).unwrap();
+        fs::write(dir.join("stranger.pem"), Authority::new("stranger").pem).unwrap();
+        write_pair(dir, "server", &authority.issue(&named(&[dns("localhost")])));
         give(&dir.join("server.key"));
         let rules = "host all tests 127.0.0.1/32 trust\nhostssl all holder 127.0.0.1/32 cert\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
         fs::write(dir.join("data/pg_hba.conf"), rules).unwrap();
-    })
+    });
+    (database, authority)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_checked_as_far_as_sslmode_says() {
-    let server = block_in_place(guarded);
+    let (server, _) = block_in_place(guarded);
     let owner = server.fresh().await;
     let name = crate::database::name(&owner);
     let admin = server.client(&name).await;
@@ -123,14 +110,14 @@ async fn a_certificate_is_checked_as_far_as_sslmode_says() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_by_certificate_needs_no_password_and_takes_a_renewed_certificate() {
-    let server = block_in_place(guarded);
+    let (server, authority) = block_in_place(guarded);
     let owner = server.fresh().await;
     let name = crate::database::name(&owner);
     let admin = server.client(&name).await;
     admin.batch_execute("CREATE ROLE holder LOGIN SUPERUSER").await.unwrap();
     let dir = server.dir();
-    certify_login(dir, "authority", "holder");
-    certify_login(dir, "authority", "another");
+    certify_login(dir, &authority, "holder");
+    certify_login(dir, &authority, "another");
     let url = format!("postgres://holder@localhost:{}/{name}?sslmode=verify-full", server.port);
     let open = |cert: Option<&str>| {
         let file =
@@ -151,7 +138,7 @@ async fn a_login_by_certificate_needs_no_password_and_takes_a_renewed_certificat
     let store = open(Some("holder")).await.unwrap().unwrap();
     let user = stored(&store, create("by-certificate")).await;
     // Every connection is made again, and reads the files for that.
-    certify_login(dir, "authority", "holder");
+    certify_login(dir, &authority, "holder");
     let ended: SystemTime = admin.query_one("SELECT clock_timestamp()", &[]).await.unwrap().get(0);
     admin
         .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'holder'")
