@@ -105,13 +105,13 @@ impl Auth {
             }
             (None, None) => None,
         };
-        let (keys_file, keys) = match opened {
-            None => (None, KeySet::default()),
-            Some((file, keys)) => (Some(file), keys),
-        };
+        let (keys_file, keys) = opened.unzip();
         let expected = Expected::new(config);
-        let current =
-            Current { keys: Arc::new(keys), policy: Arc::new(policy), tokens: TokenCache::default() };
+        let current = Current {
+            keys: Arc::new(keys.unwrap_or_default()),
+            policy: Arc::new(policy),
+            tokens: TokenCache::default(),
+        };
         let auth = Self { expected, current: RwLock::new(current), unknown_key };
         Ok(Some((Arc::new(auth), AuthFiles { policy: policy_file, keys: keys_file })))
     }

@@ -6,6 +6,8 @@
 use std::{
     fmt::Debug,
     fs::File,
+    mem,
+    panic::catch_unwind,
     path::{Path, PathBuf},
 };
 
@@ -76,8 +78,10 @@ impl Source for TextFile {
 pub struct Watched<T> {
     setting: &'static str,
     source: Box<dyn Source>,
-    /// What was read last, or why it could not be.
+    /// What was read and judged last, or why it could not be read.
     seen: Result<String, String>,
+    /// Whether the last look found something new that cannot be used.
+    suspected: bool,
     metrics: ReloadMetrics,
     parse: Parse<T>,
 }
@@ -94,17 +98,24 @@ impl<T> Watched<T> {
         let refused = |why| AuthError { setting, name: source.name(), why };
         let text = text.map_err(refused)?;
         let value = parse(&text).map_err(refused)?;
-        Ok((Self { setting, source: Box::new(source), seen: Ok(text), metrics, parse }, value))
+        let source = Box::new(source);
+        Ok((Self { setting, source, seen: Ok(text), suspected: false, metrics, parse }, value))
     }
 
     /// What the text says, where it says something new that can be used. What cannot be is
-    /// logged and counted once.
+    /// logged and counted once, when a second look finds nothing better: a file may be half
+    /// written.
     pub fn changed(&mut self) -> Option<T> {
         let text = self.source.look()?;
         if text == self.seen {
+            self.suspected = false;
             return None;
         }
-        let parsed = text.as_deref().map_err(Clone::clone).and_then(self.parse);
+        let parsed = text.as_deref().map_err(Clone::clone).and_then(|text| self.parse(text));
+        let was_suspected = mem::replace(&mut self.suspected, parsed.is_err());
+        if parsed.is_err() && !was_suspected {
+            return None;
+        }
         self.seen = text;
         match parsed {
             Ok(value) => {
@@ -123,6 +134,44 @@ impl<T> Watched<T> {
                 );
                 None
             }
+        }
+    }
+
+    /// A parser that panics refuses the text, because the looks have to go on.
+    fn parse(&self, text: &str) -> Result<T, String> {
+        let parse = self.parse;
+        catch_unwind(|| parse(text)).unwrap_or_else(|_| Err("makes the parser panic".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(text: &str) -> Result<u32, String> {
+        assert_ne!(text, "panic");
+        text.parse().map_err(|_| "is no number".into())
+    }
+
+    #[test]
+    fn only_a_second_look_refuses_a_text_and_no_text_ends_the_looks() {
+        let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let write = |text: &str| std::fs::write(&file, text).unwrap();
+        write("1");
+        let source = TextFile::new(&file);
+        let (mut watched, one) = Watched::open("test", source, ReloadMetrics::new("test"), number).unwrap();
+        assert_eq!((one, watched.changed()), (1, None));
+        write("half");
+        assert_eq!(watched.changed(), None);
+        assert_eq!(watched.seen, Ok("1".into()), "it may be half written");
+        write("2");
+        assert_eq!(watched.changed(), Some(2));
+        for bad in ["bad", "panic"] {
+            write(bad);
+            assert_eq!((watched.changed(), watched.changed()), (None, None), "{bad}");
+            assert_eq!(watched.seen, Ok(bad.into()), "it is refused");
+            write("3");
+            assert_eq!(watched.changed(), Some(3), "after {bad}");
         }
     }
 }
