@@ -109,7 +109,7 @@ impl Target {
         let bad = |why: &dyn fmt::Display| format!("{}: {why}", path.display());
         let bytes = tls::read(path).map_err(|error| bad(&error))?;
         let token = String::from_utf8(bytes).ok();
-        let token = token.as_deref().map(|token| token.trim_start_matches('\u{feff}').trim());
+        let token = token.as_deref().map(str::trim);
         let is_token = |token: &&str| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
         let header = token
             .filter(is_token)

@@ -17,7 +17,7 @@ use crate::util::bounded_file;
 /// `errors`.
 pub fn read(path: &Path, errors: &mut ConfigErrors) -> Vec<Entry> {
     let whole = Source::File { path: path.into(), line: None };
-    let text = match contents(path) {
+    let text = match File::open(path).and_then(bounded_file::text) {
         Ok(text) => text,
         Err(error) => {
             errors.add(&whole, format_args!("cannot be read: {error}"));
@@ -33,11 +33,6 @@ pub fn read(path: &Path, errors: &mut ConfigErrors) -> Vec<Entry> {
             Vec::new()
         }
     }
-}
-
-fn contents(path: &Path) -> std::io::Result<String> {
-    let text = bounded_file::text(File::open(path)?)?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 fn entries(path: &Path, text: &str, table: &DeTable<'_>) -> Vec<Entry> {

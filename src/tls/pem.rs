@@ -30,18 +30,13 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     bounded_file::bytes(file)
 }
 
-/// The bytes after a byte order mark, which would hide the first item.
-fn without_mark(pem: &[u8]) -> &[u8] {
-    pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(pem)
-}
-
 /// All certificates of a file, in their order.
 ///
 /// # Errors
 /// There is none, or one cannot be read.
 pub fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, String> {
     let mut certificates = Vec::new();
-    for der in CertificateDer::pem_slice_iter(without_mark(pem)) {
+    for der in CertificateDer::pem_slice_iter(pem) {
         let number = certificates.len() + 1;
         let der = der.map_err(|error| format!("certificate {number} is not PEM: {error}"))?;
         let certificate = Certificate::parse(der)
@@ -60,7 +55,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, String> {
 /// There is none.
 pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     // The cause may repeat a part of the key.
-    PrivateKeyDer::from_pem_slice(without_mark(pem)).map_err(|_| {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
         let encrypted = pem.windows(9).any(|part| part == b"ENCRYPTED");
         let why = if encrypted { ", because it is encrypted: write it without a passphrase" } else { "" };
         format!("holds no private key in PEM that can be read{why}")
@@ -183,17 +178,19 @@ mod tests {
         params.subject_alt_names.push(rcgen::SanType::URI("spiffe://test/a".try_into().unwrap()));
         params.not_before = rcgen::date_time_ymd(2_020, 1, 1);
         params.not_after = rcgen::date_time_ymd(2_021, 1, 1);
-        let pem = format!("\u{feff}{}", params.self_signed(&key).unwrap().pem());
-        let read = certificates(pem.as_bytes()).unwrap().remove(0);
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        std::fs::write(&path, format!("\u{feff}{}", params.self_signed(&key).unwrap().pem())).unwrap();
+        let pem = read(&path).unwrap();
+        let read = certificates(&pem).unwrap().remove(0);
         assert_eq!((read.uris, read.dns_names), (vec!["spiffe://test/a".into()], vec!["users.test".into()]));
         let day = Duration::from_hours(24);
         let year_2020 = SystemTime::UNIX_EPOCH + 18_262 * day;
-        let valid = |now| certificates(pem.as_bytes()).unwrap()[0].check_validity(now);
+        let valid = |now| certificates(&pem).unwrap()[0].check_validity(now);
         assert_eq!(valid(year_2020), Ok(()));
         assert!(valid(year_2020 - day).unwrap_err().contains("not valid yet"));
         assert_eq!(valid(year_2020 + 367 * day), Err("expired 24 hours ago".into()));
-        assert!(roots(pem.as_bytes(), year_2020).is_ok());
-        let expired = roots(pem.as_bytes(), year_2020 + 367 * day).unwrap_err();
+        assert!(roots(&pem, year_2020).is_ok());
+        let expired = roots(&pem, year_2020 + 367 * day).unwrap_err();
         assert!(expired.contains("only expired"), "{expired}");
     }
 }

@@ -79,8 +79,8 @@ impl Connector {
             let password = File::open(path)
                 .and_then(bounded_file::text)
                 .map_err(|source| ConnectError::Password { path: path.clone(), source })?;
-            // Editors add a line end, and some a byte order mark.
-            server.password(password.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']));
+            // Editors add a line end.
+            server.password(password.trim_end_matches(['\r', '\n']));
         }
         let tls = self.tls.connector().map_err(ConnectError::Certificates)?;
         let connecting = async {
