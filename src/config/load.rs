@@ -94,18 +94,17 @@ impl Inputs {
 }
 
 impl Loaded {
-    /// Where the value of this key comes from.
-    /// Whether a setting of this name has another value than its default.
+    /// Whether the setting of this name has another value than its default.
     pub fn is_changed(&self, name: &str) -> bool {
-        let setting = SETTINGS.iter().find(|setting| setting.name == name);
-        setting.is_some_and(|setting| (setting.show)(&self.config) != (setting.show)(&Config::default()))
+        index(name).is_some_and(|index| {
+            let show = SETTINGS[index].show;
+            show(&self.config) != show(&Config::default())
+        })
     }
 
+    /// Where the value of this key comes from.
     pub fn source(&self, name: &str) -> &Source {
-        SETTINGS
-            .iter()
-            .position(|key| key.name == name)
-            .map_or(&Source::Default, |index| &self.sources[index])
+        index(name).map_or(&Source::Default, |index| &self.sources[index])
     }
 
     /// The configuration as a file that says the same, each value with its source.
@@ -116,7 +115,7 @@ impl Loaded {
 
     /// Takes over what an entry says, or returns its key where that is wrong.
     fn apply(&mut self, entry: Entry, errors: &mut ConfigErrors) -> Option<String> {
-        let Some(index) = SETTINGS.iter().position(|key| key.name == entry.name) else {
+        let Some(index) = index(&entry.name) else {
             errors.add(&entry.source, unknown(&entry));
             return Some(entry.name);
         };
@@ -140,6 +139,11 @@ impl Loaded {
         errors.add(&entry.source, format_args!("{name} must be {expected}, not {value}"));
         Some(entry.name)
     }
+}
+
+/// Where [`SETTINGS`] has the setting of this name.
+fn index(name: &str) -> Option<usize> {
+    SETTINGS.iter().position(|setting| setting.name == name)
 }
 
 /// The file that the environment names, and what it sets.

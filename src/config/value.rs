@@ -83,6 +83,30 @@ macro_rules! numbers {
 
 numbers!(u32, usize);
 
+/// An enum of which each variant is one word.
+macro_rules! choices {
+    ($name:ident, $expected:literal, $placeholder:literal, [$($variant:ident $word:literal),+]) => {
+        impl Value for $name {
+            const KIND: SettingKind = SettingKind::Text;
+            const EXPECTED: &'static str = $expected;
+            const PLACEHOLDER: &'static str = $placeholder;
+
+            fn read(text: &str) -> Option<Self> {
+                match text {
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
+            fn show(&self) -> String {
+                match self {
+                    $(Self::$variant => $word.into(),)+
+                }
+            }
+        }
+    };
+}
+
 impl Value for Duration {
     const KIND: SettingKind = SettingKind::Number;
     const EXPECTED: &'static str = "a whole number of milliseconds";
@@ -260,23 +284,7 @@ pub enum ClientAuth {
     Optional,
 }
 
-impl Value for ClientAuth {
-    const KIND: SettingKind = SettingKind::Text;
-    const EXPECTED: &'static str = "required or optional";
-    const PLACEHOLDER: &'static str = "required|optional";
-
-    fn read(text: &str) -> Option<Self> {
-        [Self::Required, Self::Optional].into_iter().find(|auth| auth.show() == text)
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Required => "required",
-            Self::Optional => "optional",
-        }
-        .into()
-    }
-}
+choices!(ClientAuth, "required or optional", "required|optional", [Required "required", Optional "optional"]);
 
 /// A text, or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -314,24 +322,7 @@ pub enum LogFormat {
     Text,
 }
 
-impl Value for LogFormat {
-    const KIND: SettingKind = SettingKind::Text;
-    const EXPECTED: &'static str = "auto, json or text";
-    const PLACEHOLDER: &'static str = "auto|json|text";
-
-    fn read(text: &str) -> Option<Self> {
-        [Self::Auto, Self::Json, Self::Text].into_iter().find(|format| format.show() == text)
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Auto => "auto",
-            Self::Json => "json",
-            Self::Text => "text",
-        }
-        .into()
-    }
-}
+choices!(LogFormat, "auto, json or text", "auto|json|text", [Auto "auto", Json "json", Text "text"]);
 
 /// Whose names the metrics of calls have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -353,23 +344,9 @@ impl MetricNames {
     }
 }
 
-impl Value for MetricNames {
-    const KIND: SettingKind = SettingKind::Text;
-    const EXPECTED: &'static str = "both, grpc_prometheus, opentelemetry or none";
-    const PLACEHOLDER: &'static str = "both|grpc_prometheus|opentelemetry|none";
-
-    fn read(text: &str) -> Option<Self> {
-        let all = [Self::Both, Self::GrpcPrometheus, Self::OpenTelemetry, Self::None];
-        all.into_iter().find(|names| names.show() == text)
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Both => "both",
-            Self::GrpcPrometheus => "grpc_prometheus",
-            Self::OpenTelemetry => "opentelemetry",
-            Self::None => "none",
-        }
-        .into()
-    }
-}
+choices!(
+    MetricNames,
+    "both, grpc_prometheus, opentelemetry or none",
+    "both|grpc_prometheus|opentelemetry|none",
+    [Both "both", GrpcPrometheus "grpc_prometheus", OpenTelemetry "opentelemetry", None "none"]
+);
