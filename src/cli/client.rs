@@ -2,19 +2,25 @@
 
 use std::{
     io,
+    pin::Pin,
     sync::{Arc, OnceLock},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::oneshot};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::oneshot,
+};
 use tonic::{
     service::interceptor::InterceptedService,
     transport::{self, Channel, Endpoint},
 };
 
 use super::{
-    http2_probe::{NoteError, Stream, await_settings},
+    http2_probe::await_settings,
     target::{Bearer, Target},
 };
 use crate::util::error_chain::ErrorChain;
@@ -70,4 +76,43 @@ async fn await_http2(target: &Target) -> Result<Connection, String> {
 #[expect(clippy::needless_pass_by_value, reason = "what map_err takes")]
 fn chain(error: transport::Error) -> String {
     ErrorChain(&error).to_string()
+}
+
+/// The bytes of a connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Passes a connection on, and notes why it could not be read.
+struct NoteError {
+    stream: Box<dyn Stream>,
+    noted: Arc<OnceLock<String>>,
+}
+
+impl AsyncRead for NoteError {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &read {
+            let _ = self.noted.set(error.to_string());
+        }
+        read
+    }
+}
+
+impl AsyncWrite for NoteError {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

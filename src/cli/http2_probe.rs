@@ -3,17 +3,7 @@
 //! A connection that TCP has made proves nothing: a process that hangs has it, too.
 //! A peer speaks HTTP/2 if it sends the SETTINGS frame that a server sends first.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::{Arc, OnceLock},
-    task::{Context, Poll},
-};
-
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::oneshot,
-};
+use tokio::{io::AsyncRead, sync::oneshot};
 use tokio_util::io::InspectReader;
 
 const FRAME_HEAD_BYTES: usize = 9;
@@ -39,43 +29,4 @@ pub fn await_settings<T: AsyncRead>(
             }
         }
     })
-}
-
-/// The bytes of a connection, with TLS or without.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-/// Passes a connection on, and notes why it could not be read.
-pub struct NoteError {
-    pub stream: Box<dyn Stream>,
-    pub noted: Arc<OnceLock<String>>,
-}
-
-impl AsyncRead for NoteError {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Poll::Ready(Err(error)) = &read {
-            let _ = self.noted.set(error.to_string());
-        }
-        read
-    }
-}
-
-impl AsyncWrite for NoteError {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
