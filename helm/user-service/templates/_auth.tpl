@@ -89,8 +89,7 @@
 
 {{/* Whether `helm test` has an identity, or needs none. */}}
 {{- define "user-service.auth.hasTest" -}}
-{{- $certificate := and .Values.tls.enabled (include "user-service.tls.testSecret" .) }}
-{{- or (not .Values.auth.enabled) (ne (include "user-service.auth.testToken" .) "") (not (empty $certificate)) }}
+{{- or (not .Values.auth.enabled) (ne (include "user-service.auth.testToken" .) "") (ne (include "user-service.tls.testSecret" .) "") }}
 {{- end }}
 
 {{/* What of auth no install may go against. */}}

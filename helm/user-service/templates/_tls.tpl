@@ -3,9 +3,9 @@
 {{- ternary (printf "%s-tls" (include "user-service.fullname" .)) .Values.tls.existingSecret.name .Values.tls.certificate.enabled }}
 {{- end }}
 
-{{/* The Secret with what `helm test` shows; nothing where clients need none. */}}
+{{/* The Secret with what `helm test` shows; nothing where no certificate is asked for. */}}
 {{- define "user-service.tls.testSecret" -}}
-{{- if ne .Values.tls.clients.auth "none" }}
+{{- if and .Values.tls.enabled (ne .Values.tls.clients.auth "none") }}
 {{- .Values.tls.clients.testSecret | default (ternary (printf "%s-test-tls" (include "user-service.fullname" .)) "" .Values.tls.certificate.enabled) }}
 {{- end }}
 {{- end }}
