@@ -173,10 +173,10 @@ def callers():
     yield lines("Audit lines lost", "Audit lines that were not written, by reason; an alert fires for one.", "cps",
                 (rate("user_service_audit_lines_lost_total", "reason"), "{{reason}}"), rare=True,
                 no_value="audit_log is off.")
-    yield lines("Keys and policy out of force", "Instances whose file cannot be used, so that an older one is in force; an alert fires for one.",
+    yield lines("Keys and policy out of force", "Instances whose policy or keys cannot be used, so that older ones are in force; an alert fires for one.",
                 "short", (f"sum by (file) (user_service_auth_file_stale{{{ON}}})", "{{file}}"), span=12, rare=True,
                 no_value=ON_POLICY)
-    yield lines("Keys and policy read", "Changes of the files, by outcome.", "cps",
+    yield lines("Keys and policy read", "Changes of policy and keys, by outcome.", "cps",
                 (rate("user_service_auth_reloads_total", "file, outcome"), "{{file}} {{outcome}}"), span=12, rare=True,
                 no_value=ON_POLICY)
 

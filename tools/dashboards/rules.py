@@ -150,8 +150,8 @@ def symptom_alerts() -> list[dict]:
         ),
         alert(
             "UserServiceAuthFileStale", f"user_service_auth_file_stale{ON} == 1", "2m", "warning",
-            "The {{ $labels.file }} file of {{ $labels.instance }} cannot be used",
-            "What it said before is in force; an instance that starts now does not start.",
+            "The {{ $labels.file }} of {{ $labels.instance }} cannot be used",
+            "The last one that could be used is in force; an instance that starts now does not start.",
         ),
     ]
 
