@@ -63,7 +63,7 @@ class Identity:
 
     @cached_property
     def token_file(self):
-        """An Ed25519 token for an hour; `jwks.json` and `policy.toml` are next to it."""
+        """An Ed25519 token for a day; `jwks.json` and `policy.toml` are next to it."""
         key = self.folder / "issuer.key"
         openssl("genpkey", "-algorithm", "ed25519", "-out", key)
         public = openssl("pkey", "-in", key, "-pubout", "-outform", "DER")[-32:]

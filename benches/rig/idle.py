@@ -1,7 +1,7 @@
-"""Opens idle connections: idle.py PORT PID COUNT [--tls-ca FILE] [--tls-cert FILE --tls-key
-FILE]. Each completes the
-HTTP/2 handshake and answers pings. Prints how many bytes of memory the process
-has grown by for each, and how many are still open after a while."""
+"""Opens idle connections: idle.py PORT PID COUNT [--tls-ca FILE] [--tls-cert FILE
+--tls-key FILE]. Each completes the HTTP/2 handshake and answers pings. Prints how many
+bytes of memory the process has grown by for each, and how many are still open after a
+while."""
 
 import argparse
 import select

@@ -33,8 +33,8 @@ if [ "$arch" = arm64 ]; then
     export JEMALLOC_SYS_WITH_LG_PAGE=16
 fi
 
-# The same sources give the same bytes in any folder: paths are named by what they are. The
-# compiler of a file that several maps fit takes the last one.
+# The same sources give the same bytes in any folder: paths are named by what they are. Of
+# several maps that fit a path, the compilers take the last one.
 cargo_home=$(realpath -m "${CARGO_HOME:-$HOME/.cargo}")
 flags="${RUSTFLAGS:-}"
 for map in "$PWD=/src" "$target_dir=/target" "$cargo_home=/cargo"; do
