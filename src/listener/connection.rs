@@ -5,7 +5,6 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::Arc,
-    time::Duration,
 };
 
 use hyper::server::conn::{http1, http2};
@@ -19,9 +18,10 @@ use tokio::{
 
 use super::{
     CallService, ListenerPhase,
+    connection_state::{ConnectionState, ThreadLoad},
     http_connection::{HttpConnection, ParkedConnection},
     http1::SayClose,
-    in_flight::{ConnectionState, CountCalls, ThreadLoad},
+    in_flight::CountCalls,
     lifetime::{Action, Lifetime, Stall, Timeouts},
     lingering_close::{Fin, Lent, Owner, finish, lend, write_now},
     metrics::{CloseReason, ConnectionPhase, ListenerMetrics, Protocol},
@@ -45,10 +45,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 1_024 * 1_024;
 const MAX_PENDING_RESETS: usize = 1_024;
 /// Bytes of a response that wait in h2 for a client that does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1_024;
-
-/// How often a connection of HTTP/1 with a call is looked at, so as to be parked some time
-/// after the call.
-const LOOK_AT_BUSY: Duration = Duration::from_secs(10);
 
 /// How hyper is to speak HTTP/2.
 pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
@@ -257,8 +253,8 @@ impl<S: CallService> ServeContext<S> {
                 Action::Wait(until) => match C::PARKED_AFTER {
                     None => timer.as_mut().reset(until),
                     Some(after) => {
-                        let idle_since = idle_since.filter(|_| observed.is_between());
-                        let park_at = idle_since.map_or(now + LOOK_AT_BUSY, |since| since + after);
+                        // One that is busy is looked at as often.
+                        let park_at = idle_since.filter(|_| observed.is_between()).unwrap_or(now) + after;
                         if park_at <= now {
                             return Driven::Paused;
                         }

@@ -14,7 +14,6 @@ use hyper::{
     server::conn::{http1, http2},
     service::HttpService,
 };
-
 use tokio::io::AsyncRead;
 
 use super::policing::{Observed, PolicedIo};
@@ -27,7 +26,7 @@ pub trait HttpConnection: Future<Output = hyper::Result<()>> {
     const IS_CLOSED_WHEN_IDLE: bool;
 
     /// How long it may have no call before it is [parked](ParkedConnection).
-    const PARKED_AFTER: Option<Duration>;
+    const PARKED_AFTER: Option<Duration> = None;
 
     /// Whether it is parked.
     const IS_PARKED: bool = false;
@@ -36,9 +35,11 @@ pub trait HttpConnection: Future<Output = hyper::Result<()>> {
     fn poll_turn(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        observed: &Observed,
-        is_answered: impl Fn() -> bool,
-    ) -> Poll<hyper::Result<()>>;
+        _observed: &Observed,
+        _is_answered: impl Fn() -> bool,
+    ) -> Poll<hyper::Result<()>> {
+        self.poll(cx)
+    }
 
     /// Tells the peer to begin no more calls.
     fn go_away(self: Pin<&mut Self>, is_idle: bool);
@@ -55,16 +56,6 @@ where
     E: Http2ServerConnExec<S::Future, B>,
 {
     const IS_CLOSED_WHEN_IDLE: bool = false;
-    const PARKED_AFTER: Option<Duration> = None;
-
-    fn poll_turn(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        _observed: &Observed,
-        _is_answered: impl Fn() -> bool,
-    ) -> Poll<hyper::Result<()>> {
-        self.poll(cx)
-    }
 
     fn go_away(self: Pin<&mut Self>, _is_idle: bool) {
         self.graceful_shutdown();
@@ -126,17 +117,7 @@ impl<T: AsyncRead + Unpin> Future for ParkedConnection<'_, T> {
 
 impl<T: AsyncRead + Unpin> HttpConnection for ParkedConnection<'_, T> {
     const IS_CLOSED_WHEN_IDLE: bool = true;
-    const PARKED_AFTER: Option<Duration> = None;
     const IS_PARKED: bool = true;
-
-    fn poll_turn(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        _observed: &Observed,
-        _is_answered: impl Fn() -> bool,
-    ) -> Poll<hyper::Result<()>> {
-        self.poll(cx)
-    }
 
     fn go_away(self: Pin<&mut Self>, _is_idle: bool) {}
 }

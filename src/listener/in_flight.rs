@@ -7,10 +7,9 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,127 +17,17 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower::Service;
 
 use super::{
-    metrics::{ConnectionPhase, Protocol},
+    connection_state::ConnectionState,
     request_rest::{Discarding, RequestBody, Slot},
     sending::Sending,
 };
 use crate::rpc::{
     call::{Call, Inbound},
-    goaway::ConnectionHandle,
-    holdings::Holdings,
-    source::Source,
     unread::Unread,
 };
-
-/// What one serving thread carries.
-#[derive(Debug, Default)]
-pub struct ThreadLoad {
-    thread: usize,
-    pub connections: AtomicUsize,
-    pub calls: AtomicUsize,
-    /// Complete answers that connections which are about to go have not delivered.
-    pub undelivered: Arc<AtomicUsize>,
-    /// Bytes of answers that wait to be read, of all threads.
-    unread: Arc<AtomicUsize>,
-}
-
-impl ThreadLoad {
-    /// Of the thread of this number. All threads share what counts unread bytes.
-    pub fn of(thread: usize, unread: Arc<AtomicUsize>) -> Self {
-        Self { thread, unread, ..Self::default() }
-    }
-}
-
-/// The calls of one connection.
-#[derive(Debug)]
-pub struct ConnectionState {
-    load: Arc<ThreadLoad>,
-    pub opened_at: Instant,
-    /// A [`ConnectionPhase`].
-    state: AtomicU8,
-    /// The index of a [`Protocol`], and one more; 0 while it is not known.
-    protocol: AtomicU8,
-    calls: AtomicUsize,
-    /// How many of these have a complete answer, counted once the connection is about to go.
-    unsent: AtomicUsize,
-    /// Tells calls that the connection is to go away.
-    pub handle: ConnectionHandle,
-    /// When the last call ended, in milliseconds since `born`.
-    idle_since_ms: AtomicU64,
-}
-
-impl ConnectionState {
-    pub fn new(load: Arc<ThreadLoad>, source: Option<Source>, opened_at: Instant, held: Holdings) -> Self {
-        static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
-        let undelivered = Arc::clone(&load.undelivered);
-        let unread = Unread::of(Arc::clone(&load.unread));
-        Self {
-            load,
-            opened_at,
-            state: AtomicU8::new(ConnectionPhase::Handshake as u8),
-            protocol: AtomicU8::new(0),
-            calls: AtomicUsize::new(0),
-            unsent: AtomicUsize::new(0),
-            handle: ConnectionHandle::new(
-                CONNECTIONS.fetch_add(1, Relaxed),
-                source,
-                undelivered,
-                unread,
-                held,
-            ),
-            idle_since_ms: AtomicU64::new(0),
-        }
-    }
-
-    /// The number of the connection, which no other one of this process has.
-    pub fn number(&self) -> u64 {
-        self.handle.id
-    }
-
-    pub fn thread(&self) -> usize {
-        self.load.thread
-    }
-
-    pub fn state(&self) -> ConnectionPhase {
-        ConnectionPhase::ALL[usize::from(self.state.load(Relaxed)) % ConnectionPhase::ALL.len()]
-    }
-
-    pub fn enter(&self, state: ConnectionPhase) {
-        self.state.store(state as u8, Relaxed);
-    }
-
-    pub fn protocol(&self) -> Option<Protocol> {
-        Protocol::ALL.get(usize::from(self.protocol.load(Relaxed)).checked_sub(1)?).copied()
-    }
-
-    pub fn set_protocol(&self, protocol: Protocol) {
-        self.protocol.store(protocol as u8 + 1, Relaxed);
-    }
-
-    pub fn calls(&self) -> usize {
-        self.calls.load(Relaxed)
-    }
-
-    /// How many calls have an answer that is complete and not sent.
-    pub fn unsent(&self) -> usize {
-        self.unsent.load(Relaxed)
-    }
-
-    /// Whether any call has ended here.
-    pub fn has_served(&self) -> bool {
-        self.idle_since_ms.load(Relaxed) > 0
-    }
-
-    /// When the connection last had a call; `None` while it has one.
-    pub fn idle_since(&self) -> Option<Instant> {
-        let since = Duration::from_millis(self.idle_since_ms.load(Relaxed));
-        (self.calls() == 0).then(|| self.opened_at + since)
-    }
-}
 
 /// One call: in flight until the last clone is dropped. h2 has one with every frame of
 /// DATA that waits for the client's window or for the socket.
@@ -155,8 +44,7 @@ struct Open {
 
 impl OpenCall {
     fn on(shared: &Arc<ConnectionState>) -> Self {
-        shared.calls.fetch_add(1, Relaxed);
-        shared.load.calls.fetch_add(1, Relaxed);
+        shared.begin_call();
         let shared = Arc::clone(shared);
         Self(Arc::new(Open { shared, rest: Slot::default(), handed_over: AtomicBool::new(false) }))
     }
@@ -174,24 +62,14 @@ impl OpenCall {
     fn answered(&self) {
         let shared = &self.0.shared;
         if shared.handle.is_going_away() && !self.0.handed_over.swap(true, Relaxed) {
-            shared.load.calls.fetch_sub(1, Relaxed);
-            shared.unsent.fetch_add(1, Relaxed);
+            shared.hand_over();
         }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let shared = &self.shared;
-        if self.handed_over.load(Relaxed) {
-            shared.unsent.fetch_sub(1, Relaxed);
-        } else {
-            shared.load.calls.fetch_sub(1, Relaxed);
-        }
-        if shared.calls.fetch_sub(1, Relaxed) == 1 {
-            let since = u64::try_from(shared.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-            shared.idle_since_ms.store(since.max(1), Relaxed);
-        }
+        self.shared.end_call(self.handed_over.load(Relaxed));
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     connection::ServeContext,
-    in_flight::ConnectionState,
+    connection_state::ConnectionState,
     lifetime::Lifetime,
     lingering_close::{Closing, Outcome, Socket},
     metrics::{CloseReason, ConnectionPhase, ListenerMetrics, Protocol},

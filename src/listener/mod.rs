@@ -30,7 +30,7 @@ use tower::Service;
 use self::{
     acceptor::{Acceptor, Dispatcher},
     connection::ServeContext,
-    in_flight::ThreadLoad,
+    connection_state::ThreadLoad,
     lifetime::Timeouts,
     metrics::ListenerMetrics,
     tls::{Handshakes, Tls},
@@ -41,6 +41,7 @@ mod acceptor;
 mod addresses;
 mod bind;
 mod connection;
+mod connection_state;
 mod fd_limit;
 mod http1;
 mod http_connection;

@@ -18,7 +18,6 @@
 
 use std::{
     io::{self, IoSlice},
-    mem::MaybeUninit,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
@@ -56,9 +55,6 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long the rest of a frame that is not DATA, or of a block of header fields, may
 /// take to come. They are sent whole, and fit into a few packets.
 const REST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Bytes read of a request before hyper reads it. Most heads are smaller.
-const FIRST_READ_BYTES: usize = 2 * 1_024;
 
 /// How far a connection has come.
 #[derive(Debug)]
@@ -259,13 +255,9 @@ impl<T: AsyncRead + Unpin> PolicedIo<T> {
                 }
                 // hyper would answer a part of a line that is no request, also where it is no HTTP.
                 Stage::Http1(http1) if !http1.holds_a_line() => {
-                    let mut bytes = [0; 256];
-                    let mut buf = ReadBuf::new(&mut bytes);
-                    ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
-                    if buf.filled().is_empty() {
+                    if !ready!(http1.poll_hold(&mut self.inner, cx))? {
                         return Poll::Ready(Ok(None));
                     }
-                    http1.hold(buf.filled());
                 }
                 Stage::Http1(_) => return Poll::Ready(Ok(Some(Protocol::Http1))),
                 Stage::Replay | Stage::Frames | Stage::Other => {
@@ -282,12 +274,7 @@ impl<T: AsyncRead + Unpin> PolicedIo<T> {
         if http1.holds() {
             return Poll::Ready(());
         }
-        let mut bytes = [MaybeUninit::uninit(); FIRST_READ_BYTES];
-        let mut buf = ReadBuf::uninit(&mut bytes);
-        let read = ready!(Pin::new(inner).poll_read(cx, &mut buf));
-        if read.is_ok() && !buf.filled().is_empty() {
-            http1.hold(buf.filled());
-        } else {
+        if !matches!(ready!(http1.poll_hold(inner, cx)), Ok(true)) {
             observed.over.store(true, Relaxed);
         }
         Poll::Ready(())

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    in_flight::ConnectionState,
+    connection_state::ConnectionState,
     metrics::{ConnectionPhase, Protocol},
 };
 use crate::util::registry::{Registry, RegistryKey};

@@ -35,10 +35,10 @@ const MOST_BYTES: usize = 4 * 1_024 * 1_024;
 
 /// Where the rest of a request is left.
 #[derive(Debug, Default)]
-pub struct Slot(Mutex<ConnectionPhase>);
+pub struct Slot(Mutex<RequestRest>);
 
 #[derive(Debug, Default)]
-enum ConnectionPhase {
+enum RequestRest {
     /// The request is being read, or was read to its end.
     #[default]
     Read,
@@ -53,8 +53,8 @@ impl Slot {
     /// Leaves a request that was not read to its end.
     fn leave(&self, request: Incoming) {
         let mut state = self.lock();
-        if matches!(*state, ConnectionPhase::Read) {
-            *state = ConnectionPhase::Left(request);
+        if matches!(*state, RequestRest::Read) {
+            *state = RequestRest::Left(request);
         } else {
             // A dropped request takes a lock of h2's, which may be held by who waits for this one.
             drop(state);
@@ -65,32 +65,32 @@ impl Slot {
     /// Leaves a request whose client has not been told to send it.
     fn leave_unasked(&self) {
         let mut state = self.lock();
-        if matches!(*state, ConnectionPhase::Read) {
-            *state = ConnectionPhase::Unasked;
+        if matches!(*state, RequestRest::Read) {
+            *state = RequestRest::Unasked;
         }
     }
 
     pub fn is_unasked(&self) -> bool {
-        matches!(*self.lock(), ConnectionPhase::Unasked)
+        matches!(*self.lock(), RequestRest::Unasked)
     }
 
     pub fn is_left(&self) -> bool {
-        matches!(*self.lock(), ConnectionPhase::Left(_))
+        matches!(*self.lock(), RequestRest::Left(_))
     }
 
     /// Takes what was left. Nothing can be left afterwards.
     pub fn close(&self) -> Option<Incoming> {
         let mut state = self.lock();
-        if matches!(*state, ConnectionPhase::Unasked) {
+        if matches!(*state, RequestRest::Unasked) {
             return None;
         }
-        match std::mem::replace(&mut *state, ConnectionPhase::Closed) {
-            ConnectionPhase::Left(request) => Some(request),
+        match std::mem::replace(&mut *state, RequestRest::Closed) {
+            RequestRest::Left(request) => Some(request),
             _ => None,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, ConnectionPhase> {
+    fn lock(&self) -> MutexGuard<'_, RequestRest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

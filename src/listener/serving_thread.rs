@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     CallService, ListenerPhase, Ticks, addresses::AddressConnection, connection::ServeContext,
-    in_flight::ThreadLoad,
+    connection_state::ThreadLoad,
 };
 use crate::rpc::{holdings::Holdings, source::Source};
 

@@ -1,4 +1,4 @@
-//! gRPC-Web over plain HTTP: binary, text and JSON, and what pages of other origins may do.
+//! gRPC-Web over plain HTTP: binary, text and JSON.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;

@@ -6,13 +6,24 @@
 //! for the answer to an earlier request, and a head that crawls is told from an idle
 //! connection.
 
+use std::{
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
 use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
     budget::FrameBudget,
     message_walker::{MessageWalker, is_text},
     refusal::Refusal,
 };
+
+/// Bytes read of a request before hyper reads it. Most heads are smaller.
+const FIRST_READ_BYTES: usize = 2 * 1_024;
 
 /// How long a part of the first line may be that hyper is not shown.
 const MOST_OF_A_LINE_BYTES: usize = 2 * 1_024;
@@ -49,8 +60,21 @@ impl Http1 {
         }
     }
 
+    /// Reads some bytes and keeps them. `false` at the connection's end.
+    pub fn poll_hold(
+        &mut self,
+        io: &mut (impl AsyncRead + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        let mut bytes = [MaybeUninit::uninit(); FIRST_READ_BYTES];
+        let mut buf = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(io).poll_read(cx, &mut buf))?;
+        self.hold(buf.filled());
+        Poll::Ready(Ok(!buf.filled().is_empty()))
+    }
+
     /// Keeps bytes that were read.
-    pub fn hold(&mut self, read: &[u8]) {
+    fn hold(&mut self, read: &[u8]) {
         self.held = if self.held.is_empty() {
             Bytes::copy_from_slice(read)
         } else {

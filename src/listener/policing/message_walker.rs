@@ -142,14 +142,13 @@ impl MessageWalker {
         let newline = rest.iter().position(|byte| *byte == b'\n');
         let part = &rest[..newline.map_or(rest.len(), |position| position + 1)];
         *at += part.len();
-        self.line.extend(part);
         // As TLS does, which sends no end of a line either.
         let is_first = self.place == Place::Between && !self.has_ended_a_head;
-        if is_first && !self.line.first().is_none_or(|byte| is_text(*byte)) {
+        if is_first && !self.line.first().or(part.first()).is_none_or(|byte| is_text(*byte)) {
             return Err(Refusal::NotHttp);
         }
         if matches!(self.place, Place::ChunkSize | Place::ChunkEnd) {
-            if self.line.len() > MAX_CHUNK_LINE_BYTES {
+            if self.line.len() + part.len() > MAX_CHUNK_LINE_BYTES {
                 return Err(Refusal::Chunk);
             }
         } else {
@@ -159,10 +158,18 @@ impl MessageWalker {
             }
         }
         if newline.is_none() {
+            self.line.extend(part);
             return Ok(false);
         }
-        // Taken, so that a connection without a request keeps no buffer.
-        let line = std::mem::take(&mut self.line);
+        let begun;
+        let line = if self.line.is_empty() {
+            part
+        } else {
+            self.line.extend(part);
+            // Taken, so that a connection without a request keeps no buffer.
+            begun = std::mem::take(&mut self.line);
+            &begun[..]
+        };
         let line = line.strip_suffix(b"\r\n").ok_or(Refusal::LineEnd)?;
         if line.iter().any(|byte| matches!(byte, b'\r' | 0)) {
             return Err(Refusal::LineEnd);
