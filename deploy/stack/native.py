@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import pwd
+import random
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,9 @@ import urllib.request
 STACK = pathlib.Path(__file__).resolve().parent
 ROOT = STACK.parents[1]
 PATIENCE = 120
+# The ports of servers that have to be told one. The kernel gives none of these to a socket that
+# asks for any port.
+PORTS = 20_000, 30_000
 
 
 def until(what: str, ready):
@@ -41,9 +45,11 @@ def fetch(url: str) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port where nobody listens. It stays free until its server listens."""
+    while True:
+        port = random.randrange(*PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def run(stack: contextlib.ExitStack, command: list[str], env: dict[str, str] | None = None, log=None, **more):

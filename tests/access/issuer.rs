@@ -17,7 +17,7 @@ use crate::{
     caller::{Caller, bearer},
     reloads::{metric, until},
     settings::refused,
-    support::{Server, TEST_TIMEOUT, certificates::Files as TlsFiles},
+    support::{Server, TEST_TIMEOUT, certificates::Files as TlsFiles, free_port},
     tokens::{AUDIENCE, Files, ISSUER, Key, claims, jwks},
     verification::{ANY_TOKEN, list},
 };
@@ -202,13 +202,13 @@ async fn a_url_of_another_machine_needs_https_and_an_authority_that_is_known() {
     let caller = Caller::connect(server.grpc_addr).await;
     assert_eq!(list(&caller, &[&token(&key)]).await.code, Code::Ok);
 
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = free_port();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("http://{}/jwks", silent.local_addr().unwrap());
     let both = [files.arguments(), vec!["--auth-jwks-url".into(), issuer.url("https")]].concat();
     for (arguments, code, says) in [
         (unknown_authority, 1, "auth_jwks_url"),
-        (flags(&files, &format!("http://{gone}/jwks")), 1, "cannot be fetched"),
+        (flags(&files, &format!("http://127.0.0.1:{gone}/jwks")), 1, "cannot be fetched"),
         (flags(&files, &silent_url), 1, "cannot be fetched"),
         (flags(&files, "http://issuer.example.test/jwks"), 64, "an https URL"),
         (both, 64, "exclude each other"),

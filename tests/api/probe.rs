@@ -1,13 +1,13 @@
 //! `grpc_health_probe`, the probe that deployments have used for years.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     time::Instant,
 };
 
 use crate::{
     run::{Ended, run, tool},
-    support::{Server, TEST_TIMEOUT},
+    support::{Server, TEST_TIMEOUT, free_port},
 };
 
 fn probe(addr: SocketAddr, args: &[&str]) -> Ended {
@@ -29,7 +29,7 @@ fn every_health_name_is_serving_on_both_ports() {
 
 #[test]
 fn nobody_listening_is_2() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = (Ipv4Addr::LOCALHOST, free_port()).into();
     probe(free, &[]).with_code(2);
 }
 

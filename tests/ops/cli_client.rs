@@ -6,7 +6,10 @@ use std::{
     thread,
 };
 
-use crate::{cli::Cli, support::Server};
+use crate::{
+    cli::Cli,
+    support::{Server, free_port},
+};
 
 #[test]
 fn check_ends_with_1_when_used_wrongly() {
@@ -20,10 +23,10 @@ fn check_ends_with_1_when_used_wrongly() {
 
 #[test]
 fn check_ends_with_2_where_nobody_listens() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let checked = Cli::new().run(&["check", &free.to_string()]);
+    let free = format!("127.0.0.1:{}", free_port());
+    let checked = Cli::new().run(&["check", &free]);
     assert_eq!(checked.code, Some(2), "{}", checked.err);
-    assert!(checked.err.contains(&free.to_string()), "{}", checked.err);
+    assert!(checked.err.contains(&free), "{}", checked.err);
 }
 
 #[test]

@@ -10,7 +10,10 @@ use std::{
     thread,
 };
 
-use crate::{cli::Cli, support::Server};
+use crate::{
+    cli::Cli,
+    support::{Server, free_port},
+};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -112,7 +115,7 @@ fn smoke_tries_everything_and_leaves_nothing_behind() {
 #[test]
 fn smoke_says_which_step_failed() {
     let cli = Cli::new();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = format!("127.0.0.1:{}", free_port());
     let nobody = cli.run(&["smoke", &free, "--timeout-ms", "300"]);
     assert_eq!(nobody.code, Some(1), "{}", nobody.err);
     assert!(nobody.out.starts_with("FAILED  connect: "), "{}", nobody.out);

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Read,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command},
     thread,
@@ -17,7 +17,7 @@ use crate::{
     admin::ask,
     collector::{Collector, attribute},
     held_calls::{GET_USER, HeldCalls, until},
-    support::{Server, TEST_TIMEOUT},
+    support::{Server, TEST_TIMEOUT, free_port},
 };
 
 /// The collector that `make tools` has built, with the configuration of deploy/. It
@@ -32,8 +32,7 @@ impl Real {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let program = root.join("bin/otelcol");
         assert!(program.exists(), "bin/otelcol is not there: run `make tools` first");
-        // Free now, and nobody else's until it is asked for, as a rule.
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut command = Command::new(program);
         command.arg("--config").arg(root.join("deploy/stack/otelcol.yaml"));
         command.env("OTLP_LISTEN", addr.to_string()).env("TRACE_STORE", store.endpoint());

@@ -125,8 +125,8 @@ class Place:
     def proxy(self, name: str, change=lambda text: text) -> str:
         """Starts a proxy on its configuration, which a test may `change`, and returns its address."""
         file, command = PROXIES[name]
-        folder = self.folder / f"{name}-{native.free_port()}"
-        folder.mkdir(mode=0o755)
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
+        folder.chmod(0o755)
         address = f"127.0.0.1:{native.free_port()}"
         text = (CONFIGS / file).read_text()
         for before, after in {LISTEN: address, **HOSTS, GRPC_PORT: str(self.grpc_port), ADMIN_PORT: str(self.admin_port)}.items():

@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use user_service::config::Config;
 
 use crate::{
-    database::{self, KEEPER, command, free_port, name},
-    support::TEST_TIMEOUT,
+    database::{self, KEEPER, command, name},
+    support::{TEST_TIMEOUT, free_port},
 };
 
 pub struct Bouncer {

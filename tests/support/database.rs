@@ -4,7 +4,6 @@
 
 use std::{
     env, fs,
-    net::TcpListener,
     os::unix::{
         fs::{MetadataExt, chown},
         process::CommandExt,
@@ -22,7 +21,7 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 use user_service::config::{Config, PostgresUrl, StoreUrl};
 
-use super::TEST_TIMEOUT;
+use super::{TEST_TIMEOUT, free_port};
 
 /// Whom root becomes, because the server refuses to run as root.
 const NOBODY: u32 = 65_534;
@@ -50,10 +49,6 @@ pub struct Database {
 pub fn shared() -> &'static Database {
     static SHARED: OnceLock<Database> = OnceLock::new();
     SHARED.get_or_init(Database::start)
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The variable that names the folder of another server's programs.

@@ -12,7 +12,8 @@ pub mod web_client;
 
 use std::{
     io::{BufRead, BufReader},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
@@ -21,6 +22,20 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+/// The ports of servers that have to be told one. The kernel gives none of these to a socket
+/// that asks for any port, so a port stays free until its server listens.
+const PORTS: Range<u16> = 20_000..30_000;
+
+/// A port where nobody listens.
+pub fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(PORTS);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 /// How long anything may take before a test says that it hangs.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
