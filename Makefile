@@ -230,13 +230,14 @@ proxies-tools: tools
 	@$(MAKE) --no-print-directory --jobs 2 bin/caddy bin/go-mixed
 
 .PHONY: soak
-soak: tools ## What takes too long for every change: a thousand kills, 10,000 seeds of each simulation, watches resumed over 50,000 changes, imports of a million (their speed: make bench-costs PARTS=imports), crowds for minutes.
+soak: tools ## What takes too long for every change: a thousand kills, 10,000 seeds of each simulation, watches resumed over 50,000 changes, imports of a million (their speed: make bench-costs PARTS=imports), crowds for minutes, a hundred failovers.
 	KILLS=1000 cargo test --locked --test store outlives_a_kill -- --nocapture
 	SEEDS=10000 cargo test --locked --lib simulated -- --nocapture
 	WATCH_CHANGES=50000 cargo test --locked --test store resumed_on_any_replica -- --nocapture
 	IMPORT_USERS=1000000 cargo test --locked --test store a_large_import -- --nocapture --test-threads 1
 	WORKLOAD_SECONDS=60 cargo test --locked --test store a_workload_on_three_replicas -- --nocapture
-	WORKLOAD_SECONDS=10 cargo test --locked --test store a_workload_loses_nothing -- --nocapture --test-threads 1
+	WORKLOAD_SECONDS=10 cargo test --locked --test store a_workload_loses_nothing_when -- --nocapture --test-threads 1
+	FAILOVERS=100 cargo test --locked --test store however_often_the_database_fails_over -- --nocapture
 
 .PHONY: attack
 attack: $(BUILT)/release/user-service ## Attack the release binary next to honest calls and print what came of it (ONLY='words of a name', RECORD=--record).

@@ -243,9 +243,9 @@ impl WriteReceiver {
     /// into the forecast of a write's wait.
     pub fn busy<T>(&self, expected: Duration, work: impl FnOnce() -> T) -> T {
         self.0.state().forecast.begin_other(expected, Instant::now());
-        let done = work();
-        self.0.state().forecast.end_other();
-        done
+        // Also where the work panics: the forecast would go on to count it.
+        let _ended = EndOther(&self.0);
+        work()
     }
 
     /// How many are waiting.
@@ -256,6 +256,15 @@ impl WriteReceiver {
     /// How many a batch holds at most.
     pub fn batch_limit(&self) -> usize {
         self.0.state().forecast.batch_limit()
+    }
+}
+
+/// Other work of the writer, until it is dropped.
+struct EndOther<'a>(&'a Queue);
+
+impl Drop for EndOther<'_> {
+    fn drop(&mut self) {
+        self.0.state().forecast.end_other();
     }
 }
 

@@ -2,16 +2,26 @@
 //!
 //! It takes the queued writes as batches, lingers for callers that it has just answered
 //! ([`Linger`]), and leaves time for maintenance.
+//!
+//! A panic costs the batch that it happened in: its callers are told that the outcome is
+//! unknown, and the next batch is written.
 
-use std::time::{Duration, Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
 
+use futures_util::FutureExt;
 use tokio::{sync::watch, time::timeout_at};
 
 use super::{
     linger::Linger,
     queue::{PendingWrite, WriteReceiver},
 };
-use crate::domain::{Revision, Timestamp};
+use crate::{
+    domain::{Revision, Timestamp},
+    util::fault_point::fault_point,
+};
 
 /// How often old rows are looked for.
 pub(super) const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
@@ -20,6 +30,10 @@ pub(super) const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) trait BatchWriter {
     /// Makes one transaction of a batch, and answers it only when that is durable.
     fn write(&mut self, batch: Vec<PendingWrite>) -> impl Future<Output = ()> + Send;
+
+    /// Makes the writer fit for the next batch after a panic, which may have left the last one
+    /// half done.
+    fn recover(&mut self);
 
     /// When [`Self::maintain`] has something to do at the latest.
     fn maintenance_due(&self) -> Instant;
@@ -38,16 +52,29 @@ pub(super) async fn run(receiver: &WriteReceiver, writer: &mut impl BatchWriter)
         let Some(batch) = receiver.take() else { return };
         let (began, size) = (Instant::now(), batch.len());
         if size > 0 {
-            writer.write(batch).await;
+            write(writer, batch).await;
             receiver.committed();
             linger = Linger::after(size, receiver.len(), began, receiver.batch_limit());
         }
-        writer.maintain(receiver).await;
+        if AssertUnwindSafe(writer.maintain(receiver)).catch_unwind().await.is_err() {
+            tracing::error!("the store's writer panicked between two batches; it goes on");
+            writer.recover();
+        }
+    }
+}
+
+/// Writes a batch. Where the writer panics, the requests are dropped, which tells their callers
+/// that the outcome is unknown.
+pub(super) async fn write(writer: &mut impl BatchWriter, batch: Vec<PendingWrite>) {
+    if AssertUnwindSafe(writer.write(batch)).catch_unwind().await.is_err() {
+        tracing::error!("the store's writer panicked: what became of its batch is unknown; it goes on");
+        writer.recover();
     }
 }
 
 /// Tells watches of a revision, unless they were told of a newer one.
 pub(super) fn publish(newest: &watch::Sender<Revision>, revision: Revision) {
+    fault_point();
     newest.send_if_modified(|newest| {
         let is_newer = revision > *newest;
         *newest = revision.max(*newest);

@@ -7,6 +7,7 @@ pub mod actor;
 pub mod backoff;
 pub mod bounded_file;
 pub mod error_chain;
+pub mod fault_point;
 pub mod guarded_body;
 pub mod gzip;
 pub mod log_throttle;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
+mod abandoned_calls;
 mod backups;
 mod batch_get;
 mod binary_crash;
@@ -115,6 +116,8 @@ suite! {
     imports:
         an_import_creates_or_finds_and_overwrites_nobody,
         imports_of_the_same_users_at_once_create_each_once;
+    abandoned_calls:
+        a_call_may_end_at_any_await;
     linearizability:
         concurrent_histories_are_linearizable;
 }

@@ -3,6 +3,7 @@
 
 use std::{
     env,
+    process::Command,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -11,6 +12,7 @@ use crate::{
     database::{Database, name},
     history_checker::{self, Event, Seen},
     proxy::{Plan, Proxy},
+    support::TEST_TIMEOUT,
     workload_clients::{Replicas, Workload, stored},
     workload_watchers::WorkloadWatchers,
 };
@@ -178,25 +180,66 @@ async fn a_workload_loses_nothing_when_replicas_connections_and_database_fail() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_workload_loses_nothing_when_the_database_fails_over() {
+async fn a_workload_loses_nothing_however_often_the_database_fails_over() {
     let mut primary = block_in_place(Database::start);
     let name = name(&primary.fresh().await);
-    let standby = primary.standby().await;
+    let mut standby = primary.standby().await;
     let hosts = format!("{},127.0.0.1:{}", primary.port, standby.port);
     let replicas = Replicas::start(&(url(hosts, &name) + "&target_session_attrs=read-write"), REPLICAS);
     let watchers = WorkloadWatchers::start(&replicas).await;
-    let workload = Workload::start(&replicas);
-    workload.work(phase(2)).await;
     let calm = replicas.recovered().await;
-    block_in_place(|| primary.stop("QUIT"));
-    let begun = Instant::now();
-    let promoted = standby.client("postgres").await.query_one("SELECT pg_promote()", &[]).await.unwrap();
-    assert!(promoted.get::<_, bool>(0));
-    println!("promoted within {:?}", begun.elapsed());
-    back(&replicas, &workload, calm, "a failover").await;
-    workload.work(phase(2)).await;
-    let events = workload.stop().await;
+    let (mut events, mut interrupted) = (Vec::new(), 0);
+    assert!(failovers() > 0, "FAILOVERS is 1 at least");
+    for round in 0..failovers() {
+        let workload = Workload::start_again(&replicas, round);
+        workload.progress(100).await;
+        let batches = kill_in_the_middle_of_a_batch(&mut primary, &standby).await;
+        let begun = Instant::now();
+        let promoted = standby.client("postgres").await.query_one("SELECT pg_promote()", &[]).await.unwrap();
+        assert!(promoted.get::<_, bool>(0));
+        println!("failover {round}: {batches} batches cut, promoted within {:?}", begun.elapsed());
+        interrupted += batches;
+        back(&replicas, &workload, calm, "a failover").await;
+        events.extend(workload.stop().await);
+        assert_right(&judge(&standby, &name, &events, None).await);
+        if round + 1 < failovers() {
+            let next = standby.standby_on(primary.port).await;
+            primary = std::mem::replace(&mut standby, next);
+        }
+    }
+    println!("{} failovers in the middle of {interrupted} batches", failovers());
     assert_right(&judge(&standby, &name, &events, Some(watchers)).await);
+}
+
+/// How often the database fails over: `FAILOVERS`.
+fn failovers() -> u64 {
+    env::var("FAILOVERS").map_or(2, |count| count.parse().expect("a number"))
+}
+
+/// Stops what receives for the standby, so that commits wait for it, and kills the primary then.
+/// How many commits did wait: some of them are on their way to the standby, which goes on.
+async fn kill_in_the_middle_of_a_batch(primary: &mut Database, standby: &Database) -> usize {
+    let receiver = standby.client("postgres").await;
+    let receiver = receiver.query_one("SELECT pid FROM pg_stat_wal_receiver", &[]).await.unwrap();
+    let signal = |signal: &str| {
+        let pid = receiver.get::<_, i32>(0).to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    };
+    let client = primary.client("postgres").await;
+    signal("-STOP");
+    let waiting = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let until = Instant::now() + TEST_TIMEOUT;
+    let batches = loop {
+        let batches = client.query(waiting, &[]).await.unwrap().len();
+        if batches > 0 || Instant::now() > until {
+            break batches;
+        }
+        time::sleep(Duration::from_millis(5)).await;
+    };
+    block_in_place(|| primary.stop("QUIT"));
+    signal("-CONT");
+    assert!(batches > 0, "no commit waits for the standby");
+    batches
 }
 
 /// What a release to come may add: it takes nothing from this one.

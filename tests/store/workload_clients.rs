@@ -141,10 +141,15 @@ pub struct Workload {
 
 impl Workload {
     pub fn start(replicas: &Arc<Replicas>) -> Self {
+        Self::start_again(replicas, 0)
+    }
+
+    /// The same after so many others, whose writes have other names.
+    pub fn start_again(replicas: &Arc<Replicas>, before: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (known, counts) = (Arc::new(AtomicU64::new(0)), Arc::<Counts>::default());
         let mut clients = JoinSet::new();
-        for number in 1..=CLIENTS {
+        for number in before * CLIENTS + 1..=(before + 1) * CLIENTS {
             let member = WorkloadClient {
                 replicas: Arc::clone(replicas),
                 known: Arc::clone(&known),

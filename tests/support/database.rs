@@ -121,6 +121,11 @@ impl Database {
 
     /// A standby that this one streams to, and waits for at each commit from now on.
     pub async fn standby(&self) -> Self {
+        self.standby_on(free_port()).await
+    }
+
+    /// The same on a port, such as that of a server before.
+    pub async fn standby_on(&self, port: u16) -> Self {
         let dir = tempfile::tempdir_in(env::temp_dir()).unwrap();
         // Not by pg_basebackup, which copies from no newer server than itself.
         let client = self.client("postgres").await;
@@ -148,7 +153,7 @@ impl Database {
             give(&data.join(name));
         }
         give(dir.path());
-        let mut standby = Self { dir, port: free_port(), settings: Vec::new(), keeper: None };
+        let mut standby = Self { dir, port, settings: self.settings.clone(), keeper: None };
         standby.run();
         self.wait_at_commits_for("*").await;
         let client = self.client("postgres").await;

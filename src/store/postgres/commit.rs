@@ -30,6 +30,7 @@ use crate::{
         apply::RecordedWrite,
         queue::{PendingWrite, WriteAnswer},
     },
+    util::fault_point::fault_point,
 };
 
 /// Why a batch was not committed.
@@ -254,6 +255,7 @@ fn since() -> i64 {
 
 fn decide(mut batch: Batch, requests: &[PendingWrite]) -> (Batch, Vec<WriteAnswer>) {
     let answers = requests.iter().map(|request| {
+        fault_point();
         // An abandoned write is not begun.
         if request.is_abandoned() {
             return Err(Error::DeadlineExceeded);

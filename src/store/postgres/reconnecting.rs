@@ -159,7 +159,7 @@ impl ReconnectingSession {
     /// The connection, if there is one right now.
     pub fn session(&self) -> Option<Arc<Session>> {
         let session = self.session.read().unwrap_or_else(PoisonError::into_inner).clone();
-        session.filter(|session| !session.client.is_closed())
+        session.filter(|session| session.is_usable())
     }
 
     pub fn close(&self) {

@@ -16,6 +16,7 @@ use tokio_postgres::{
 };
 
 use super::{pooler, sql::Sql};
+use crate::util::fault_point::fault_point;
 
 /// How often a connection is checked. No call would find a broken one, because a service
 /// without its store gets no calls.
@@ -51,6 +52,7 @@ pub(super) struct Session {
     corrections: String,
     /// Whether the server warned of anything.
     warned: Arc<AtomicBool>,
+    is_broken: AtomicBool,
     broken: Notify,
 }
 
@@ -70,12 +72,14 @@ impl Session {
             }
             statements => statements?,
         };
-        let (stale, corrections) = (AtomicBool::new(false), about.try_get(1)?);
-        Ok(Self { client, statements, stale, lasting, corrections, warned, broken: Notify::new() })
+        let (stale, is_broken) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (corrections, broken) = (about.try_get(1)?, Notify::new());
+        Ok(Self { client, statements, stale, lasting, corrections, warned, is_broken, broken })
     }
 
     /// Runs one statement. It is on its way when this is polled for the first time.
     pub async fn rows(&self, sql: Sql, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+        fault_point();
         let statements = self.statements.as_ref().filter(|_| !self.stale.load(Ordering::Acquire));
         let rows = if let Some(statements) = statements {
             self.client.query(&statements[sql as usize], params).await
@@ -105,6 +109,7 @@ impl Session {
     pub async fn begin(&self, limit: Duration) -> Result<(), Error> {
         // 0 would be no limit.
         let limit = limit.as_millis().max(1);
+        fault_point();
         let corrections = &self.corrections;
         self.client
             .batch_execute(&format!(
@@ -115,6 +120,7 @@ impl Session {
     }
 
     pub async fn rollback(&self, limit: Duration) {
+        fault_point();
         let rollback = self.client.batch_execute("ROLLBACK");
         if !matches!(time::timeout(limit, rollback).await, Ok(Ok(()))) {
             self.mark_broken();
@@ -159,7 +165,14 @@ impl Session {
 
     /// Asks for another connection in place of this one.
     pub fn mark_broken(&self) {
+        self.is_broken.store(true, Ordering::Release);
         self.broken.notify_one();
+    }
+
+    /// Whether statements may be sent. **Invariant:** none are behind those of a batch that was
+    /// given up: they would join its transaction.
+    pub fn is_usable(&self) -> bool {
+        !self.is_broken.load(Ordering::Acquire) && !self.client.is_closed()
     }
 
     pub fn forget_warnings(&self) {

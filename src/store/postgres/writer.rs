@@ -64,18 +64,30 @@ impl BatchWriter for Writer {
         self.batch(batch).await;
     }
 
+    fn recover(&mut self) {
+        // Its transaction may be open.
+        if let Some(session) = self.session.session() {
+            session.mark_broken();
+        }
+    }
+
     fn maintenance_due(&self) -> std::time::Instant {
         self.prune_at.min(self.try_at).into_std()
     }
 
     async fn maintain(&mut self, _: &WriteReceiver) {
         if Instant::now() >= self.try_at {
+            // Also where it panics.
+            self.try_at = Instant::now() + TRY_INTERVAL;
             self.try_write().await;
             self.try_at = Instant::now() + TRY_INTERVAL;
         }
         if Instant::now() >= self.prune_at {
+            self.prune_at = Instant::now() + PRUNE_INTERVAL;
             let more = time::timeout(self.limit, self.prune()).await.unwrap_or(false);
-            self.prune_at = Instant::now() + if more { Duration::ZERO } else { PRUNE_INTERVAL };
+            if more {
+                self.prune_at = Instant::now();
+            }
         }
     }
 }

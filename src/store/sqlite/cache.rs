@@ -5,7 +5,11 @@
 //! puts what they became in place before it answers; see [`Cache::begin`]. A read
 //! in between goes to the file.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{
+    mem::{self, ManuallyDrop},
+    sync::Arc,
+    time::Duration,
+};
 
 use metrics::{Counter, Gauge, counter, gauge};
 use quick_cache::{
@@ -13,8 +17,11 @@ use quick_cache::{
     sync::{self, GuardResult},
 };
 
-use super::commit_epoch::CommitEpoch;
-use crate::domain::{User, UserId};
+use super::commit_epoch::{CommitEpoch, UnstableEpoch};
+use crate::{
+    domain::{User, UserId},
+    util::fault_point::fault_point,
+};
 
 /// What a user weighs besides its texts: the structs, their pointers and the
 /// cache's own entry.
@@ -23,7 +30,7 @@ const ENTRY_OVERHEAD_BYTES: usize = mem::size_of::<User>() + 96;
 /// Users by id, bounded in bytes.
 pub(super) struct Cache {
     users: sync::Cache<UserId, Arc<User>, Bytes>,
-    /// One is between [`Self::begin`] and [`Self::end`].
+    /// One is between [`Cache::begin`] and the end of what it returns.
     commit_epoch: Arc<CommitEpoch>,
     hits: Counter,
     misses: Counter,
@@ -92,32 +99,45 @@ impl Cache {
 
     /// To be called before a batch is committed: forgets the users that it
     /// changes, and keeps reads of what was there before from bringing them back.
-    pub fn begin(&self, changed: &[Changed]) {
-        self.commit_epoch.begin();
+    pub fn begin(&self, changed: &[Changed]) -> CachedCommit<'_> {
+        let epoch = self.commit_epoch.begin();
         for (id, _) in changed {
             self.users.remove(id);
         }
-    }
-
-    /// To be called after the commit and before its answers, with what was changed,
-    /// or with nothing if the commit failed.
-    #[expect(clippy::cast_precision_loss, reason = "a cache is smaller than 2^53 bytes")]
-    pub fn end(&self, changed: Vec<Changed>) {
-        for (id, user) in changed {
-            match user {
-                Some(user) => self.users.insert(id, Arc::new(user)),
-                None => drop(self.users.remove(&id)),
-            }
-        }
-        self.commit_epoch.end();
-        self.weight.set(self.users.weight() as f64);
+        CachedCommit { cache: self, epoch }
     }
 
     /// Forgets everything for good: nothing is written through here any more, so
     /// nothing could keep the users here true.
     pub fn close(&self) {
-        self.commit_epoch.begin();
+        // Never ended.
+        let _ = ManuallyDrop::new(self.commit_epoch.begin());
         self.users.clear();
+    }
+}
+
+/// A commit that the cache is closed to. Dropping it opens the cache again.
+#[must_use]
+pub(super) struct CachedCommit<'a> {
+    cache: &'a Cache,
+    epoch: UnstableEpoch<'a>,
+}
+
+impl CachedCommit<'_> {
+    /// To be called after the commit and before its answers, with what was changed,
+    /// or with nothing if the commit failed.
+    #[expect(clippy::cast_precision_loss, reason = "a cache is smaller than 2^53 bytes")]
+    pub fn end(self, changed: Vec<Changed>) {
+        let Self { cache, epoch } = self;
+        for (id, user) in changed {
+            fault_point();
+            match user {
+                Some(user) => cache.users.insert(id, Arc::new(user)),
+                None => drop(cache.users.remove(&id)),
+            }
+        }
+        drop(epoch);
+        cache.weight.set(cache.users.weight() as f64);
     }
 }
 
@@ -175,12 +195,10 @@ mod tests {
     fn a_commit_is_seen_at_once() {
         let cache = of_bytes(1 << 20);
         read(&cache, Some(1));
-        cache.begin(&changed(2));
-        cache.end(changed(2));
+        cache.begin(&changed(2)).end(changed(2));
         assert_eq!(read(&cache, Some(9)), Some(2));
         assert_eq!(cache.get_cached(&id("a")).unwrap().revision, 2);
-        cache.begin(&[(id("a"), None)]);
-        cache.end(vec![(id("a"), None)]);
+        cache.begin(&[(id("a"), None)]).end(vec![(id("a"), None)]);
         assert_eq!(cache.get_cached(&id("a")), None, "deleted");
         assert_eq!(read(&cache, None), None, "deleted");
     }
@@ -189,11 +207,11 @@ mod tests {
     fn while_a_batch_is_committed_its_users_are_read_from_the_file_and_not_kept() {
         let cache = of_bytes(1 << 20);
         read(&cache, Some(1));
-        cache.begin(&changed(2));
+        let commit = cache.begin(&changed(2));
         assert_eq!(cache.get_cached(&id("a")), None, "it may be the old user still, or the new one already");
         assert_eq!(read(&cache, Some(1)), Some(1));
         assert_eq!(read(&cache, Some(2)), Some(2), "the commit is visible: no read may see the old user now");
-        cache.end(Vec::new());
+        commit.end(Vec::new());
         assert_eq!(read(&cache, Some(3)), Some(3), "nothing was kept of the time between");
     }
 
@@ -202,18 +220,18 @@ mod tests {
         let cache = of_bytes(1 << 20);
         let overtaken = cache.get(&id("a"), || {
             let before = user(1);
-            cache.begin(&changed(2));
-            cache.end(changed(2));
+            cache.begin(&changed(2)).end(changed(2));
             Ok::<_, Infallible>(Some(before))
         });
         assert_eq!(overtaken.unwrap().unwrap().revision, 1, "it began before the commit");
         assert_eq!(read(&cache, Some(9)), Some(2));
+        let mut commit = None;
         let overtaken_by_half = cache.get(&id("b"), || {
-            cache.begin(&[(id("b"), None)]);
+            commit = Some(cache.begin(&[(id("b"), None)]));
             Ok::<_, Infallible>(Some(user(1)))
         });
         assert!(overtaken_by_half.unwrap().is_some());
-        cache.end(Vec::new());
+        commit.unwrap().end(Vec::new());
         let after = cache.get(&id("b"), || Ok::<_, Infallible>(Some(user(3)))).unwrap().unwrap();
         assert_eq!(after.revision, 3, "what was read before the commit must not have been kept");
     }

@@ -19,11 +19,20 @@ impl CommitEpoch {
         count.is_multiple_of(2).then_some(StableEpoch(count))
     }
 
-    pub fn begin(&self) {
+    /// Begins a commit, which ends when the guard is dropped.
+    pub fn begin(&self) -> UnstableEpoch<'_> {
         self.0.fetch_add(1, SeqCst);
+        UnstableEpoch(self)
     }
+}
 
-    pub fn end(&self) {
-        self.0.fetch_add(1, SeqCst);
+/// A commit that is under way. **Invariant:** it ends also where the writer panics; without
+/// that, the count would be even during the next commit.
+#[must_use]
+pub(super) struct UnstableEpoch<'a>(&'a CommitEpoch);
+
+impl Drop for UnstableEpoch<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, SeqCst);
     }
 }

@@ -21,6 +21,7 @@ use crate::{
         queue::WriteReceiver,
         writer_loop::{PRUNE_INTERVAL, cutoff_micros},
     },
+    util::fault_point::fault_point,
 };
 
 /// Pages in the log from which on it is moved into the file (4 MiB).
@@ -143,6 +144,7 @@ impl Maintenance {
 
     /// Takes one bite of each kind of old row; whether that was all of them.
     fn prune(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        fault_point();
         let requests = connection
             .prepare_cached(
                 "DELETE FROM idempotency WHERE key IN

@@ -14,6 +14,8 @@ mod commit_epoch;
 mod connections;
 mod file;
 mod maintenance;
+#[cfg(test)]
+mod panics;
 mod readers;
 mod rows;
 mod schema;
@@ -44,7 +46,7 @@ use self::{
 use super::{
     CLOSED, OpenError,
     metrics::writable,
-    queue::{Queue, queue},
+    queue::{Queue, WriteReceiver, queue},
 };
 use crate::{
     config::Config,
@@ -96,6 +98,18 @@ pub(super) fn purge(path: &Path) -> Result<u64, OpenError> {
 
 impl SqliteStore {
     pub fn open(path: &Path, config: &Config) -> Result<Self, OpenError> {
+        let (mut inner, writer, receiver) = Self::prepare(path, config)?;
+        let runtime = Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
+        let writer = thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || runtime.block_on(writer.run(&receiver)))
+            .map_err(OpenError::Thread)?;
+        inner.writer = Mutex::new(Some(writer));
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The store without its thread, and what the thread runs.
+    fn prepare(path: &Path, config: &Config) -> Result<(Inner, Writer, WriteReceiver), OpenError> {
         let path = file::absolute(path)?;
         let lock = file::lock(&path)?;
         let connection = connections::open_writer(&path)?;
@@ -117,22 +131,9 @@ impl SqliteStore {
             maintenance: Maintenance::new(config, Arc::clone(&readers)),
             lock,
         };
-        let runtime = Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
-        let writer = thread::Builder::new()
-            .name("store-writer".into())
-            .spawn(move || writer.run(&receiver, &runtime))
-            .map_err(OpenError::Thread)?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                readers,
-                write_state,
-                cache,
-                newest,
-                queue,
-                writer: Mutex::new(Some(writer)),
-                writable,
-            }),
-        })
+        let thread = Mutex::default();
+        let inner = Inner { readers, write_state, cache, newest, queue, writer: thread, writable };
+        Ok((inner, writer, receiver))
     }
 
     /// Runs a read that may take a while on a thread that may be blocked.

@@ -73,12 +73,10 @@ impl Readers {
     /// Runs the writer's work other than commits, while no connection has a snapshot open.
     /// An open one would block a checkpoint, and the write-ahead log could not restart.
     pub fn with_snapshots_closed<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.commit_epoch.begin();
+        let _unstable = self.commit_epoch.begin();
         // One that does not end is given up with its connection.
         self.with_idle(|idle| idle.retain_mut(|reader| reader.end().is_ok()));
-        let done = work();
-        self.commit_epoch.end();
-        done
+        work()
     }
 
     /// Waits for reads that are under way. `SQLite` moves the log into the file when the
@@ -179,11 +177,11 @@ mod tests {
         assert_eq!(seen(), 0);
         write(1);
         assert_eq!(seen(), 0, "the snapshot was not refreshed");
-        commit_epoch.begin();
+        let commit = commit_epoch.begin();
         assert_eq!(seen(), 1);
         write(2);
         assert_eq!(seen(), 2, "it may be public at any time now");
-        commit_epoch.end();
+        drop(commit);
         write(3);
         assert_eq!(seen(), 3, "what was seen while a commit was under way is not kept");
         write(4);
@@ -195,14 +193,15 @@ mod tests {
         });
         let alone = "PRAGMA wal_checkpoint(TRUNCATE)";
         assert_eq!(writer.query_row(alone, (), |row| row.get(0)), Ok(0), "no reader holds it up");
+        let mut commit = None;
         let overtaken = |connection: &Connection| {
             let seen = rows::current_revision(connection);
-            commit_epoch.begin();
+            commit = Some(commit_epoch.begin());
             seen
         };
         write(6);
         assert_eq!(readers.with(overtaken).unwrap(), 6);
-        commit_epoch.end();
+        drop(commit);
         assert_eq!(writer.query_row(alone, (), |row| row.get(0)), Ok(0), "nor who was overtaken");
     }
 }

@@ -9,6 +9,7 @@ use crate::{
         after_image,
         apply::{ChangeKind, RecordedWrite, Transaction},
     },
+    util::fault_point::fault_point,
 };
 
 /// A transaction that is open on the writer's connection.
@@ -50,11 +51,15 @@ impl<'a> SqlTransaction<'a> {
 
     /// Executes a statement without parameters.
     pub fn run(&self, sql: &str) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(sql)?.execute(()).map(drop)
+        fault_point();
+        let done = self.connection.prepare_cached(sql)?.execute(()).map(drop);
+        fault_point();
+        done
     }
 
     /// Runs one of the statements that insert a user; whether a row was inserted or changed.
     fn insert(&self, user: &User, sql: &str) -> rusqlite::Result<bool> {
+        fault_point();
         let rows = self.connection.prepare_cached(sql)?.execute(columns::params(user))?;
         Ok(rows > 0)
     }
@@ -74,6 +79,7 @@ impl<'a> SqlTransaction<'a> {
         id: &UserId,
         after_image: Option<String>,
     ) -> rusqlite::Result<()> {
+        fault_point();
         let mut insert = self.connection.prepare_cached(
             "INSERT INTO changes (revision, time, kind, id, after_image) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
@@ -85,6 +91,7 @@ impl<'a> SqlTransaction<'a> {
 
     /// Writes the last revision down, for the commit that follows.
     pub fn save_revision(&self) -> rusqlite::Result<()> {
+        fault_point();
         let mut update = self.connection.prepare_cached("UPDATE meta SET revision = ?1")?;
         one(update.execute((self.revision.cast_signed(),))?)
     }
@@ -171,6 +178,7 @@ impl Transaction for SqlTransaction<'_> {
         revision: Revision,
         now: Timestamp,
     ) -> Result<(), ApplyError> {
+        fault_point();
         // In place of a row that is too old to count and not cleared away yet.
         let rows = self
             .connection

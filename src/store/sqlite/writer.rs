@@ -9,12 +9,13 @@
 use std::{fs::File, iter, sync::Arc, time::Instant};
 
 use rusqlite::{Connection, ErrorCode, config::DbConfig, ffi::SQLITE_CONSTRAINT_TRIGGER};
-use tokio::{runtime::Runtime, sync::watch};
+use tokio::sync::watch;
 
 use super::{
     cache::Cache,
     connections,
     maintenance::Maintenance,
+    rows,
     transaction::{ApplyError, SqlTransaction},
     write_state::{SharedWriteState, WriteState},
 };
@@ -25,6 +26,7 @@ use crate::{
         queue::{PendingWrite, WriteAnswer, WriteReceiver, answer},
         writer_loop::{self, BatchWriter, publish},
     },
+    util::fault_point::fault_point,
 };
 
 pub(super) struct Writer {
@@ -55,9 +57,9 @@ enum Step {
 }
 
 impl Writer {
-    /// Works until the queue is closed and everything in it is done. Blocks this thread.
-    pub fn run(mut self, receiver: &WriteReceiver, runtime: &Runtime) {
-        runtime.block_on(writer_loop::run(receiver, &mut self));
+    /// Works until the queue is closed and everything in it is done. Blocks its thread.
+    pub async fn run(mut self, receiver: &WriteReceiver) {
+        writer_loop::run(receiver, &mut self).await;
         self.close();
     }
 
@@ -97,10 +99,10 @@ impl Writer {
         if transaction.revision != before {
             transaction.save_revision().map_err(failed_at(Step::Other))?;
         }
-        self.cache.begin(&transaction.changed);
+        let cached = self.cache.begin(&transaction.changed);
         let revision = transaction.revision;
         let committed = transaction.run("COMMIT");
-        self.cache.end(if committed.is_ok() { transaction.changed } else { Vec::new() });
+        cached.end(if committed.is_ok() { transaction.changed } else { Vec::new() });
         committed.map_err(failed_at(Step::Commit))?;
         publish(&self.newest, revision);
         Ok(answers)
@@ -175,6 +177,17 @@ impl BatchWriter for Writer {
         self.write_batch(batch);
     }
 
+    fn recover(&mut self) {
+        if !self.roll_back() {
+            return self.write_state.set(WriteState::Failed);
+        }
+        match rows::current_revision(&self.connection) {
+            // The batch may have been committed, and watches not told of it.
+            Ok(newest) => publish(&self.newest, newest),
+            Err(error) => self.note_write_failure(&error),
+        }
+    }
+
     fn maintenance_due(&self) -> Instant {
         self.maintenance.due()
     }
@@ -192,6 +205,7 @@ fn failed_at(step: Step) -> impl FnOnce(rusqlite::Error) -> BatchError {
 
 /// One write of a batch. After an error, parts of it may be in the transaction.
 fn apply_one(transaction: &mut SqlTransaction, request: &PendingWrite) -> rusqlite::Result<WriteAnswer> {
+    fault_point();
     // An abandoned write is not begun.
     if request.is_abandoned() {
         return Ok(Err(Error::DeadlineExceeded));

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Display,
+    mem,
     sync::{Arc, Mutex},
 };
 
@@ -36,6 +37,8 @@ pub struct Database {
     pub log: Log,
     /// The highest revision that any caller was told.
     pub known: u64,
+    /// Whether the next commit is made and its connection cut before the answer.
+    pub cuts_next_commit: bool,
     /// How often the server was restarted while a batch held the counter.
     pub cut_batches: usize,
     /// Where the callers of each replica put their writes.
@@ -53,6 +56,7 @@ impl Database {
             epoch: 0,
             log: Log::default(),
             known: 0,
+            cuts_next_commit: false,
             cut_batches: 0,
             queues: Vec::new(),
         }
@@ -67,6 +71,12 @@ impl Database {
         self.epoch += 1;
         self.cut_batches += usize::from(self.owner.take().is_some());
         self.say("restarts");
+    }
+
+    /// Whether the answer to this request is lost because a test asks for it.
+    fn is_commit_cut(&mut self, request: &Request) -> bool {
+        let is_commit = matches!(request, Request::Simple(sql) if sql == "COMMIT");
+        is_commit && mem::take(&mut self.cuts_next_commit)
     }
 
     fn commit(&mut self, connection: u64, effects: Vec<Effect>) {
@@ -94,6 +104,8 @@ fn is_unlucky(one_in: u32) -> bool {
 
 #[derive(Default)]
 struct Transaction {
+    /// By BEGIN, so that it outlives a statement.
+    is_begun: bool,
     /// The tables as it sees them, once it has the counter.
     tables: Option<Tables>,
     effects: Vec<Effect>,
@@ -140,7 +152,7 @@ impl Backend {
                 break;
             }
             let Some(answer) = self.execute(&request).await else { break };
-            if is_unlucky(80) {
+            if is_unlucky(80) || self.shared.lock().unwrap().is_commit_cut(&request) {
                 output = None;
             }
             let state = match &self.transaction {
@@ -202,14 +214,19 @@ impl Backend {
             tables.run(sql, params, bug, &mut database.sequence, &mut Vec::new())
         };
         transaction.is_failed = matches!(answer, Answer::Error(_));
-        self.transaction = Some(transaction);
+        if transaction.is_begun {
+            self.transaction = Some(transaction);
+        } else if !transaction.is_failed {
+            database.commit(self.number, transaction.effects);
+        }
         Some(answer)
     }
 
     fn simple(&mut self, sql: &str) -> Answer {
         let before = self.transaction.take();
         if sql.starts_with("BEGIN") {
-            self.transaction = Some(Transaction::default());
+            // Within a transaction it is a warning, and changes nothing.
+            self.transaction = Some(Transaction { is_begun: true, ..before.unwrap_or_default() });
         } else if sql == "COMMIT"
             && let Some(Transaction { effects, is_failed: false, .. }) = before
         {

@@ -4,13 +4,14 @@
 //!
 //! A seed decides which answer is late or lost, which connection is cut while its statements
 //! are still on their way, when the server restarts, which replica is killed at whatever it
-//! waits for, and which caller goes away. The change
+//! waits for, where the writer panics, and which caller goes away. The change
 //! log is then compared with what the callers were told (`tests/store/history_checker.rs`).
 
 mod database;
 #[path = "../../../../tests/store/history_checker.rs"]
 #[allow(dead_code, reason = "these callers read nothing")]
 mod history_checker;
+mod panics;
 mod replica;
 mod tables;
 mod wire;

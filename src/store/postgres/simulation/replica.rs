@@ -1,10 +1,12 @@
 //! A replica: the real writer with its connection, and callers.
 
 use std::{
+    pin::pin,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
+use futures_util::future;
 use metrics::counter;
 use tokio::{
     io::{duplex, join},
@@ -29,10 +31,13 @@ use crate::{
             session::{Lasting, Session},
             writer::Writer,
         },
-        queue::{WriteReceiver, queue},
-        writer_loop::BatchWriter,
+        queue::{PendingWrite, WriteReceiver, queue},
+        writer_loop::{self, BatchWriter},
     },
-    util::actor::{Actor, as_actor},
+    util::{
+        actor::{Actor, as_actor},
+        fault_point::testing::{arm, at_each_await, disarm},
+    },
 };
 
 /// How long a batch may take, and a statement.
@@ -106,10 +111,12 @@ async fn keep(shared: Shared, slot: Slot, server: Actor) {
                     session.wait_until_broken(LIMIT).await;
                 }
             };
-            tokio::select! {
-                biased;
-                () = work => {}
-                () = drive(connection, &warned) => {}
+            let (work, drive) = (pin!(work), pin!(drive(connection, &warned)));
+            // Either may be polled first when both are woken.
+            if Actor::draw(fastrand::Rng::bool) {
+                future::select(work, drive).await;
+            } else {
+                future::select(drive, work).await;
             }
             set(&slot, None);
         }
@@ -119,7 +126,7 @@ async fn keep(shared: Shared, slot: Slot, server: Actor) {
 
 /// Writes what is queued, until the queue is closed.
 async fn write(receiver: WriteReceiver, slot: Slot) {
-    let mut writer = Writer {
+    let mut writer = Interruptible(Writer {
         session: Arc::new(ReconnectingSession::simulated(slot)),
         newest: Arc::new(watch::Sender::new(0)),
         retries: counter!("simulated"),
@@ -129,15 +136,46 @@ async fn write(receiver: WriteReceiver, slot: Slot) {
         change_log_rows: i64::MAX,
         prune_at: Instant::now(),
         try_at: Instant::now(),
-    };
+    });
     loop {
         receiver.wait_for(1).await;
-        // Others may join the batch.
-        Actor::pause(0..=2).await;
-        let Some(batch) = receiver.take() else { return };
-        if !batch.is_empty() {
-            writer.write(batch).await;
+        if !super::is_quiet() {
+            // Others may join the batch.
+            Actor::pause(0..=2).await;
         }
+        let Some(batch) = receiver.take() else { return };
+        if batch.is_empty() {
+            continue;
+        }
+        let panics = !super::is_quiet() && Actor::draw(|random| random.u8(..20) == 0);
+        if panics {
+            arm(Actor::draw(|random| random.usize(1..=40)));
+        }
+        writer_loop::write(&mut writer, batch).await;
+        if panics {
+            disarm();
+        }
+    }
+}
+
+/// A writer that can panic wherever it waits, and not only at its fault points.
+struct Interruptible(Writer);
+
+impl BatchWriter for Interruptible {
+    async fn write(&mut self, batch: Vec<PendingWrite>) {
+        at_each_await(Box::pin(self.0.write(batch))).await;
+    }
+
+    fn recover(&mut self) {
+        self.0.recover();
+    }
+
+    fn maintenance_due(&self) -> std::time::Instant {
+        self.0.maintenance_due()
+    }
+
+    async fn maintain(&mut self, receiver: &WriteReceiver) {
+        self.0.maintain(receiver).await;
     }
 }
 
@@ -203,10 +241,11 @@ fn change(name: &str) -> (Change, Option<String>) {
 }
 
 /// The revision of a write. A caller may go away without waiting.
-async fn ask(shared: &Shared, replica: usize, write: Write) -> Result<u64, Error> {
+pub async fn ask(shared: &Shared, replica: usize, write: Write) -> Result<u64, Error> {
     let queue = Arc::clone(&shared.lock().unwrap().queues[replica]);
     let answered = queue.push(write, Deadline::NONE)?;
-    let patience = Actor::draw(|random| if random.u8(..10) == 0 { random.u64(1..20) } else { 10_000 });
+    let is_patient = super::is_quiet() || Actor::draw(|random| random.u8(..10)) > 0;
+    let patience = if is_patient { 10_000 } else { Actor::draw(|random| random.u64(1..20)) };
     match time::timeout_at(Actor::moment(patience), answered).await {
         Ok(Ok(answer)) => answer.map(|written| written.revision),
         Ok(Err(_)) | Err(_) => Err(Error::OutcomeUnknown),
