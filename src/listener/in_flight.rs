@@ -147,8 +147,8 @@ where
             && answer.body().is_end_stream()
         {
             call.answered();
-            if let Some(rest) = call.rest().close() {
-                *this.waiting = response.take().map(|answer| Box::new((answer, Discarding::new(rest, None))));
+            if let Some(rest) = call.rest().discard() {
+                *this.waiting = response.take().map(|answer| Box::new((answer, rest)));
             }
         }
         if let Some((_, rest)) = this.waiting.as_deref_mut() {
@@ -204,10 +204,11 @@ impl<B: Body<Data = Bytes>> Body for CountedBody<B> {
             // The service lets go of the request here, where it has not done so before.
             this.inner.set(None);
             call.answered();
-            let Some(rest) = call.rest().close() else {
+            let Some(mut rest) = call.rest().discard() else {
                 return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
             };
-            *this.rest = Some(Box::new(Discarding::new(rest, trailers)));
+            rest.trailers = trailers;
+            *this.rest = Some(Box::new(rest));
         }
         let Some(rest) = this.rest else { return Poll::Ready(None) };
         ready!(rest.poll(cx));

@@ -2,13 +2,16 @@
 //!
 //! RFC 9113, section 8.1 lets a server answer early and send `RST_STREAM(NO_ERROR)` after
 //! the end of its answer. Some proxies, `HAProxy` among them, take the reset for the
-//! answer and lose the status. So the rest of the request is read and discarded first,
-//! within bounds, and the end of the answer sent after it: then there is no reset.
+//! answer and lose the status. So the rest of the request is read and discarded, within
+//! bounds, before the stream is reset. Over HTTP/2 the answer ends before that: its client
+//! then sends no more, and there is no reset. Over HTTP/1.1 the end of the answer waits,
+//! because hyper closes a connection whose answer ends before its request.
 //!
 //! **Invariant:** a request that is not read to its end costs no more than [`MOST`] and
 //! [`MOST_BYTES`]; after that it is reset as before.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -23,7 +26,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::in_flight::OpenCall;
 
-/// The longest that an answer waits for the rest of its request.
+/// The longest that the rest of a request is read.
 const MOST: Duration = Duration::from_secs(5);
 
 /// The longest that a rest may pause before it is given up: a stream's client may have
@@ -42,7 +45,7 @@ enum RequestRest {
     /// The request is being read, or was read to its end.
     #[default]
     Read,
-    Left(Incoming),
+    Left(Incoming, Version),
     /// The client waits to be told to send it, and was not told.
     Unasked,
     /// There is no answer that would wait.
@@ -51,10 +54,10 @@ enum RequestRest {
 
 impl Slot {
     /// Leaves a request that was not read to its end.
-    fn leave(&self, request: Incoming) {
+    fn leave(&self, request: Incoming, version: Version) {
         let mut state = self.lock();
         if matches!(*state, RequestRest::Read) {
-            *state = RequestRest::Left(request);
+            *state = RequestRest::Left(request, version);
         } else {
             // A dropped request takes a lock of h2's, which may be held by who waits for this one.
             drop(state);
@@ -75,19 +78,30 @@ impl Slot {
     }
 
     pub fn is_left(&self) -> bool {
-        matches!(*self.lock(), RequestRest::Left(_))
+        matches!(*self.lock(), RequestRest::Left(..))
     }
 
     /// Takes what was left. Nothing can be left afterwards.
-    pub fn close(&self) -> Option<Incoming> {
+    pub fn close(&self) -> Option<(Incoming, Version)> {
         let mut state = self.lock();
         if matches!(*state, RequestRest::Unasked) {
             return None;
         }
         match std::mem::replace(&mut *state, RequestRest::Closed) {
-            RequestRest::Left(request) => Some(request),
+            RequestRest::Left(request, version) => Some((request, version)),
             _ => None,
         }
+    }
+
+    /// The answer is complete but for its end. Returns what the end waits for.
+    pub fn discard(&self) -> Option<Discarding> {
+        let (request, version) = self.close()?;
+        let mut rest = Discarding::new(request);
+        if version == Version::HTTP_2 {
+            drop(tokio::spawn(poll_fn(move |cx| rest.poll(cx))));
+            return None;
+        }
+        Some(rest)
     }
 
     fn lock(&self) -> MutexGuard<'_, RequestRest> {
@@ -101,6 +115,7 @@ pub struct RequestBody {
     /// `None` only while it is dropped.
     inner: Option<Incoming>,
     call: OpenCall,
+    version: Version,
     /// The client sends it once it is told to, which hyper does when it is first read.
     is_unasked: bool,
 }
@@ -108,8 +123,9 @@ pub struct RequestBody {
 impl RequestBody {
     pub fn of(request: Request<Incoming>, call: &OpenCall) -> Request<Self> {
         // HTTP/2 has it as well, and its clients are not told.
-        let is_unasked = request.version() == Version::HTTP_11 && request.headers().contains_key(EXPECT);
-        request.map(|inner| Self { inner: Some(inner), call: call.clone(), is_unasked })
+        let version = request.version();
+        let is_unasked = version == Version::HTTP_11 && request.headers().contains_key(EXPECT);
+        request.map(|inner| Self { inner: Some(inner), call: call.clone(), version, is_unasked })
     }
 }
 
@@ -119,7 +135,7 @@ impl Drop for RequestBody {
             if self.is_unasked {
                 self.call.rest().leave_unasked();
             } else {
-                self.call.rest().leave(request);
+                self.call.rest().leave(request, self.version);
             }
         }
     }
@@ -149,7 +165,7 @@ impl Body for RequestBody {
     }
 }
 
-/// A rest that is being read, and the end of the answer that waits for it.
+/// A rest that is being read, and the trailers of the answer that waits for it.
 #[derive(Debug)]
 pub struct Discarding {
     request: Incoming,
@@ -160,10 +176,10 @@ pub struct Discarding {
 }
 
 impl Discarding {
-    pub fn new(request: Incoming, trailers: Option<HeaderMap>) -> Self {
+    fn new(request: Incoming) -> Self {
         let now = Instant::now();
         let pause = Box::pin(sleep_until(now + PAUSE));
-        Self { request, bytes: 0, until: now + MOST, pause, trailers }
+        Self { request, bytes: 0, until: now + MOST, pause, trailers: None }
     }
 
     /// Ready once the request has ended, or one of the bounds is reached.
