@@ -219,14 +219,14 @@ proxies-check: proxies-tools ## Call through nginx, HAProxy and Caddy for two mi
 	cargo build --locked
 	$(PROXIED) 2>&1 | tools/tally.py
 
-proxies: proxies-tools ## Call through nginx, HAProxy and Caddy for 10 minutes, with 10 rollouts and 10 kills, by grpc-java too; writes the tables of docs/PROXIES.md.
+proxies: proxies-tools ## Call through nginx, HAProxy and Caddy for 15 minutes, with 10 rollouts and 10 kills, by grpc-java too; writes the tables of docs/PROXIES.md.
 	@tools/packages.sh mvn=maven javac=default-jdk-headless
 	@$(MAKE) --no-print-directory target/clients/java/.built
 	cargo build --locked
 	$(PROXIED) --long
 
 proxies-tools: tools
-	@PATH=$$PATH:/usr/sbin tools/packages.sh nginx=nginx haproxy=haproxy
+	@PATH=$$PATH:/usr/sbin tools/packages.sh nginx=nginx haproxy=haproxy curl=curl
 	@$(MAKE) --no-print-directory --jobs 2 bin/caddy bin/go-mixed
 
 .PHONY: soak

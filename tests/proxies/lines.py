@@ -8,7 +8,7 @@ import threading
 import time
 
 import grpc
-from place import PATIENCE, STUBS, Client, Place, until
+from place import GRPC_PORT, PATIENCE, STUBS, Client, Place, until
 
 sys.path.append(str(STUBS / "python" / "ours"))
 
@@ -25,14 +25,7 @@ MANY_USERS = 6_000
 @contextlib.contextmanager
 def users_through(place: Place, proxy: str, *changes: tuple[str, str], retries=0):
     """A client of a proxy whose configuration has these changes."""
-
-    def change(text: str) -> str:
-        for before, after in changes:
-            assert before in text, f"{before!r} is not in the configuration of {proxy}"
-            text = text.replace(before, after)
-        return text
-
-    with grpc.insecure_channel(place.proxy(proxy, change), [("grpc.enable_retries", retries)]) as channel:
+    with grpc.insecure_channel(place.proxy(proxy, *changes), [("grpc.enable_retries", retries)]) as channel:
         yield user_service_pb2_grpc.UserServiceStub(channel)
 
 
@@ -123,9 +116,10 @@ def nginx_cuts_an_import_that_pauses_for_longer_than_its_timeout(place: Place) -
     needs(place, "nginx", "client_body_timeout 10m", "an import that pauses for 2.5 s, with 1s", paused, change)
 
 
-def without_http_2_no_call_is_answered(place: Place) -> None:
+def calls_of_grpc_need_http_2_on_both_sides(place: Place) -> None:
     for proxy, line, change in [
         ("nginx", "listen ... http2", (" http2;", ";")),
+        ("nginx", "grpc_pass grpc://", ("grpc_pass grpc://", "proxy_http_version 1.1; proxy_pass http://")),
         ("haproxy", "default-server proto h2", ("default-server proto h2", "default-server")),
         ("caddy", "h2c://", ("h2c://", "http://")),
     ]:
@@ -133,7 +127,7 @@ def without_http_2_no_call_is_answered(place: Place) -> None:
 
 
 def with_no_replica_left_callers_are_told_so_by_grpc(place: Place) -> None:
-    gone = (str(place.grpc_port), str(place.unused_port))
+    gone = (GRPC_PORT, str(place.unused_port))
     for proxy, line, change in [
         ("nginx", "error_page", ("error_page 502 504 = @unavailable;", "")),
         ("haproxy", "http-error", ("    http-", "    # http-")),
@@ -197,7 +191,7 @@ SHORT = [
     nginx_cuts_an_import_at_1_mib_by_default,
     nginx_has_room_for_the_largest_error_by_default,
     a_proxy_cuts_a_watch_that_is_silent_for_longer_than_its_timeout,
-    without_http_2_no_call_is_answered,
+    calls_of_grpc_need_http_2_on_both_sides,
     with_no_replica_left_callers_are_told_so_by_grpc,
 ]
 LONG = [

@@ -122,18 +122,21 @@ class Place:
         finally:
             psql.communicate("COMMIT;\n")
 
-    def proxy(self, name: str, change=lambda text: text) -> str:
-        """Starts a proxy on its configuration, which a test may `change`, and returns its address."""
+    def proxy(self, name: str, *changes: tuple[str, str]) -> str:
+        """Starts a proxy on its configuration with the changes of a test, and returns its address."""
         file, command = PROXIES[name]
         folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
         folder.chmod(0o755)
         address = f"127.0.0.1:{native.free_port()}"
         text = (CONFIGS / file).read_text()
-        for before, after in {LISTEN: address, **HOSTS, GRPC_PORT: str(self.grpc_port), ADMIN_PORT: str(self.admin_port)}.items():
-            # nginx alone has no checks of its own, so it knows no admin port.
-            assert before in text or (name == "nginx" and before == ADMIN_PORT), f"{before} is not in {file}"
+        user_replaces = {LISTEN: address, **HOSTS, GRPC_PORT: str(self.grpc_port), ADMIN_PORT: str(self.admin_port)}
+        # nginx alone has no checks of its own, so it knows no admin port.
+        absent = [part for part in user_replaces if part not in text and (name, part) != ("nginx", ADMIN_PORT)]
+        assert not absent, f"{absent} are not in {file}"
+        for before, after in changes:
+            assert before in text, f"{before!r} is not in {file}"
             text = text.replace(before, after)
-        text = change(text)
+        text = re.sub("|".join(map(re.escape, user_replaces)), lambda found: user_replaces[found[0]], text)
         if name == "nginx":
             paths = "".join(f"{of}_temp_path {folder}/{of}; " for of in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
             text = text.replace("access_log /dev/stdout;", f"access_log off; {paths}")

@@ -53,7 +53,8 @@ def endings(seen) -> str:
     found = collections.defaultdict(collections.Counter)
     for (phase, proxy, client, kind, text), count in seen.texts.items():
         code = re.search(r"(\w+):", text)
-        code = code[1].upper().replace("CANCELED", "CANCELLED") if code else text
+        # grpc-go says `DeadlineExceeded` where others say `DEADLINE_EXCEEDED`.
+        code = re.sub("(?<=[a-z])(?=[A-Z])", "_", code[1]).upper().replace("CANCELED", "CANCELLED") if code else text
         found[phase, proxy, kind][f"{code} ({client})"] += count
     rows = []
     for phase, proxy, kind in itertools.product(PHASES, PROXIES, KINDS):
