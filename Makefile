@@ -274,7 +274,7 @@ bench: bench-tools ## Measure the release binary next to its peers, and plot it 
 .PHONY: bench-costs
 bench-costs: bench-tools ## Measure durable writes, batches, listings, start, large stores, overload, and plot them (PARTS, RECORD).
 	python3 benches/costs.py $(PARTS)
-	$(PLOT) $(or $(PARTS),creates overload slow_commits postgres)
+	$(PLOT) $(or $(PARTS),creates overload slow_commits postgres protocols access)
 
 .PHONY: bench-instructions
 bench-instructions: bench-tools ## Fail where a call takes 5% more instructions than recorded (RECORD=--record records).
@@ -289,7 +289,7 @@ scale: ## Simulate docs/SCALE.md again: its tables and its plot.
 
 .PHONY: bench-tools
 bench-tools:
-	@tools/packages.sh h2load=nghttp2-client nghttpd=nghttp2-server valgrind=valgrind pgbench=postgresql
+	@tools/packages.sh h2load=nghttp2-client curl=curl nghttpd=nghttp2-server valgrind=valgrind pgbench=postgresql
 	benches/build.sh
 
 # One waits for a registry while another compiles.

@@ -61,8 +61,10 @@ build_go() {
     mkdir -p pb
     PATH=$out/bin:$PATH "$out/venv/bin/python" -m grpc_tools.protoc -I ../../../proto \
         --go_out=pb --go_opt=$mapping,module=peer/pb --go-grpc_out=pb --go-grpc_opt=$mapping,module=peer/pb user.proto
-    CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$out/bin/go-plain" ./plain
-    CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$out/bin/go-middleware" ./middleware
+    local server
+    for server in plain middleware connect; do
+        CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$out/bin/go-$server" "./$server"
+    done
     cd - > /dev/null
 }
 

@@ -3,7 +3,8 @@
 Markdown table.
 
 costs.py [PART]... (default: all): creates, batch, list, start, gets, overload,
-slow_commits, postgres, imports.
+slow_commits, postgres, imports, protocols,
+access.
 From the environment:
   SECONDS_A_RUN=5                       how long each load lasts
   ROUNDS=3                              how often those on PostgreSQL are repeated
@@ -26,10 +27,12 @@ from collections import defaultdict
 from contextlib import closing, contextmanager
 
 from rig import figures, machine, postgres, stores
-from rig.drivers import Usage, load
+from rig.drivers import Usage, load, same_key
 from rig.figures import markdown
 from rig.machine import BIN, SERVER_CORE, setting
-from rig.servers import OURS_ALL, ON_POSTGRES, SERVERS, TRACES, running
+from rig.results import Results
+from rig.servers import (CONNECT_GO, CONNECT_RUST, CONTENT_TYPES, GO, GRPC, OURS_ALL, ON_POSTGRES, SERVERS, TRACES,
+                         running)
 from rig.usage import rss_kib
 
 ROUNDS = setting("ROUNDS", 3)
@@ -295,6 +298,40 @@ def beside(rate, rates):
     return "".join(f"{rate / other:.2f} x {name}'s {other:,.0f}, " for name, other in rates.items())
 
 
+def protocols():
+    """A GetUser by each protocol, of servers that speak more than one, and of grpc-go."""
+    spoken = [(name, protocol) for name in (OURS_ALL, CONNECT_RUST, CONNECT_GO) for protocol in CONTENT_TYPES]
+    for name, protocol, found in by_turns([*spoken, (GO, GRPC)]):
+        KEPT["protocols"][protocol][name] = found[1]
+        yield row_by_turns(f"GetUser by {protocol}: {name}", *found)
+
+
+def access():
+    """A GetUser by gRPC where callers have to show who they are, and where bytes are encrypted."""
+    names = (OURS_ALL, "ours-token", "ours-tls", "ours-tls-token", "ours-mtls", GO, "grpc-go-tls")
+    for name, _, found in by_turns([(name, GRPC) for name in names]):
+        KEPT["access"]["cpu_us"][name] = found[1]
+        yield row_by_turns(f"GetUser: {name}", *found)
+
+
+def by_turns(runs):
+    """Measures a GetUser at 10 x 20 for each server and protocol. Each round begins with
+    another one. Yields the medians of calls a second and of CPU, and how far rounds differ."""
+    results = Results()
+    for turn in range(ROUNDS):
+        for name, protocol in runs[turn % len(runs):] + runs[:turn % len(runs)]:
+            with running(SERVERS[name], stores.holding(USERS)) as process:
+                process.speak(protocol)
+                found = same_key(process, "10 x 20", SECONDS, 0)
+                results.add((name, protocol), rate=found["rate"], cpu_us=found["cpu_us"])
+    for run in runs:
+        yield *run, (results.median(run, "rate"), results.median(run, "cpu_us"), results.figure(run, "cpu_us", 2))
+
+
+def row_by_turns(what, rate, _, cpu_us):
+    return [what, f"{rate:,.0f}", "", "", cpu_us, ""]
+
+
 def others(found):
     """How many calls did not end with OK."""
     kinds = [f"{count:,} of status {code}" for code, count in found["others"].items()]
@@ -304,7 +341,8 @@ def others(found):
 
 
 PARTS = {"creates": creates, "batch": batch, "list": listing, "start": start, "gets": gets, "overload": overload,
-         "slow_commits": slow_commits, "postgres": on_postgres, "imports": imports}
+         "slow_commits": slow_commits, "postgres": on_postgres, "imports": imports, "protocols": protocols,
+         "access": access}
 
 
 def main():

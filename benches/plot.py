@@ -92,6 +92,32 @@ def postgres(found):
     return figure
 
 
+def protocols(found):
+    figure, axes = pyplot.subplots(figsize=(8, 3.2))
+    names = {name: None for of in found.values() for name in of}
+    height = 0.8 / len(names)
+    for number, (name, color) in enumerate(zip(names, PALETTE)):
+        spoken = [(at, of[name]) for at, of in enumerate(found.values()) if name in of]
+        shown = axes.barh([at + (number - 1.5) * height for at, _ in spoken], [cpu for _, cpu in spoken], height, label=name, color=color)
+        axes.bar_label(shown, fmt="{:.1f}", padding=2, fontsize=8)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.legend()
+    axes.set_title("CPU of a GetUser in microseconds, by protocol: less is better")
+    return figure
+
+
+def access(found):
+    of = dict(reversed(found["cpu_us"].items()))
+    figure, axes = pyplot.subplots(figsize=(8, 2.6))
+    shown = axes.barh(list(of), list(of.values()), color=[OURS_COLOR if name.startswith(tables.OURS) else OTHER_COLOR for name in of])
+    axes.bar_label(shown, fmt="{:.2f}", padding=3)
+    axes.margins(x=0.1)
+    axes.set_title("CPU of a GetUser in microseconds, with TLS and tokens: less is better")
+    return figure
+
+
 def instructions(found):
     counts = found["per_call"]
     names = list(counts)[::-1]
@@ -140,7 +166,7 @@ def bars(axes, groups, values):
     axes.legend()
 
 
-PLOTS = {plot.__name__: plot for plot in (peers, creates, overload, slow_commits, postgres, instructions, scale)}
+PLOTS = {plot.__name__: plot for plot in (peers, creates, overload, slow_commits, postgres, protocols, access, instructions, scale)}
 
 
 def main():

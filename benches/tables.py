@@ -17,6 +17,10 @@ RATIO_GOALS = {
 }
 # At 1, 2, 3 and 10 times what the disk can take.
 ANSWERED_GOALS = {"1": 0.9, "2": 0.85, "3": 0.85, "10": 0.8, "after": 0.95}
+# CPU of ours over the other's, at most.
+PROTOCOL_GOALS = {"connectrpc": 0.6, "connect-go": 0.3, "grpc-go": 0.4}
+# CPU over that without TLS and token, at most.
+ACCESS_GOALS = {"ours-token": 1.05, "ours-tls": 1.25}
 POSTGRES_GOALS = {"GetUser": 0.7, "CreateUser": 1.0}
 
 
@@ -83,6 +87,29 @@ def postgres(found):
     return ["calls", "in flight", "ours", "pgbench", "ratio"], rows
 
 
+def protocols(found):
+    rows = []
+    for protocol, of in found.items():
+        row = [protocol, f"{of[OURS]:.2f}"]
+        for name, goal in PROTOCOL_GOALS.items():
+            ratio = f"{of[OURS] / of[name]:.2f}" if name in of else "-"
+            missed = name in of and protocol != "gRPC" and float(ratio) > goal
+            row += [f"{of[name]:.2f}" if name in of else "-", ratio + (", not reached" if missed else "")]
+        rows.append(row)
+    return ["a GetUser by", "ours, us of CPU", *(head for name in PROTOCOL_GOALS for head in (name, "ratio"))], rows
+
+
+def access(found):
+    of = found["cpu_us"]
+    rows = []
+    for name, cpu in of.items():
+        plain = of["grpc-go" if name.startswith("grpc-go") else OURS]
+        ratio, goal = f"{cpu / plain:.2f}", ACCESS_GOALS.get(name)
+        missed = goal is not None and float(ratio) > goal
+        rows.append([name, f"{cpu:.2f}", "1" if cpu == plain else ratio, "" if goal is None else f"{goal:.2f}" + ", not reached" * missed])
+    return ["server", "us of CPU a GetUser", "x plain", "goal"], rows
+
+
 def instructions(found):
     counts = found["per_call"]
     # A ratio to itself is 1, without digits.
@@ -94,6 +121,7 @@ def instructions(found):
 # What each table is made of, and how.
 TABLES = {"peers": ("peers", peers), "ratios": ("peers", ratios), "creates": ("creates", creates),
           "overload": ("overload", overload), "slow_commits": ("slow_commits", slow_commits), "postgres": ("postgres", postgres),
+          "protocols": ("protocols", protocols), "access": ("access", access),
           "instructions": ("instructions", instructions)}
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 
-SUMMARY = re.compile(rb"test result: .* (\d+) passed; (\d+) failed;")
+SUMMARY = re.compile(rb"test result: .* (\d+) passed; (\d+) failed\b")
 
 
 def tried(name, test, *arguments, log=list):

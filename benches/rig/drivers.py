@@ -7,6 +7,7 @@ import time
 from rig import machine
 from rig.identity import IDENTITY
 from rig.machine import BIN, CLIENT_CORE, SERVER_CORE
+from rig.servers import CONTENT_TYPES, GRPC
 from rig.usage import children_seconds, core_seconds, cpu_seconds
 
 # Connections, and streams on each.
@@ -18,13 +19,14 @@ MOST_LOGGED = 400_000
 
 def h2load(running, shape, *options):
     connections, streams = SHAPES[shape]
-    path, body = running.server.get()
-    body_file = SCRATCH / f"get-{running.server.contract}.bin"
+    path, body = running.server.get(running.protocol)
+    body_file = SCRATCH / "get.bin"
     body_file.write_bytes(body)
+    te = ["-H", "te: trailers"] if running.protocol == GRPC else []
     authorization = ["-H", f"authorization: Bearer {IDENTITY.token}"] if running.server.token else []
     return machine.on_client_core([
         "h2load", "-t1", f"-c{connections}", f"-m{streams}", "-d", body_file,
-        "-H", "content-type: application/grpc", "-H", "te: trailers", *authorization, *options,
+        "-H", f"content-type: {CONTENT_TYPES[running.protocol]}", *te, *authorization, *options,
         f"{'https' if running.server.tls else 'http'}://127.0.0.1:{running.port}{path}"])
 
 

@@ -1,5 +1,6 @@
 """The servers that are measured: how each is started, checked and stopped."""
 
+import json
 import os
 import subprocess
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ TRACES = {
     "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
     "OTEL_TRACES_SAMPLER_ARG": "0.01",
 }
+
+
+GRPC, CONNECT, CONNECT_JSON = "gRPC", "Connect", "Connect, JSON"
+CONTENT_TYPES = {GRPC: "application/grpc", CONNECT: "application/proto", CONNECT_JSON: "application/json"}
 
 
 @dataclass
@@ -38,12 +43,13 @@ class Server:
             flags += ["--tls-cert", IDENTITY.cert("client"), "--tls-key", IDENTITY.key("client")]
         return flags + (["--token-file", IDENTITY.token_file] if self.token else [])
 
-    def get(self):
-        """Path and framed request of a GetUser for u-1."""
+    def get(self, protocol):
+        """Path and body of a GetUser for u-1."""
         user_id = b"\x03u-1"
+        path, message, json = "/UserService/GetUser", b"\x0a\x05\x22" + user_id, b'{"user":{"id":"u-1"}}'
         if self.contract == "v1":
-            return "/user.v1.UserService/GetUser", framed(b"\x0a" + user_id)
-        return "/UserService/GetUser", framed(b"\x0a\x05\x22" + user_id)
+            path, message, json = "/user.v1.UserService/GetUser", b"\x0a" + user_id, b'{"id":"u-1"}'
+        return path, {GRPC: framed(message), CONNECT: message, CONNECT_JSON: json}[protocol]
 
 
 OURS_COMMAND = [OURS, "--grpc-addr", "127.0.0.1:{port}", "--admin-addr", "127.0.0.1:{admin}",
@@ -54,6 +60,7 @@ POLICY = ["--auth-policy-file", "{policy}", "--auth-jwks-file", "{jwks}", "--aut
           "--auth-audience", AUDIENCE]
 
 OURS_ALL, QUIET, HYPER, TONIC, GO, FLOOR = "ours", "ours-quiet", "raw-hyper", "tonic", "grpc-go", "nghttpd"
+CONNECT_RUST, CONNECT_GO = "connectrpc", "connect-go"
 
 SERVERS = {server.name: server for server in [
     Server(OURS_ALL, OURS_COMMAND, "v1", TRACES),
@@ -66,9 +73,10 @@ SERVERS = {server.name: server for server in [
                    "--trailer=grpc-status: 0", "{port}"], "constant"),
     Server(HYPER, [BIN / "raw-hyper", "{port}"], "constant"),
     Server(TONIC, [BIN / "tonic-bare", "{port}"]),
-    Server("connectrpc", [BIN / "connectrpc-plain", "{port}"]),
+    Server(CONNECT_RUST, [BIN / "connectrpc-plain", "{port}"]),
     Server("tonic-usual", [BIN / "tonic-usual", "{port}"]),
     Server(GO, [BIN / "go-plain", "{port}"]),
+    Server(CONNECT_GO, [BIN / "go-connect", "{port}"]),
     Server("grpc-go-tls", [BIN / "go-plain", "{port}", "{cert}", "{key}"], tls=True),
     Server("grpc-go-middleware", [BIN / "go-middleware", "{port}", "{admin}"]),
     Server("python", [PYTHON, machine.ROOT / "benches/peers/python/server.py", "{port}"],
@@ -90,6 +98,8 @@ class Running:
     process: subprocess.Popen
     port: int
     data_bytes: int = 0
+    # What calls of one user are made by.
+    protocol: str = GRPC
 
     @property
     def pid(self):
@@ -102,6 +112,20 @@ class Running:
         self.data_bytes = int(machine.on_client_core(command, env=env))
         if self.process.poll() is not None:
             raise RuntimeError(f"{self.server.name} has ended: {self.process.returncode}")
+
+    def speak(self, protocol):
+        """Takes another protocol from now on, over HTTP/2 as well, and learns the same of it."""
+        path, body = self.server.get(protocol)
+        self.protocol = protocol
+        if protocol == GRPC:
+            return self.check()
+        command = ["curl", "--silent", "--fail", "--http2-prior-knowledge", "--data-binary", "@-",
+                   "--header", f"content-type: {CONTENT_TYPES[protocol]}", f"http://127.0.0.1:{self.port}{path}"]
+        answer = subprocess.run(command, input=body, stdout=subprocess.PIPE, check=True).stdout
+        if b"Ada Lovelace" not in answer or (json.loads(answer)["user"]["id"] != "u-1" if protocol == CONNECT_JSON else b"u-1" not in answer):
+            raise RuntimeError(f"{self.server.name} answers {answer} by {protocol}")
+        self.data_bytes = len(answer)
+        return None
 
 
 @contextmanager

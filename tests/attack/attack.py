@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tools"))
 
 from marked import replaced  # noqa: E402
+from tally import summary  # noqa: E402
 
 MOST_GROWTH = 64 << 20
 # A handshake has 10 s, and then there is the lingering close.
@@ -140,6 +141,7 @@ def in_full(binary, attacks):
 def in_short(binary, attacks):
     """All attacks on one server: those that take a while concurrently, the floods one after the other. Each ends
     when the server has ended it, however long that takes next to the rest of the machine's work."""
+    began = time.monotonic()
     server = Server(binary)
     over = FORK.Event()
     try:
@@ -164,7 +166,7 @@ def in_short(binary, attacks):
     for name, found in wrong.items():
         print(f"{name}: {'; '.join(found) or endings.get(name, 'ok')}")
     failures = sum(map(bool, wrong.values()))
-    print(f"test result: {'FAILED' if failures else 'ok'}. {len(wrong) - failures} passed; {failures} failed")
+    summary(len(wrong) - failures, failures, began)
     return failures
 
 

@@ -1,5 +1,5 @@
-// Package peer holds the service that both grpc-go servers serve: the article's
-// contract on a map.
+// Package peer holds the service that the Go servers serve: the article's contract on a
+// map.
 package peer
 
 import (
@@ -22,11 +22,17 @@ type Users struct {
 // NewUsers returns no users.
 func NewUsers() *Users { return &Users{byID: map[string]*pb.User{}} }
 
+// Find returns the user of an id, if there is one.
+func (s *Users) Find(id string) (*pb.User, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	user, ok := s.byID[id]
+	return user, ok
+}
+
 // GetUser returns a user by id.
 func (s *Users) GetUser(_ context.Context, r *pb.UserRequest) (*pb.UserResponse, error) {
-	s.mu.RLock()
-	user, ok := s.byID[r.GetUser().GetId()]
-	s.mu.RUnlock()
+	user, ok := s.Find(r.GetUser().GetId())
 	if !ok {
 		return nil, status.Error(codes.NotFound, "User not found")
 	}
