@@ -2,25 +2,22 @@
 
 use std::{
     future::poll_fn,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     sync::watch,
     time::{Instant, sleep_until},
 };
 
 use super::routes::Routes;
 use crate::listener::{
-    lingering_close::{Closes, Closing, Fin, Socket, lend, write_now},
+    HttpConnection, Protocol, http1,
+    lingering_close::{Closes, Closing, Lent, Owner, Socket, finish, lend, write_now},
     policing::{Observed, PolicedConnections, PolicedIo},
 };
 
@@ -46,9 +43,9 @@ pub async fn serve<T>(
 ) where
     T: Socket + Send + 'static,
 {
-    let (stream, owner) = lend(socket, Fin::WhenWritten);
+    let (stream, owner) = lend(socket);
     let (stream, observed) = PolicedIo::new(stream, KEEPALIVE_INTERVAL);
-    converse(stream, &observed, routes, stopped).await;
+    converse(stream, &owner, &observed, routes, stopped).await;
     if let Some(violation) = observed.violation() {
         policed.count(violation);
     }
@@ -57,6 +54,8 @@ pub async fn serve<T>(
         if let Some(goaway) = observed.told().filter(|_| !owner.blocked()) {
             write_now(&mut socket, &goaway).await;
         }
+        // A client of HTTP/1 may wait for the end.
+        finish(&mut socket).await;
         let mut closing = Closing::new(socket);
         let outcome = match closing.acknowledged(Instant::now() + ACKNOWLEDGED_WITHIN).await {
             Ok(()) => closing.closed().await,
@@ -66,25 +65,58 @@ pub async fn serve<T>(
     }
 }
 
-async fn converse<I>(stream: I, observed: &Observed, routes: Routes, mut stopped: watch::Receiver<()>)
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn converse<T: Socket + Send + 'static>(
+    mut stream: PolicedIo<Lent<T>>,
+    owner: &Owner<T>,
+    observed: &Observed,
+    routes: Routes,
+    mut stopped: watch::Receiver<()>,
+) {
     let idle = IdleTracker::new();
-    let builder = builder();
+    let protocol = tokio::select! {
+        protocol = poll_fn(|cx| stream.poll_protocol(cx, MAX_HEAD_BYTES as usize)) => protocol,
+        _ = stopped.changed() => return,
+        () = sleep_until(idle.expires()) => return,
+    };
+    // A client that goes away before it has asked for anything is its own affair.
+    let Ok(Some(protocol)) = protocol else { return };
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let guard = idle.begin();
         routes.answer(request, guard)
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let io = TokioIo::new(stream);
+    match protocol {
+        Protocol::Http1 => {
+            let connection = pin!(http1(MAX_HEAD_BYTES as usize).serve_connection(io, service));
+            drive(connection, owner, observed, &idle, stopped).await;
+        }
+        Protocol::Http2 => {
+            let connection = pin!(http2().serve_connection(io, service));
+            drive(connection, owner, observed, &idle, stopped).await;
+        }
+    }
+}
+
+async fn drive<T>(
+    mut connection: Pin<&mut impl HttpConnection>,
+    owner: &Owner<T>,
+    observed: &Observed,
+    idle: &IdleTracker,
+    mut stopped: watch::Receiver<()>,
+) {
     let mut stopping = false;
     loop {
+        let progress = poll_fn(|cx| {
+            observed.begin_turn();
+            connection.as_mut().poll_turn(cx, observed, || !idle.is_in_use() && !owner.blocked())
+        });
         tokio::select! {
             // A client that breaks the protocol or goes away is its own affair.
-            _ = poll_fn(|cx| { observed.begin_turn(); connection.as_mut().poll(cx) }) => return,
+            _ = progress => return,
             _ = stopped.changed(), if !stopping => {
                 stopping = true;
-                connection.as_mut().graceful_shutdown();
+                // Unlike a port that drains, this one also ends connections without a request.
+                connection.as_mut().go_away(false);
             }
             () = sleep_until(idle.expires()) => {
                 if idle.expires() <= Instant::now() {
@@ -95,21 +127,15 @@ where
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BYTES as usize);
-    builder
-        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_RESETS)
         .max_header_list_size(MAX_HEAD_BYTES)
-        // A watching client that is gone without a word must not keep its place.
+        // A watching client that is gone without a word must not keep its permit.
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_INTERVAL);
     builder
@@ -135,16 +161,25 @@ impl IdleTracker {
         RequestGuard(self.clone())
     }
 
+    /// Whether a request is being answered.
+    fn is_in_use(&self) -> bool {
+        self.state().open > 0
+    }
+
     /// When it is to be closed, as far as is known now.
     fn expires(&self) -> Instant {
-        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = self.state();
         if idle.open > 0 { Instant::now() + IDLE_TIMEOUT } else { idle.expires }
     }
 
     fn update(&self, change: impl FnOnce(&mut IdleState)) {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.state();
         change(&mut idle);
         idle.expires = Instant::now() + IDLE_TIMEOUT;
+    }
+
+    fn state(&self) -> MutexGuard<'_, IdleState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -200,13 +235,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_asks_for_nothing_loses_its_place_soon() {
+    async fn a_client_that_asks_for_nothing_is_closed_soon() {
         let (client, served, _stop) = connect();
         assert_eq!(closes_after(served).await, 10 + LINGERING);
         drop(client);
         let (mut client, served, _stop) = connect();
+        client.write_all(b"GET /livez HTT").await.unwrap();
+        assert_eq!(closes_after(served).await, 10 + LINGERING, "half a line is nothing");
+        let (mut client, served, _stop) = connect();
         client.write_all(b"GET /livez HTTP/1.1\r\nhost: ").await.unwrap();
-        assert_eq!(closes_after(served).await, 10 + LINGERING, "half a head is nothing");
+        assert_eq!(closes_after(served).await, 5 + LINGERING, "half a head is one that crawls");
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,12 @@ mod connection;
 mod debug;
 mod routes;
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::TcpListener,
@@ -25,13 +30,19 @@ pub use self::debug::DebugPages;
 use self::routes::Routes;
 use crate::{
     config::Config,
-    listener::{self, BindError, Incoming, lingering_close::Closes, policing::PolicedConnections},
+    listener::{self, Addresses, BindError, Incoming, lingering_close::Closes, policing::PolicedConnections},
+    rpc::source::Source,
     service::Health,
     telemetry::Metrics,
+    util::log_throttle::{Admitted, LogThrottle},
 };
 
-/// The most open connections; further ones wait to be accepted.
+/// The most open connections. Further ones are closed, and the last eighth is for addresses
+/// below their share, so that a probe is answered whatever another peer opens.
 const MAX_CONNECTIONS: usize = 128;
+
+/// How often refused connections may be logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long answers may take to be sent once the port is told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -91,16 +102,25 @@ async fn accept(
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let closes = Closes::of("admin");
     let policed = PolicedConnections::of("admin");
+    let mut addresses = Addresses::default();
+    let throttle = LogThrottle::new(1, LOG_INTERVAL);
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let (stream, peer) = incoming.next().await;
         // Ended ones are removed here, so that the set stays as small as the number of permits.
         while connections.try_join_next().is_some() {}
+        let left = permits.available_permits();
+        let address = addresses.admit(Source::of(peer.ip()), MAX_CONNECTIONS, left);
+        let (Some(address), Ok(permit)) = (address, Arc::clone(&permits).try_acquire_owned()) else {
+            if let Some(Admitted { unlogged }) = throttle.admit(Instant::now()) {
+                tracing::warn!(unlogged, "connections to the admin port are refused: too many are open");
+            }
+            continue;
+        };
         let connection =
             connection::serve(stream, routes.of(peer), stopped.clone(), closes.clone(), policed.clone());
         connections.spawn(async move {
             connection.await;
-            drop(permit);
+            drop((permit, address));
         });
     }
 }

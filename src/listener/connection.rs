@@ -23,7 +23,7 @@ use super::{
     http1::SayClose,
     in_flight::CountCalls,
     lifetime::{Action, Lifetime, Stall, Timeouts},
-    lingering_close::{Fin, Lent, Owner, finish, lend, write_now},
+    lingering_close::{Lent, Owner, finish, lend, write_now},
     metrics::{CloseReason, ConnectionPhase, ListenerMetrics, Protocol},
     metrics_guard::MetricsGuard,
     policing::{Observed, PolicedIo},
@@ -113,7 +113,7 @@ impl<S: CallService> ServeContext<S> {
             }
         };
         let asked_for = io.protocol();
-        let (io, owner) = lend(io, Fin::WhenSilent);
+        let (io, owner) = lend(io);
         let (io, observed) = PolicedIo::new(io, self.timeouts.unresponsive());
         let (io, protocol) = match asked_for {
             Some(protocol) => (io, protocol),
@@ -361,7 +361,7 @@ mod tests {
         let (_phase, phase) = watch::channel(ListenerPhase::Serving);
         let context = Arc::new(ServeContext {
             service,
-            http1: super::super::http1::http1(&config),
+            http1: super::super::http1(0),
             http2: http2(&config),
             max_head_bytes: 0,
             timeouts: Timeouts::new(&config),

@@ -26,15 +26,15 @@ pub fn max_head_bytes(config: &Config) -> usize {
     usize::try_from(config.max_header_list_bytes).unwrap_or(usize::MAX)
 }
 
-/// How hyper is to speak HTTP/1.1.
-pub fn http1(config: &Config) -> http1::Builder {
+/// How hyper is to speak HTTP/1.1 behind [`super::policing`], on both ports.
+pub fn http1(max_head_bytes: usize) -> http1::Builder {
     let mut http1 = http1::Builder::new();
     http1
         // hyper's deadline would end an idle connection too. `policing` has one for a head
         // that has begun, and `lifetime` one for the first head and one for idle time.
         .header_read_timeout(None)
         // Kept by an idle connection, so it is as small as the largest head allows.
-        .max_buf_size(max_head_bytes(config).max(LEAST_BUFFER_BYTES));
+        .max_buf_size(max_head_bytes.max(LEAST_BUFFER_BYTES));
     http1
 }
 

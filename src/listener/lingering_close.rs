@@ -97,15 +97,6 @@ pub fn bound_unsent(stream: &std::net::TcpStream) {
     let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
 }
 
-/// When a peer is told that nothing more will come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fin {
-    /// After the last byte: HTTP/1 peers may wait for it.
-    WhenWritten,
-    /// When the peer does not close by itself.
-    WhenSilent,
-}
-
 /// How a lingering close ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -152,7 +143,6 @@ impl Closes {
 pub struct Lent<T: Socket> {
     /// `None` only while it is dropped.
     socket: Option<T>,
-    fin: Fin,
     blocked: bool,
     shared: Arc<Shared<T>>,
 }
@@ -171,10 +161,11 @@ impl<T> Shared<T> {
 /// Closes a socket that has been [`Lent`].
 pub struct Owner<T>(Arc<Shared<T>>);
 
-/// Lends a socket to what speaks a protocol over it.
-pub fn lend<T: Socket>(socket: T, fin: Fin) -> (Lent<T>, Owner<T>) {
+/// Lends a socket to what speaks a protocol over it. A lent socket sends no FIN, because the
+/// owner has still to tell the peer why its connection ends.
+pub fn lend<T: Socket>(socket: T) -> (Lent<T>, Owner<T>) {
     let shared = Arc::new(Shared { returned: Mutex::new(None), blocked: AtomicBool::new(false) });
-    (Lent { socket: Some(socket), fin, blocked: false, shared: Arc::clone(&shared) }, Owner(shared))
+    (Lent { socket: Some(socket), blocked: false, shared: Arc::clone(&shared) }, Owner(shared))
 }
 
 impl<T> Owner<T> {
@@ -235,11 +226,8 @@ impl<T: Socket> AsyncWrite for Lent<T> {
         self.note(flushed)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.fin {
-            Fin::WhenWritten => self.socket().poll_shutdown(cx),
-            Fin::WhenSilent => self.poll_flush(cx),
-        }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
     }
 
     fn poll_write_vectored(

@@ -59,7 +59,10 @@ mod serving_thread;
 mod tls;
 
 pub use self::{
+    addresses::Addresses,
     bind::{BindError, bind},
+    http_connection::HttpConnection,
+    http1::http1,
     incoming::Incoming,
     metrics::Protocol,
     registry::{ConnectionInfo, ConnectionRegistry},
@@ -171,7 +174,7 @@ impl Listener {
             let (phase, watch) = watch::channel(ListenerPhase::Serving);
             let context = Arc::new(ServeContext {
                 service: service.clone(),
-                http1: http1::http1(&self.config),
+                http1: http1(http1::max_head_bytes(&self.config)),
                 http2: connection::http2(&self.config),
                 max_head_bytes: http1::max_head_bytes(&self.config),
                 timeouts: Timeouts::new(&self.config),

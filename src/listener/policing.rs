@@ -11,8 +11,8 @@
 //! to say.
 //!
 //! A connection that does not begin with the preface speaks HTTP/1, if it speaks HTTP at
-//! all. Its [messages](http1) are policed on the port of the API; there the handshake is
-//! done with the first whole head.
+//! all. Its [messages](http1) are policed as well; there the handshake is done with the
+//! first whole head.
 //!
 //! **Invariant:** bytes are looked at and never changed.
 

@@ -282,4 +282,5 @@ ATTACKS = [
 SHORT = {"rapid reset", "own-error resets (MadeYouReset)", "streams opened and left", "CONTINUATION without an end",
          "50 silent connections", "50 half prefaces", "50 slow header blocks", "header blocks without an end",
          "2,475 bodies that never come", "HTTP/1.1: 50 slow heads", "HTTP/1.1: 50 half heads",
-         "HTTP/1.1: head without an end", "HTTP/1.1: tiny chunks", "HTTP/1.1: smuggling"}
+         "HTTP/1.1: head without an end", "HTTP/1.1: tiny chunks", "HTTP/1.1: smuggling",
+         "admin port: HTTP/1.1: head without an end", "admin port: HTTP/1.1: smuggling"}

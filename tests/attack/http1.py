@@ -58,5 +58,9 @@ HTTP1_ATTACKS = [
     Attack("HTTP/1.1: pipelined requests", flood(again(WHOLE), begin=b""), "bounded"),
     Attack("HTTP/1.1: pipelined requests, unread", flood(again(WHOLE), begin=b"", reads=False), "bounded"),
     Attack("HTTP/1.1: smuggling", flood(one_by_one(FORMS), begin=b""), told="400"),
+    Attack("admin port: HTTP/1.1: 50 half heads", hold(50, begin=WHOLE[:-2], admin=True), seconds=13, told="408"),
+    Attack("admin port: HTTP/1.1: head without an end", flood(again(b"x: y\r\n"), begin=WHOLE[:-2], admin=True), told="431"),
+    Attack("admin port: HTTP/1.1: pipelined requests", flood(again(WHOLE), begin=b"", admin=True), "bounded"),
+    Attack("admin port: HTTP/1.1: smuggling", flood(one_by_one(FORMS), begin=b"", admin=True), told="400"),
     Attack("HTTP/1.1: 10,000 idle connections", hold(10_000, begin=WHOLE), "bounded", 20),
 ]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::match_wild_err_arm, reason = "a test that panics has said enough")]
 
+mod admin_http1;
 mod conformance;
 mod connect;
 mod connections;
