@@ -117,3 +117,53 @@ impl<R: Read> Read for Until<R> {
         self.answer.read(buf)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, net::TcpListener};
+
+    use super::*;
+    use crate::config::Inputs;
+
+    /// The URL of an issuer that answers every request with `{}`.
+    fn issuer() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut head = [0; 1_024];
+                let _ = stream.read(&mut head);
+                let _ =
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}");
+            }
+        });
+        format!("http://{addr}/jwks")
+    }
+
+    #[test]
+    fn an_unknown_key_makes_one_request_sooner_and_one_only() {
+        let flags = [
+            ("auth_policy_file", "policy.toml".to_owned()),
+            ("auth_jwks_url", issuer()),
+            ("auth_issuer", "https://issuer.test".to_owned()),
+            ("auth_audience", "users".to_owned()),
+        ];
+        let loaded = Inputs { flags: flags.into(), ..Inputs::default() }.load().unwrap();
+        let (config, unknown_key) = (loaded.config, UnknownKey::default());
+        let mut keys = IssuerKeys::new(config.auth_jwks_url.url().unwrap(), &config, &unknown_key);
+        assert_eq!(keys.look(), Some(Ok("{}".into())), "at the start");
+        let sooner = config.auth_jwks_refresh / SOONER;
+        let ago = |time: Duration| Some((Instant::now().checked_sub(time).unwrap(), true));
+        keys.last = ago(sooner);
+        assert_eq!(keys.look(), None, "no token has named another key");
+        unknown_key.store(true, Relaxed);
+        keys.last = ago(sooner / 2);
+        assert_eq!(keys.look(), None, "it was asked not long ago");
+        keys.last = ago(sooner);
+        assert_eq!(keys.look(), Some(Ok("{}".into())));
+        keys.last = ago(sooner);
+        assert_eq!(keys.look(), None, "the token is forgotten");
+        keys.last = ago(config.auth_jwks_refresh);
+        assert_eq!(keys.look(), Some(Ok("{}".into())), "as often as without one");
+    }
+}

@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    process::Command,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -218,4 +219,51 @@ async fn a_url_of_another_machine_needs_https_and_an_authority_that_is_known() {
         assert!(said.contains(says), "{arguments:?}: {said}");
     }
     assert!(TcpStream::connect(silent.local_addr().unwrap()).is_ok(), "it has listened all the time");
+}
+
+#[test]
+fn an_answer_that_crawls_is_not_waited_for() {
+    let files = Files::new("", ANY_TOKEN);
+    let crawling = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/jwks", crawling.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut stream in crawling.incoming().map_while(Result::ok) {
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
+            // Each byte comes in time, until the client has had enough.
+            let mut sent = stream.write_all(head);
+            while sent.is_ok() {
+                thread::sleep(Duration::from_millis(100));
+                sent = stream.write_all(b" ");
+            }
+        }
+    });
+    let (code, said) = refused(&flags(&files, &url));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("it takes too long"), "{said}");
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_not_asked_for_the_keys_of_this_machine() {
+    let files = Files::new("", ANY_TOKEN);
+    let issuer = Issuer::serve(ok(&jwks(&[&Key::ec("ec")])), None);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+    command.args(["--store-url", "memory:"]).args(flags(&files, &issuer.url("http")));
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    command.env("HTTP_PROXY", &nowhere).env("http_proxy", &nowhere);
+    drop(Server::spawn(command));
+    assert_eq!(issuer.asked(), 1);
+}
+
+#[tokio::test]
+async fn after_a_failure_the_issuer_is_asked_again_soon_and_no_token_is_needed() {
+    let (old, new) = (Key::ec("old"), Key::ed("new"));
+    let files = Files::new("", ANY_TOKEN);
+    // Soon is 1.5 seconds, and otherwise the test would end first.
+    let (issuer, mut server, caller) = served(&files, &old, "45000").await;
+    issuer.answers("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n".into());
+    assert_eq!(list(&caller, &[&token(&new)]).await.code, Code::Unauthenticated);
+    server.wait_for_line("503");
+    issuer.answers(ok(&jwks(&[&new])));
+    server.wait_for_line("is in force");
+    assert_eq!(list(&caller, &[&token(&new)]).await.code, Code::Ok);
 }

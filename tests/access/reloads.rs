@@ -72,6 +72,8 @@ async fn a_set_of_keys_that_cannot_be_used_never_goes_live() {
     short["x"] = json!("AAAA");
     let mut no_curve_point = Key::rsa("rsa").public();
     no_curve_point.as_object_mut().unwrap().remove("n");
+    let mut few_bits = Key::rsa("rsa").public();
+    few_bits["n"] = json!("x".repeat(171));
     for (what, set) in [
         ("is not JSON", "{".to_owned()),
         ("has no list of keys", "{}".into()),
@@ -80,6 +82,7 @@ async fn a_set_of_keys_that_cannot_be_used_never_goes_live() {
         ("private", json!({ "keys": [private] }).to_string()),
         ("coordinate of 3 bytes", json!({ "keys": [key.public(), short] }).to_string()),
         ("lacks a member", json!({ "keys": [key.public(), no_curve_point] }).to_string()),
+        ("less than 2048", json!({ "keys": [key.public(), few_bits] }).to_string()),
         ("another key has the same kid", jwks(&[&key, &Key::ed("ec")])),
         ("has more than 64 keys", json!({ "keys": vec![key.public(); 65] }).to_string()),
     ] {
@@ -97,25 +100,31 @@ async fn a_set_of_keys_that_cannot_be_used_never_goes_live() {
     server.wait_for_line("is in force");
     assert_eq!(metric(&server, "user_service_auth_file_stale{file=\"jwks\"}"), 0);
     let refused = metric(&server, "user_service_auth_reloads_total{file=\"jwks\",outcome=\"refused\"}");
-    assert_eq!(refused, 10);
+    assert_eq!(refused, 11);
 }
 
 #[tokio::test]
 async fn keys_of_other_kinds_are_passed_over() {
     let key = Key::ec("ec");
-    let mut encryption = Key::rsa("enc").public();
+    let (for_encryption, for_rs512) = (Key::rsa("enc"), Key::rsa("rs512"));
+    let (mut encryption, mut rs512) = (for_encryption.public(), for_rs512.public());
     encryption["use"] = json!("enc");
+    rs512["alg"] = json!("RS512");
     let set = json!({ "keys": [
         key.public(),
         encryption,
+        rs512,
         { "kty": "EC", "crv": "secp256k1", "x": "AAAA", "y": "AAAA", "kid": "k1" },
         { "kty": "AKP", "alg": "ML-DSA-65", "pub": "AAAA", "kid": "pq" },
     ] });
     let files = Files::new(&set.to_string(), ANY_TOKEN);
     let server = files.serve(&[]);
     let caller = Caller::connect(server.grpc_addr).await;
-    let token = bearer(&key.sign(&claims("ada", &json!({}))));
-    assert_eq!(list(&caller, &[&token]).await.code, Code::Ok);
+    let of = |key: &Key| bearer(&key.sign(&claims("ada", &json!({}))));
+    assert_eq!(list(&caller, &[&of(&key)]).await.code, Code::Ok);
+    for other in [for_encryption, for_rs512] {
+        assert_eq!(list(&caller, &[&of(&other)]).await.code, Code::Unauthenticated, "{}", other.id);
+    }
 }
 
 #[tokio::test]

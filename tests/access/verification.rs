@@ -172,6 +172,7 @@ async fn a_header_that_is_no_bearer_token_is_refused() {
         ("no JWT", "Bearer abc"),
         ("an empty JWT", "Bearer .."),
         ("four parts", &format!("{good}.x")),
+        ("a good one of another scheme", &good.replace("Bearer", "DPoP")),
         ("two spaces", &good.replace(' ', "  ")),
         ("an encrypted one", "Bearer a.b.c.d.e"),
     ] {

@@ -3,6 +3,7 @@
 use std::{fs, net::SocketAddr, process::Command, sync::Arc};
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use rcgen::date_time_ymd;
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tokio::{
     io::copy_bidirectional,
@@ -16,7 +17,8 @@ use crate::{
     collector::Collector,
     support::{
         Server,
-        certificates::{Authority, Files, SERVER_NAME, dns, expired},
+        certificates::{Authority, Files, SERVER_NAME, dns, expired, named},
+        http,
     },
 };
 
@@ -51,9 +53,11 @@ fn files_that_will_not_do_are_named_and_nothing_starts() {
     let old = files.authority.issue(&expired(&[dns(SERVER_NAME)]));
     let (good, good_key) = (files.authority.server(), other.server().key);
     let long = good.cert.repeat(11);
+    let with_old = format!("{}{}", good.cert, old.cert);
     for (name, content, why) in [
         ("server.pem", "", "holds no certificate"),
-        ("server.pem", old.cert.as_str(), "expired"),
+        ("server.pem", old.cert.as_str(), "certificate 1 expired"),
+        ("server.pem", &with_old, "certificate 2 expired"),
         ("server.pem", &long, "holds more than 10 certificates"),
         ("server.key", &good_key, "is not the key of the first certificate"),
         ("server.key", "S3cret", "holds no private key"),
@@ -73,6 +77,36 @@ fn files_that_will_not_do_are_named_and_nothing_starts() {
     let flags = files.tls();
     let refused = cli.run(&[&["--store-url", "memory:"], &strs(&flags)[..]].concat());
     assert!(refused.err.contains("server.pem"), "{}", refused.err);
+}
+
+#[test]
+fn the_metrics_say_for_how_long_the_whole_chain_is_valid() {
+    const METRIC: &str = "user_service_tls_certificate_not";
+    let files = Files::new();
+    let new_year = |year| date_time_ymd(year, 1, 1);
+    let of_years = |first, last| {
+        let mut params = named(&[dns(SERVER_NAME)]);
+        (params.not_before, params.not_after) = (new_year(first), new_year(last));
+        files.authority.issue(&params)
+    };
+    let seconds = |year| new_year(year).unix_timestamp();
+    let leaf = of_years(2_010, 2_200);
+    files.write_pair("server", &leaf);
+    files.write("server.pem", &format!("{}{}", leaf.cert, of_years(2_000, 2_100).cert));
+    let interval = ["--tls-reload-interval-ms", "100"].map(String::from);
+    let mut server = Server::start_with(&[files.tls(), interval.to_vec()].concat());
+    let says = |server: &Server, end: &str| -> Option<i64> {
+        http::value(
+            &http::ask(server.admin_addr, "GET /metrics").body,
+            &format!("{METRIC}_{end}_timestamp_seconds"),
+        )
+    };
+    assert_eq!(says(&server, "before"), Some(seconds(2_010)), "since when the first certificate is");
+    assert_eq!(says(&server, "after"), Some(seconds(2_100)), "until when all of them are");
+    files.write_pair("server", &of_years(2_020, 2_300));
+    server.wait_for_line("the TLS files have changed and are live");
+    assert_eq!(says(&server, "before"), Some(seconds(2_020)));
+    assert_eq!(says(&server, "after"), Some(seconds(2_300)));
 }
 
 #[test]

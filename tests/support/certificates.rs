@@ -12,7 +12,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
 };
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
+use rustls::{
+    ClientConfig, DEFAULT_VERSIONS, RootCertStore, SupportedProtocolVersion,
+    pki_types::CertificateDer,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
 use user_service::tls;
 
 /// The name of servers in their certificates.
@@ -101,19 +105,30 @@ fn address() -> SanType {
 
 /// How a client that trusts these authorities and shows this certificate connects.
 pub fn client_config(trusted: &[&Authority], shown: Option<&Pair>) -> ClientConfig {
+    client_config_of(DEFAULT_VERSIONS, trusted, shown)
+}
+
+/// The same with these versions of TLS. The key need not be that of the certificate.
+pub fn client_config_of(
+    versions: &[&'static SupportedProtocolVersion],
+    trusted: &[&Authority],
+    shown: Option<&Pair>,
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for authority in trusted {
         roots.add(authority.der.clone()).unwrap();
     }
     let builder = ClientConfig::builder_with_provider(tls::provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(Arc::new(roots));
     let mut config = match shown {
         None => builder.with_no_client_auth(),
         Some(pair) => {
             let key = tls::private_key(pair.key.as_bytes()).unwrap();
-            builder.with_client_auth_cert(vec![pair.der.clone()], key).unwrap()
+            let key = tls::provider().key_provider.load_private_key(key).unwrap();
+            let certified = CertifiedKey::new(vec![pair.der.clone()], key);
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];

@@ -10,7 +10,10 @@ use std::{
 };
 
 use ::http::Request;
-use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
+use rustls::{
+    ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion,
+    version::{TLS12, TLS13},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -22,7 +25,7 @@ use crate::{
     support::grpc_client::{GrpcClient, framed, head},
     support::{
         Server, TEST_TIMEOUT,
-        certificates::{Files, SERVER_NAME, client_config},
+        certificates::{Files, SERVER_NAME, client_config, client_config_of},
         http,
     },
 };
@@ -58,23 +61,38 @@ pub fn handshakes(outcome: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_1_3_with_the_hybrid_group_is_negotiated_and_never_resumed() {
+async fn tls_1_3_with_the_hybrid_group_is_negotiated() {
     let files = Files::new();
     let server = Server::start_with(&files.tls());
     let config = client_config(&[&files.authority], None);
-    // The client would resume the first session in the second connection.
-    for _ in 0..2 {
-        let stream = shake(server.grpc_addr, &config).await.unwrap();
-        let session = stream.get_ref().1;
-        assert_eq!(session.protocol_version(), Some(ProtocolVersion::TLSv1_3));
-        let group = session.negotiated_key_exchange_group().unwrap().name();
-        assert_eq!(group, NamedGroup::X25519MLKEM768);
-        assert_eq!(session.alpn_protocol(), Some(&b"h2"[..]));
-        assert_ne!(session.handshake_kind(), Some(HandshakeKind::Resumed));
-        let client = GrpcClient::over(stream).await.unwrap();
-        assert_eq!(client.call(check(), framed(&[])).await.unwrap().code(), 0);
-    }
+    let stream = shake(server.grpc_addr, &config).await.unwrap();
+    let session = stream.get_ref().1;
+    assert_eq!(session.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    let group = session.negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, NamedGroup::X25519MLKEM768);
+    assert_eq!(session.alpn_protocol(), Some(&b"h2"[..]));
+    let client = GrpcClient::over(stream).await.unwrap();
+    assert_eq!(client.call(check(), framed(&[])).await.unwrap().code(), 0);
     assert_eq!(server.stop().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_session_is_resumed_with_either_version() {
+    let files = Files::new();
+    let server = Server::start_with(&files.tls());
+    for version in [&TLS13, &TLS12] {
+        // The client would resume the first session in the second connection.
+        let config = client_config_of(&[version], &[&files.authority], None);
+        for _ in 0..2 {
+            let stream = shake(server.grpc_addr, &config).await.unwrap();
+            let session = stream.get_ref().1;
+            assert_eq!(session.protocol_version(), Some(version.version));
+            assert_eq!(session.alpn_protocol(), Some(&b"h2"[..]));
+            assert_ne!(session.handshake_kind(), Some(HandshakeKind::Resumed), "{version:?}");
+            let client = GrpcClient::over(stream).await.unwrap();
+            assert_eq!(client.call(check(), framed(&[])).await.unwrap().code(), 0);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Client certificates: which are let in.
 
 use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
+use rustls::version::{TLS12, TLS13};
 use tokio::{io::AsyncReadExt, time::timeout};
 
 use crate::{
@@ -8,7 +9,8 @@ use crate::{
     support::{
         Server, TEST_TIMEOUT,
         certificates::{
-            Authority, Files, Pair, SPIFFE_ID, client_config, dns, expired, named, self_signed, uri,
+            Authority, Files, Pair, SPIFFE_ID, client_config, client_config_of, dns, expired, named,
+            self_signed, uri,
         },
     },
     tls::{check, handshakes, metric, shake, wait_for_metric},
@@ -83,4 +85,25 @@ async fn only_certificates_that_an_authority_vouches_for_and_with_clear_names_ge
         }
         assert_eq!(server.stop().code(), Some(0));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_without_its_key_is_refused() {
+    let files = Files::new();
+    let server = Server::start_with(&files.mutual_tls());
+    let (good, other) = (files.authority.client(), files.authority.client());
+    // Certificates are public, so a peer may show one of another client.
+    let stolen = Pair { key: other.key, ..good.clone() };
+    for version in [&TLS13, &TLS12] {
+        let config = client_config_of(&[version], &[&files.authority], Some(&good));
+        let client = GrpcClient::over(shake(server.grpc_addr, &config).await.unwrap()).await.unwrap();
+        assert_eq!(client.call(check(), framed(&[])).await.unwrap().code(), 0);
+        let config = client_config_of(&[version], &[&files.authority], Some(&stolen));
+        let refused = match shake(server.grpc_addr, &config).await {
+            Ok(mut stream) => timeout(TEST_TIMEOUT, stream.read_exact(&mut [0; 9])).await.unwrap().is_err(),
+            Err(_) => true,
+        };
+        assert!(refused, "{version:?}");
+    }
+    wait_for_metric(&server, &handshakes("certificate_untrusted"), 2.0);
 }
