@@ -204,16 +204,17 @@ impl<B: Body<Data = Bytes>> Body for CountedBody<B> {
             // The service lets go of the request here, where it has not done so before.
             this.inner.set(None);
             call.answered();
-            let Some(mut rest) = call.rest().discard() else {
+            let Some(rest) = call.rest().discard() else {
                 return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
             };
-            rest.trailers = trailers;
+            // Over HTTP/1.1, where no answer has trailers.
             *this.rest = Some(Box::new(rest));
         }
-        let Some(rest) = this.rest else { return Poll::Ready(None) };
-        ready!(rest.poll(cx));
-        let trailers = this.rest.take().and_then(|rest| rest.trailers);
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        if let Some(rest) = this.rest {
+            ready!(rest.poll(cx));
+            *this.rest = None;
+        }
+        Poll::Ready(None)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Version, header::EXPECT};
+use http::{Request, Version, header::EXPECT};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -165,21 +165,20 @@ impl Body for RequestBody {
     }
 }
 
-/// A rest that is being read, and the trailers of the answer that waits for it.
+/// A rest that is being read.
 #[derive(Debug)]
 pub struct Discarding {
     request: Incoming,
     bytes: usize,
     until: Instant,
     pause: Pin<Box<Sleep>>,
-    pub trailers: Option<HeaderMap>,
 }
 
 impl Discarding {
     fn new(request: Incoming) -> Self {
         let now = Instant::now();
         let pause = Box::pin(sleep_until(now + PAUSE));
-        Self { request, bytes: 0, until: now + MOST, pause, trailers: None }
+        Self { request, bytes: 0, until: now + MOST, pause }
     }
 
     /// Ready once the request has ended, or one of the bounds is reached.
