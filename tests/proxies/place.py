@@ -70,6 +70,11 @@ class Replica:
         """Whether a call of this method is in flight here."""
         return self.running() and method in native.fetch(f"http://{self.host}:{self.place.admin_port}/calls")
 
+    def calls_cut(self) -> int:
+        """How many calls the replica has ended with their connection."""
+        metrics = native.fetch(f"http://{self.host}:{self.place.admin_port}/metrics")
+        return int(re.search(r"^grpc_server_calls_cut_total (\d+)", metrics, re.M)[1])
+
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 

@@ -41,6 +41,8 @@ PERMITTED = [
     ("rollouts|kills", "nginx", ".*", "bare|retried", "UNAVAILABLE: the server is starting"),
     # What a replica has in flight when it is killed ends with it.
     ("kills", ".*", ".*", ".*", "(UNAVAILABLE|INTERNAL|UNKNOWN|CANCELL?ED).*"),
+    # HAProxy gave the call to a connection that was ending. That no replica cut a call, the phases ask.
+    ("ages|rollouts", "haproxy", ".*", "bare|retried", "UNAVAILABLE: .*(REFUSED_STREAM|error code 7|Stream refused).*"),
     # Seen twice: a call reached the other replica, and its request did not.
     ("rollouts|kills", "caddy", ".*", "bare|retried", "DEADLINE_?EXCEEDED.*"),
 ]
@@ -49,6 +51,9 @@ PERMITTED = [
 def ages(place: Place, length: Length) -> None:
     """Connections to the replicas live for half a second each."""
     time.sleep(length.ages_seconds)
+    for replica in place.replicas:
+        cut = replica.calls_cut()
+        assert cut == 0, f"{replica.address} cut {cut} calls"
 
 
 def back(place: Place, replica) -> None:
