@@ -12,7 +12,7 @@
 //!    a proxy that the connection has failed while it still has answers to pass on.
 //! 3. Send FIN to a peer that stays, read and discard for as long again, and close.
 //!
-//! **Invariant:** each step is bounded in time, and all together in bytes.
+//! **Invariant:** each step is bounded in time, and all together in bytes and in pace.
 
 use std::{
     future::poll_fn,
@@ -36,7 +36,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep, sleep_until},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 
 /// How long a peer that has everything may say nothing, before FIN and after it.
@@ -48,6 +48,13 @@ const TALK: Duration = Duration::from_secs(5);
 /// The most bytes that are discarded: what the flow control window of a connection lets
 /// a peer send without asking, and as much again for other frames.
 const DISCARDED_BYTES: usize = 2 * 1_024 * 1_024;
+
+/// After so many discarded bytes a connection pauses, for [`PAUSE`]: a peer that floods must not
+/// keep a serving thread from its other connections. The peer's kernel has to wait, too.
+const BURST_BYTES: usize = 64 * 1_024;
+
+/// How long a connection pauses; the granularity of tokio's timers.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How often the kernel is asked whether the peer has acknowledged everything. It tells
 /// nobody when.
@@ -266,11 +273,13 @@ pub async fn finish<T: Socket>(socket: &mut T) {
 pub struct Closing<T> {
     socket: T,
     left: usize,
+    /// Bytes that may be discarded until the next pause.
+    burst: usize,
 }
 
 impl<T: Socket> Closing<T> {
     pub fn new(socket: T) -> Self {
-        Self { socket, left: DISCARDED_BYTES }
+        Self { socket, left: DISCARDED_BYTES, burst: BURST_BYTES }
     }
 
     /// Discards until the peer has acknowledged everything, which is `Ok`, or closes.
@@ -311,6 +320,10 @@ impl<T: Socket> Closing<T> {
 
     /// Reads once. `false` where nothing has come until then.
     async fn discard(&mut self, until: Instant) -> Result<bool, Outcome> {
+        if self.burst == 0 {
+            self.burst = BURST_BYTES;
+            Box::pin(sleep(PAUSE)).await;
+        }
         let mut timer: Option<Pin<Box<Sleep>>> = None;
         poll_fn(|cx| {
             let mut bytes = [MaybeUninit::uninit(); 16 * 1_024];
@@ -325,6 +338,7 @@ impl<T: Socket> Closing<T> {
                     return Poll::Ready(Err(Outcome::Peer));
                 }
                 self.left = self.left.saturating_sub(len);
+                self.burst = self.burst.saturating_sub(len);
                 let flooded = self.left == 0;
                 return Poll::Ready(if flooded { Err(Outcome::Flooded) } else { Ok(true) });
             }
@@ -349,5 +363,22 @@ impl Socket for tokio::io::DuplexStream {
 
     fn acknowledged(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_discarded_in_bursts() {
+        let (socket, mut peer) = duplex(BURST_BYTES);
+        tokio::spawn(async move { while peer.write_all(&vec![0; BURST_BYTES]).await.is_ok() {} });
+        let began = Instant::now();
+        assert_eq!(Closing::new(socket).closed().await, Outcome::Flooded);
+        let pauses = DISCARDED_BYTES / BURST_BYTES - 1;
+        assert!(began.elapsed() >= PAUSE * u32::try_from(pauses).unwrap(), "{:?}", began.elapsed());
     }
 }

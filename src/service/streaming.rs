@@ -1,25 +1,60 @@
 //! A call of a method that streams, by tonic's machinery.
 
-use std::error::Error;
+use std::{error::Error, marker::PhantomData};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use http::{Request, Response};
 use prost::Message;
-use tonic::{Status, Streaming, body::Body, codec::CompressionEncoding, server::Grpc};
-use tonic_prost::ProstCodec;
+use tonic::{
+    Status, Streaming,
+    body::Body,
+    codec::{BufferSettings, Codec, CompressionEncoding},
+    server::Grpc,
+};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 use tower::service_fn;
 
 use super::response_body::ResponseBody;
 use crate::rpc::status;
 
-/// tonic's machinery for one method. `limit` bounds a message as sent and as unpacked.
-pub fn grpc<Req, Res>(limit: usize) -> Grpc<ProstCodec<Res, Req>>
+/// What a stream allocates in each direction before there is a message, in bytes. It stays for as
+/// long as the stream is open, and grows for a larger message. tonic's default is 8 KiB.
+const BUFFER_BYTES: usize = 512;
+
+/// How many bytes of messages that are there are sent as one; tonic's default.
+const BATCH_BYTES: usize = 32 * 1_024;
+
+/// Protobuf, with buffers that many open streams can afford.
+#[derive(Debug)]
+pub struct LeanCodec<Req, Res>(PhantomData<(Req, Res)>);
+
+impl<Req, Res> Codec for LeanCodec<Req, Res>
 where
     Req: Message + Default + 'static,
     Res: Message + 'static,
 {
-    Grpc::new(ProstCodec::default())
+    type Encode = Res;
+    type Decode = Req;
+    type Encoder = ProstEncoder<Res>;
+    type Decoder = ProstDecoder<Req>;
+
+    fn encoder(&mut self) -> ProstEncoder<Res> {
+        ProstCodec::<Res, Req>::raw_encoder(BufferSettings::new(BUFFER_BYTES, BATCH_BYTES))
+    }
+
+    fn decoder(&mut self) -> ProstDecoder<Req> {
+        ProstCodec::<Res, Req>::raw_decoder(BufferSettings::new(BUFFER_BYTES, BATCH_BYTES))
+    }
+}
+
+/// tonic's machinery for one method. `limit` bounds a message as sent and as unpacked.
+pub fn grpc<Req, Res>(limit: usize) -> Grpc<LeanCodec<Req, Res>>
+where
+    Req: Message + Default + 'static,
+    Res: Message + 'static,
+{
+    Grpc::new(LeanCodec(PhantomData))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(limit)
 }

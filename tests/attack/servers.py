@@ -16,6 +16,8 @@ from pathlib import Path
 
 import honest
 
+# config.max_connections of the chart.
+MAX_CONNECTIONS = 4_096
 TICKS = os.sysconf("SC_CLK_TCK")
 FORK = multiprocessing.get_context("fork")
 
@@ -33,12 +35,14 @@ class Server:
     nothing, or for "tls" or a "token"."""
 
     def __init__(self, binary, descriptors=None, asks=None):
+        # As the chart has it; how many a process with few descriptors may have, it finds out itself.
+        limits = [] if descriptors else ["--max-connections", str(MAX_CONNECTIONS)]
         most = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         self.tls = self.token = None
         self.folder = tempfile.TemporaryDirectory()
         flags = {"tls": self.certificate, "token": self.keys, None: list}[asks]()
         self.process = subprocess.Popen(
-            [binary, "--store-url", "memory:", "--call-log", "false", *flags], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            [binary, "--store-url", "memory:", "--call-log", "false", *limits, *flags], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
             env={**os.environ, "USERSVC_GRPC_ADDR": "127.0.0.1:0", "USERSVC_ADMIN_ADDR": "127.0.0.1:0", "USERSVC_LOG_FORMAT": "json"},
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)))
         for line in self.process.stderr:

@@ -7,6 +7,7 @@ use socket2::{Domain, Socket, Type};
 use crate::{
     raw_http2::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PREFACE, Peer, SETTINGS, frame, head},
     support::{Server, TEST_TIMEOUT},
+    unread_answers::resident,
 };
 
 const WATCH: &str = "/user.v1.UserService/WatchUsers";
@@ -49,6 +50,24 @@ fn a_connection_with_many_watches_leaves_room_for_another_caller() {
     assert_eq!(open_streams(&mut other, WATCH), 4);
     let mut health = Peer::connect(server.grpc_addr);
     assert_eq!(open_streams(&mut health, HEALTH_WATCH), 99, "they have a limit of their own");
+}
+
+#[test]
+fn an_open_health_watch_takes_less_than_7_kib() {
+    const CONNECTIONS: usize = 20;
+    let server = Server::start(&["--call-log", "false"]);
+    let watching = || {
+        let mut peer = Peer::connect(server.grpc_addr);
+        assert_eq!(open_streams(&mut peer, HEALTH_WATCH), 99);
+        peer
+    };
+    // The first ones grow what all others share.
+    let _first = [watching(), watching()];
+    let before = resident(&server);
+    let _held: Vec<_> = (0..CONNECTIONS).map(|_| watching()).collect();
+    let each = resident(&server).saturating_sub(before) / (CONNECTIONS * 99);
+    println!("{each} bytes each");
+    assert!(each < 7 * 1_024, "{each} bytes each");
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn list(peer: &mut Peer, stream: u32) {
 }
 
 /// Memory that is resident, in bytes.
-fn resident(server: &Server) -> usize {
+pub fn resident(server: &Server) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1_024
