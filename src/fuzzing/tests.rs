@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::config::SETTINGS;
 
 /// Mutations of each kept input, and how long they may take on a busy machine.
 const MUTATIONS: usize = 300;
@@ -59,6 +60,17 @@ fn run(name: &str) {
             }
             (target.run)(&mutate(&mut random, seed, &seeds));
         }
+    }
+}
+
+#[test]
+fn the_kept_configurations_change_every_setting() {
+    let target = TARGETS.iter().find(|target| target.name == "config_files").unwrap();
+    let loaded: Vec<_> = seeds(target).iter().filter_map(|seed| load_file(seed).ok()).collect();
+    for setting in SETTINGS {
+        // A setting that is lost when it is printed has its default when it is read again.
+        let is_changed = loaded.iter().any(|loaded| loaded.is_changed(setting.name));
+        assert!(is_changed, "give {} another value in fuzz/seeds/config_files/every.toml", setting.name);
     }
 }
 
