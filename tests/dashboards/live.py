@@ -32,6 +32,7 @@ MAY_BE_EMPTY = {
     "UserServiceInstanceDown": "the instance is up",
     "UserServiceRestarts": "it was started once",
     "Reads by the cache": "the store is PostgreSQL",
+    "Connections policed": "peers behave",
     "UserServicePanics": "nothing panics",
     "UserServiceStoreReadOnly": "the store takes writes",
     "UserServiceSlow": "calls are fast",

@@ -149,7 +149,8 @@ def saturation():
                 "short", (f"sum by (outcome) (increase(user_service_tls_reloads_total{{{ON}}}{RATE}))", "{{outcome}}"),
                 (f"sum (user_service_tls_files_refused{{{ON}}})", "refused now"), no_value=WITH_TLS)
     yield lines("Connections policed", "Ended because their peer sent too many frames that cost work, by the kind that cost most.", "cps",
-                (rate("user_service_policed_connections_total", "port, frames"), "{{port}} {{frames}}"), rare=True)
+                (some("user_service_policed_connections_total", "port, frames"), "{{port}} {{frames}}"), stacked=True,
+                no_value="No connection was policed.")
     lag = "user_service_event_loop_lag_seconds"
     yield lines("Lag of serving threads", "How late they woke for a timer; some 1 ms is the timer's own.", "s",
                 (quantile(0.99, lag), "p99"), (f"{rate(lag + '_sum')} / {rate(lag + '_count')}", "mean"))

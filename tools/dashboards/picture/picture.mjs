@@ -41,6 +41,11 @@ try {
     empty.forEach((title) => console.log(`${row.title}: ${title} is empty`));
     await page.locator("#board canvas, #board h4").first().waitFor();
     await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
+    // Of settings that are off in the scene.
+    if (await page.locator("#board canvas").count() === 0) {
+      await page.close();
+      continue;
+    }
     const name = row.title.toLowerCase().split(/[^a-z]/)[0];
     await page.locator("#board").screenshot({ path: `${folder}/dashboard-${name}.png` });
     await page.close();
