@@ -147,7 +147,7 @@ where
             && answer.body().is_end_stream()
         {
             call.answered();
-            if let Some(rest) = call.rest().discard() {
+            if let Some(rest) = call.rest().discard(cx) {
                 *this.waiting = response.take().map(|answer| Box::new((answer, rest)));
             }
         }
@@ -204,7 +204,7 @@ impl<B: Body<Data = Bytes>> Body for CountedBody<B> {
             // The service lets go of the request here, where it has not done so before.
             this.inner.set(None);
             call.answered();
-            let Some(rest) = call.rest().discard() else {
+            let Some(rest) = call.rest().discard(cx) else {
                 return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
             };
             // Over HTTP/1.1, where no answer has trailers.

@@ -94,9 +94,13 @@ impl Slot {
     }
 
     /// The answer is complete but for its end. Returns what the end waits for.
-    pub fn discard(&self) -> Option<Discarding> {
+    pub fn discard(&self, cx: &mut Context<'_>) -> Option<Discarding> {
         let (request, version) = self.close()?;
         let mut rest = Discarding::new(request);
+        // As a rule all of a refused request has arrived, and refusing has to be cheap.
+        if rest.poll(cx).is_ready() {
+            return None;
+        }
         if version == Version::HTTP_2 {
             drop(tokio::spawn(poll_fn(move |cx| rest.poll(cx))));
             return None;
@@ -170,27 +174,45 @@ impl Body for RequestBody {
 pub struct Discarding {
     request: Incoming,
     bytes: usize,
+    /// When the rest is given up; set once it is waited for.
+    alarm: Option<Alarm>,
+}
+
+#[derive(Debug)]
+struct Alarm {
+    /// The end of [`MOST`].
     until: Instant,
     pause: Pin<Box<Sleep>>,
 }
 
 impl Discarding {
     fn new(request: Incoming) -> Self {
-        let now = Instant::now();
-        let pause = Box::pin(sleep_until(now + PAUSE));
-        Self { request, bytes: 0, until: now + MOST, pause }
+        Self { request, bytes: 0, alarm: None }
     }
 
     /// Ready once the request has ended, or one of the bounds is reached.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut has_read = false;
         while let Poll::Ready(frame) = Pin::new(&mut self.request).poll_frame(cx) {
             let Some(Ok(frame)) = frame else { return Poll::Ready(()) };
             self.bytes += frame.data_ref().map_or(0, Bytes::len);
             if self.bytes > MOST_BYTES {
                 return Poll::Ready(());
             }
-            self.pause.as_mut().reset(self.until.min(Instant::now() + PAUSE));
+            has_read = true;
         }
-        self.pause.as_mut().poll(cx)
+        let alarm = match &mut self.alarm {
+            Some(alarm) => {
+                if has_read {
+                    alarm.pause.as_mut().reset(alarm.until.min(Instant::now() + PAUSE));
+                }
+                alarm
+            }
+            none => {
+                let now = Instant::now();
+                none.insert(Alarm { until: now + MOST, pause: Box::pin(sleep_until(now + PAUSE)) })
+            }
+        };
+        alarm.pause.as_mut().poll(cx)
     }
 }
