@@ -87,7 +87,9 @@ async fn converse<T: Socket + Send + 'static>(
     let io = TokioIo::new(stream);
     match protocol {
         Protocol::Http1 => {
-            let connection = pin!(http1(MAX_HEAD_BYTES as usize).serve_connection(io, service));
+            // A script may close its side once it has asked: `printf ... | nc -N`.
+            let mut http1 = http1(MAX_HEAD_BYTES as usize);
+            let connection = pin!(http1.half_close(true).serve_connection(io, service));
             drive(connection, owner, observed, &idle, stopped).await;
         }
         Protocol::Http2 => {
