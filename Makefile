@@ -48,31 +48,21 @@ test: proxies-tools suites-tools web-example-tools ## Everything but the cluster
 	cargo clippy --locked --all-targets -- -D warnings
 	$(call step,compiling the tests: every dependency the first time)
 	cargo test --locked --no-run
-	$(call step,the tests; concurrently (in $(MEANWHILE)) chart and dashboard and the page; then PostgreSQL and proxies concurrently; the suites of others; attacks)
-	{ failed=0; \
-		make test-meanwhile >$(MEANWHILE) 2>&1 & meanwhile=$$!; \
-		cargo test --locked --no-fail-fast || failed=1; \
-		wait $$meanwhile || failed=1; cat $(MEANWHILE); \
-		$(PROXIED) >$(MEANWHILE) 2>&1 & meanwhile=$$!; \
-		python3 tests/postgres/matrix.py --gate || failed=1; \
-		wait $$meanwhile || failed=1; cat $(MEANWHILE); \
-		$(SUITES) || failed=1; \
-		python3 tests/attack/attack.py --short $(BUILT)/debug/user-service || failed=1; \
-		exit $$failed; } 2>&1 | tools/tally.py
+	@$(MAKE) --no-print-directory suite-server
+	cargo clippy $(SUITES_CARGO) -- -D warnings
+	$(call step,the tests; then the suites of others; calls through nginx and HAProxy and Caddy; attacks; chart and dashboard are checked concurrently)
+	make chart dashboards-check >$(MEANWHILE) 2>&1 & failed=0; \
+		{ failed=0; cargo test --locked --no-fail-fast || failed=1; \
+			python3 tools/scale/test_model.py || failed=1; \
+			python3 tests/postgres/matrix.py --gate || failed=1; \
+			$(SUITES) || failed=1; \
+			($(WEB_EXAMPLE)) || failed=1; \
+			$(PROXIED) || failed=1; \
+			python3 tests/attack/attack.py --short $(BUILT)/debug/user-service || failed=1; exit $$failed; } 2>&1 | tools/tally.py || failed=1; \
+		wait $$! || failed=1; cat $(MEANWHILE); exit $$failed
 	tools/chart/accepted.sh $(BUILT)/debug/user-service
 	$(call step,dashboard and alerts on a live stack)
 	$(PYTHON) tests/dashboards/live.py $(BUILT)/debug/user-service
-
-# The part of `make test` that is done next to `cargo test`, which waits more than it works.
-.PHONY: test-meanwhile
-test-meanwhile:
-	failed=0; \
-		make chart || failed=1; \
-		{ make suite-server && cargo clippy $(SUITES_CARGO) -- -D warnings; } || failed=1; \
-		make dashboards-check || failed=1; \
-		python3 tools/scale/test_model.py || failed=1; \
-		($(WEB_EXAMPLE)) || failed=1; \
-		exit $$failed
 
 .PHONY: msrv
 msrv: MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
