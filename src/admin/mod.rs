@@ -99,18 +99,15 @@ async fn accept(
     stopped: &watch::Receiver<()>,
     connections: &mut JoinSet<()>,
 ) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let closes = Closes::of("admin");
     let policed = PolicedConnections::of("admin");
-    let mut addresses = Addresses::default();
+    let mut addresses = Addresses::new(Arc::new(Semaphore::new(MAX_CONNECTIONS)));
     let throttle = LogThrottle::new(1, LOG_INTERVAL);
     loop {
         let (stream, peer) = incoming.next().await;
         // Ended ones are removed here, so that the set stays as small as the number of permits.
         while connections.try_join_next().is_some() {}
-        let left = permits.available_permits();
-        let address = addresses.admit(Source::of(peer.ip()), MAX_CONNECTIONS, left);
-        let (Some(address), Ok(permit)) = (address, Arc::clone(&permits).try_acquire_owned()) else {
+        let Some(address) = addresses.admit(Source::of(peer.ip())) else {
             if let Some(Admitted { unlogged }) = throttle.admit(Instant::now()) {
                 tracing::warn!(unlogged, "connections to the admin port are refused: too many are open");
             }
@@ -120,7 +117,7 @@ async fn accept(
             connection::serve(stream, routes.of(peer), stopped.clone(), closes.clone(), policed.clone());
         connections.spawn(async move {
             connection.await;
-            drop((permit, address));
+            drop(address);
         });
     }
 }

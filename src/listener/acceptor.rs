@@ -40,14 +40,12 @@ pub struct Acceptor {
 /// Where accepted connections go.
 pub struct Dispatcher {
     threads: Vec<SocketSender>,
-    permits: Arc<Semaphore>,
     /// The most connections of one address.
     max_per_address: usize,
     /// Connections that were refused for it.
     over_quota: Counter,
     metrics: Arc<ListenerMetrics>,
     throttle: LogThrottle,
-    max_connections: usize,
     addresses: Addresses,
 }
 
@@ -92,13 +90,11 @@ impl Dispatcher {
         over_quota.increment(0);
         Self {
             threads,
-            max_connections: permits.available_permits(),
-            permits,
             max_per_address,
             over_quota,
             metrics,
             throttle: LogThrottle::new(1, LOG_INTERVAL),
-            addresses: Addresses::default(),
+            addresses: Addresses::new(permits),
         }
     }
 
@@ -110,9 +106,7 @@ impl Dispatcher {
     fn dispatch(&mut self, stream: io::Result<TcpStream>, peer: IpAddr) {
         let source = Source::of(peer);
         let Ok(stream) = stream else { return };
-        let left = self.permits.available_permits();
-        let address = self.addresses.admit(source, self.max_connections, left);
-        let (Some(address), Ok(permit)) = (address, Arc::clone(&self.permits).try_acquire_owned()) else {
+        let Some(address) = self.addresses.admit(source) else {
             self.metrics.refused.increment(1);
             if let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now()) {
                 tracing::warn!(
@@ -140,7 +134,7 @@ impl Dispatcher {
         let _ = stream.set_nodelay(true);
         bound_unsent(&stream);
         self.metrics.accepted.increment(1);
-        let permit = ConnectionPermit::take(&thread.load, address, permit);
+        let permit = ConnectionPermit::take(&thread.load, address);
         if thread.sockets.send(Accepted { stream, source, permit }).is_err()
             && let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now())
         {

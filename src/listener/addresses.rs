@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::rpc::{holdings::SourceHoldings, source::Source};
 
 /// The least number of addresses at which those without connections are removed.
@@ -20,49 +22,62 @@ pub struct Address {
     pub holdings: Arc<SourceHoldings>,
 }
 
-/// A connection of an [`Address`], until it is dropped.
+/// A connection of an [`Address`], and its permit, until it is dropped.
 #[derive(Debug)]
-pub struct AddressConnection(Arc<Address>);
+pub struct AddressConnection {
+    address: Arc<Address>,
+    _permit: OwnedSemaphorePermit,
+}
 
 impl AddressConnection {
     /// How many connections its address has, this one among them.
     pub fn of_address(&self) -> usize {
-        self.0.connections.load(Relaxed)
+        self.address.connections.load(Relaxed)
     }
 
     pub fn holdings(&self) -> Arc<SourceHoldings> {
-        Arc::clone(&self.0.holdings)
+        Arc::clone(&self.address.holdings)
     }
 }
 
 impl Drop for AddressConnection {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+        self.address.connections.fetch_sub(1, Relaxed);
     }
 }
 
-/// Every address that has a connection.
-#[derive(Debug, Default)]
+/// Every address that has a connection, and the permits of all of them.
+#[derive(Debug)]
 pub struct Addresses {
+    permits: Arc<Semaphore>,
+    /// How many permits there are in all.
+    limit: usize,
     by_address: HashMap<Source, Weak<Address>>,
     swept_at: usize,
 }
 
 impl Addresses {
-    /// Counts one more connection from this address. `None` where it has its share of the
-    /// `limit` and only the last eighth is `left`, which is for other addresses.
-    pub fn admit(&mut self, source: Source, limit: usize, left: usize) -> Option<AddressConnection> {
+    /// `permits` are those of a port without connections.
+    pub fn new(permits: Arc<Semaphore>) -> Self {
+        let limit = permits.available_permits();
+        Self { permits, limit, by_address: HashMap::new(), swept_at: 0 }
+    }
+
+    /// Takes a permit for one more connection from this address. `None` where none is left, or
+    /// where the address has its share and only the last eighth is left, which is for others.
+    pub fn admit(&mut self, source: Source) -> Option<AddressConnection> {
         let known = self.of(source);
-        if left <= limit / 8 {
+        if self.permits.available_permits() <= self.limit / 8 {
             self.sweep();
             // An address that is not there yet has a share too.
-            let share = limit / (self.by_address.len() + 1);
+            let share = self.limit / (self.by_address.len() + 1);
             if known.connections.load(Relaxed) >= share.max(1) {
                 return None;
             }
         }
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         known.connections.fetch_add(1, Relaxed);
-        Some(AddressConnection(known))
+        Some(AddressConnection { address: known, _permit: permit })
     }
 
     fn of(&mut self, source: Source) -> Arc<Address> {
@@ -85,31 +100,35 @@ impl Addresses {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
 
+    fn addresses(limit: usize) -> Addresses {
+        Addresses::new(Arc::new(Semaphore::new(limit)))
+    }
+
     /// As many connections as there are for this address.
-    fn hog(addresses: &mut Addresses, address: &str, limit: usize, open: usize) -> Vec<AddressConnection> {
+    fn hog(addresses: &mut Addresses, address: &str) -> Vec<AddressConnection> {
         let source = Source::of(address.parse().unwrap());
-        let admitted = (open..limit).map_while(|open| addresses.admit(source, limit, limit - open));
-        admitted.collect()
+        iter::from_fn(|| addresses.admit(source)).collect()
     }
 
     #[test]
     fn an_address_leaves_the_last_eighth_to_others() {
-        let mut addresses = Addresses::default();
-        let greedy = hog(&mut addresses, "192.0.2.1", 64, 0);
+        let mut addresses = addresses(64);
+        let greedy = hog(&mut addresses, "192.0.2.1");
         assert_eq!(greedy.len(), 56);
-        let other = hog(&mut addresses, "192.0.2.2", 64, 56);
+        let other = hog(&mut addresses, "192.0.2.2");
         assert_eq!(other.len(), 8);
         drop(greedy);
-        assert_eq!(hog(&mut addresses, "192.0.2.1", 64, 8).len(), 48);
+        assert_eq!(hog(&mut addresses, "192.0.2.1").len(), 48);
     }
 
     #[test]
     fn the_connections_of_an_address_are_counted_until_they_end() {
-        let mut addresses = Addresses::default();
-        let mut admit =
-            |address: &str| addresses.admit(Source::of(address.parse().unwrap()), 64, 64).unwrap();
+        let mut addresses = addresses(64);
+        let mut admit = |address: &str| addresses.admit(Source::of(address.parse().unwrap())).unwrap();
         let first = admit("192.0.2.1");
         let second = admit("192.0.2.1");
         assert_eq!((second.of_address(), admit("192.0.2.2").of_address()), (2, 1));
@@ -119,14 +138,14 @@ mod tests {
 
     #[test]
     fn a_small_limit_is_not_shared() {
-        assert_eq!(hog(&mut Addresses::default(), "192.0.2.1", 7, 0).len(), 7);
+        assert_eq!(hog(&mut addresses(7), "192.0.2.1").len(), 7);
     }
 
     #[test]
     fn addresses_without_connections_are_forgotten() {
-        let mut addresses = Addresses::default();
+        let mut addresses = addresses(1_000);
         for n in 0..10_000_u32 {
-            drop(addresses.admit(Source::of(std::net::Ipv4Addr::from_bits(n).into()), 1_000, 1_000));
+            drop(addresses.admit(Source::of(std::net::Ipv4Addr::from_bits(n).into())));
         }
         assert!(addresses.by_address.len() <= 2 * MIN_SWEPT, "{}", addresses.by_address.len());
     }

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     runtime, select,
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
 
@@ -38,13 +38,12 @@ pub struct Accepted {
 pub struct ConnectionPermit {
     load: Arc<ThreadLoad>,
     address: AddressConnection,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl ConnectionPermit {
-    pub fn take(load: &Arc<ThreadLoad>, address: AddressConnection, permit: OwnedSemaphorePermit) -> Self {
+    pub fn take(load: &Arc<ThreadLoad>, address: AddressConnection) -> Self {
         load.connections.fetch_add(1, Relaxed);
-        Self { load: Arc::clone(load), address, _permit: permit }
+        Self { load: Arc::clone(load), address }
     }
 }
 
