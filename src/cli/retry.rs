@@ -1,8 +1,13 @@
 //! Tries again, with growing pauses, until the retry timeout.
+//!
+//! A server that refuses a call says when to repeat it. No try comes earlier, so a command
+//! adds nothing to an overload.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use super::console::describe;
 use crate::util::backoff::Backoff;
@@ -14,16 +19,22 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a call did not go to its end.
+#[derive(Debug, PartialEq, Eq)]
 pub enum CallError {
     /// Another try may work.
     Retryable(String),
+    /// Another try may work once this time has passed, the server says.
+    RetryableAfter(Duration, String),
     Fatal(String),
 }
 
-/// Classifies a status: may the call be repeated?
+/// Classifies a status: may the call be repeated, and when?
 impl From<Status> for CallError {
     fn from(status: Status) -> Self {
         let why = describe(&status);
+        if let Some(delay) = retry_delay(&status) {
+            return Self::RetryableAfter(delay, why);
+        }
         // Each error of the service has details; one without was made up on this side, of a connection
         // that broke.
         let again = match status.code() {
@@ -33,6 +44,15 @@ impl From<Status> for CallError {
         };
         if again { Self::Retryable(why) } else { Self::Fatal(why) }
     }
+}
+
+/// When the server wants the call again. A proxy that adds no details may have gRPC's own trailer.
+fn retry_delay(status: &Status) -> Option<Duration> {
+    let of_trailer = || {
+        let millis = status.metadata().get("grpc-retry-pushback-ms")?.to_str().ok()?;
+        millis.parse().ok().map(Duration::from_millis)
+    };
+    status.get_details_retry_info().and_then(|info| info.retry_delay).or_else(of_trailer)
 }
 
 /// The tries since it last got any further.
@@ -57,16 +77,73 @@ impl Retry {
     /// # Errors
     /// Why there will be none.
     pub async fn pause(&mut self, broken: CallError) -> Result<(), String> {
-        let why = match broken {
-            CallError::Retryable(why) => why,
+        let (asked, why) = match broken {
+            CallError::Retryable(why) => (Duration::ZERO, why),
+            CallError::RetryableAfter(delay, why) => (delay, why),
             CallError::Fatal(why) => return Err(why),
         };
         let since = *self.since.get_or_insert_with(Instant::now);
-        let pause = self.backoff.next_pause();
-        if since.elapsed() + pause > self.timeout {
+        // Not only what the server asks for: it may ask for nothing again and again.
+        let pause = self.backoff.next_pause().max(asked);
+        if since.elapsed().saturating_add(pause) > self.timeout {
             return Err(format!("gave up after {} ms without progress: {why}", self.timeout.as_millis()));
         }
-        tokio::time::sleep(pause).await;
+        sleep(pause).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::status;
+
+    /// How long a command pauses after each of these refusals.
+    async fn pauses(retry: &mut Retry, refusals: impl IntoIterator<Item = Status>) -> Vec<u128> {
+        let mut pauses = Vec::new();
+        for refusal in refusals {
+            let before = Instant::now();
+            retry.pause(refusal.into()).await.unwrap();
+            pauses.push(before.elapsed().as_millis());
+        }
+        pauses
+    }
+
+    fn overloaded(millis: u64) -> Status {
+        status::overloaded_for(Duration::from_millis(millis))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_try_comes_before_the_time_that_the_server_asks_for() {
+        let mut retry = Retry::new(Duration::from_mins(1));
+        let refusals = [overloaded(700), overloaded(10), status::over_quota(), status::draining()];
+        assert_eq!(pauses(&mut retry, refusals).await, [700, 200, 1_000, 800]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_beyond_the_retry_timeout_ends_the_command_now() {
+        let mut retry = Retry::new(Duration::from_secs(1));
+        let before = Instant::now();
+        for millis in [2_000, u64::MAX] {
+            let why = retry.pause(overloaded(millis).into()).await.unwrap_err();
+            assert!(why.contains("the server is overloaded"), "{why}");
+        }
+        assert_eq!(before.elapsed(), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_trailer_of_grpc_says_the_same_where_there_are_no_details() {
+        let mut refused = Status::unavailable("busy");
+        let pushback = |refused: &Status| CallError::from(refused.clone());
+        assert_eq!(pushback(&refused), CallError::Retryable("Unavailable: busy".into()));
+        refused.metadata_mut().insert("grpc-retry-pushback-ms", "250".parse().unwrap());
+        let asked = CallError::RetryableAfter(Duration::from_millis(250), "Unavailable: busy".into());
+        assert_eq!(pushback(&refused), asked);
+    }
+
+    #[test]
+    fn an_error_that_names_no_time_is_not_repeated() {
+        let error = CallError::from(status::message_too_large(1));
+        assert!(matches!(error, CallError::Fatal(_)), "{error:?}");
     }
 }

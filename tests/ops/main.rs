@@ -8,6 +8,7 @@ mod support;
 mod admin;
 mod cli;
 mod cli_client;
+mod cli_retry;
 mod cli_smoke;
 mod clock;
 mod collector;
