@@ -28,6 +28,7 @@ use super::{
     metrics_guard::MetricsGuard,
     policing::{Observed, PolicedIo},
     registry::ConnectionRegistry,
+    stream_limit::StreamLimit,
     tls::{Handshakes, Refused, Transport},
 };
 use crate::{
@@ -51,7 +52,6 @@ pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
     let mut http2 = http2::Builder::new(TokioExecutor::new());
     http2
         .timer(TokioTimer::new())
-        .max_concurrent_streams(config.max_concurrent_streams)
         // Calls are policed that are reset. This bounds those of one turn of reading.
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(config.max_stream_resets)
@@ -71,6 +71,7 @@ pub struct ServeContext<S> {
     pub service: S,
     pub http1: http1::Builder,
     pub http2: http2::Builder<TokioExecutor>,
+    pub streams: Arc<StreamLimit>,
     pub max_head_bytes: usize,
     pub timeouts: Timeouts,
     pub metrics: Arc<ListenerMetrics>,
@@ -129,7 +130,7 @@ impl<S: CallService> ServeContext<S> {
         let service = CountCalls::new(self.service.clone(), Arc::clone(&conversation.shared));
         match protocol {
             Protocol::Http2 => {
-                let connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
+                let connection = pin!(self.serve_http2(io, service));
                 self.drive(connection, &owner, &observed, &mut conversation).await;
             }
             // Boxed, so that it adds nothing to a connection of HTTP/2.
@@ -168,6 +169,16 @@ impl<S: CallService> ServeContext<S> {
                 () = sleep_until(until) => {}
             }
         }
+    }
+
+    fn serve_http2(
+        &self,
+        io: Io,
+        service: CountCalls<S>,
+    ) -> http2::Connection<TokioIo<Io>, CountCalls<S>, TokioExecutor> {
+        let mut http2 = self.http2.clone();
+        http2.max_concurrent_streams(self.streams.current());
+        http2.serve_connection(TokioIo::new(io), service)
     }
 
     async fn serve_http1(
@@ -342,7 +353,7 @@ mod tests {
 
     use http::Response;
     use http_body_util::Full;
-    use tokio::net::TcpListener;
+    use tokio::{net::TcpListener, sync::Semaphore};
 
     use super::*;
 
@@ -363,6 +374,7 @@ mod tests {
             service,
             http1: super::super::http1(0),
             http2: http2(&config),
+            streams: Arc::new(StreamLimit::new(&config, Arc::new(Semaphore::new(1)))),
             max_head_bytes: 0,
             timeouts: Timeouts::new(&config),
             metrics: Arc::new(ListenerMetrics::new(1)),

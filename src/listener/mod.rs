@@ -33,6 +33,7 @@ use self::{
     connection_state::ThreadLoad,
     lifetime::Timeouts,
     metrics::ListenerMetrics,
+    stream_limit::StreamLimit,
     tls::{Handshakes, Tls},
 };
 use crate::{config::Config, rpc::call::Inbound};
@@ -56,6 +57,7 @@ mod registry;
 mod request_rest;
 mod sending;
 mod serving_thread;
+mod stream_limit;
 mod tls;
 
 pub use self::{
@@ -170,12 +172,15 @@ impl Listener {
         let (alive, ended) = mpsc::channel(1);
         let (mut senders, mut threads) = (Vec::new(), Vec::new());
         let unread = Arc::default();
+        let permits = Arc::new(Semaphore::new(self.max_connections));
+        let streams = Arc::new(StreamLimit::new(&self.config, Arc::clone(&permits)));
         for number in 0..self.threads() {
             let (phase, watch) = watch::channel(ListenerPhase::Serving);
             let context = Arc::new(ServeContext {
                 service: service.clone(),
                 http1: http1(http1::max_head_bytes(&self.config)),
                 http2: connection::http2(&self.config),
+                streams: Arc::clone(&streams),
                 max_head_bytes: http1::max_head_bytes(&self.config),
                 timeouts: Timeouts::new(&self.config),
                 metrics: Arc::clone(&metrics),
@@ -187,7 +192,6 @@ impl Listener {
             threads.push(ServingThread { phase, load: Arc::clone(&context.load) });
             senders.push(serving_thread::start(number, context, Arc::clone(ticks), alive.clone())?);
         }
-        let permits = Arc::new(Semaphore::new(self.max_connections));
         let listener = tokio::net::TcpListener::from_std(self.socket)?;
         let incoming = Incoming::new(listener, "grpc");
         let max_per_address = self.config.max_connections_per_address;

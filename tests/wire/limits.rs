@@ -1,10 +1,10 @@
 //! Peers that take more than their share.
 
 use crate::{
-    listener_only::{ListenerOnly, closed},
+    listener_only::{ListenerOnly, closed, until},
     raw_http2::{
         CANCEL, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, Peer, REFUSED_STREAM,
-        RST_STREAM, WINDOW_UPDATE, frame, head,
+        RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, head,
     },
 };
 use user_service::config::Config;
@@ -35,6 +35,33 @@ fn hoarded_streams_are_refused_beyond_the_limit() {
     assert!(refused.iter().all(|frame| frame.number(0) == REFUSED_STREAM && frame.stream > 200));
     server.open(100);
     peer.wait_for_answers(100);
+}
+
+/// A new connection, and how many streams it may have by its SETTINGS.
+fn connect(server: &ListenerOnly) -> (Peer, u32) {
+    const MAX_CONCURRENT_STREAMS: u16 = 3;
+    let mut peer = Peer::connect(server.addr);
+    let settings = peer.wait_for(SETTINGS).payload;
+    let streams = settings.chunks(6).find(|setting| setting[..2] == MAX_CONCURRENT_STREAMS.to_be_bytes());
+    let streams = u32::from_be_bytes(streams.expect("it says so")[2..].try_into().unwrap());
+    (peer, streams)
+}
+
+#[test]
+fn a_new_connection_is_told_its_share_of_the_calls() {
+    let config = Config { max_concurrent_streams: 100, max_unary_calls: 200, ..Config::default() };
+    let server = ListenerOnly::serve(config);
+    let mut open: Vec<_> = (0..10).map(|_| connect(&server)).collect();
+    let told: Vec<_> = open.iter().map(|(_, streams)| *streams).collect();
+    assert_eq!(told, [100, 100, 66, 50, 40, 33, 28, 25, 25, 25]);
+    // The last one may have 25 calls in flight, and no more.
+    let (last, _) = open.last_mut().unwrap();
+    streams(26).for_each(|stream| last.call(stream, "/wait"));
+    let refused = last.wait_for(RST_STREAM);
+    assert_eq!((refused.stream, refused.number(0)), (51, REFUSED_STREAM));
+    open.clear();
+    server.wait_for_metric(&closed("client"), 10);
+    until("a connection alone has every stream", || connect(&server).1 == 100);
 }
 
 #[test]
