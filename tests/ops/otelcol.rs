@@ -158,6 +158,8 @@ async fn p99(caller: &HeldCalls) -> Duration {
 const CALLS: usize = 100;
 const ROUNDS: usize = 20;
 const QUEUE: u32 = 64;
+/// How long the slow collector takes. A call that waits for any of the three takes as long.
+const SLOW_ANSWER: Duration = Duration::from_millis(500);
 
 fn value(page: &str, series: &str) -> f64 {
     let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -208,7 +210,7 @@ async fn a_collector_that_fails_costs_calls_nothing_and_what_is_lost_is_counted(
         ("well", real.addr),
         ("killed", killed.addr),
         ("silent", silent.local_addr().unwrap()),
-        ("slow", slow(Duration::from_millis(500))),
+        ("slow", slow(SLOW_ANSWER)),
     ] {
         all.push(Watched::start(collector).await);
     }
@@ -231,7 +233,7 @@ async fn a_collector_that_fails_costs_calls_nothing_and_what_is_lost_is_counted(
     let made = f64::from(u32::try_from(2 * CALLS * (ROUNDS + 2)).unwrap());
     for (watched, before) in all.iter().zip(before) {
         let (what, p99) = (watched.what, watched.best_p99());
-        assert!(p99 < 2 * usual, "{what}: {p99:?}, and {usual:?} where all is well");
+        assert!(p99 < usual + SLOW_ANSWER / 4, "{what}: {p99:?}, and {usual:?} where all is well");
         let after = watched.memory();
         assert!(after < before + 16.0 * 1_024.0 * 1_024.0, "{what}: from {before} to {after} bytes");
         let outcomes = watched.outcomes();
