@@ -42,6 +42,7 @@ fn check_tls(loaded: &Loaded, errors: &mut ConfigErrors) {
         ("tls_key_file", "tls_cert_file"),
         ("tls_client_ca_file", "tls_cert_file"),
         ("tls_client_auth", "tls_client_ca_file"),
+        ("tls_issuer_ca_file", "tls_cert_file"),
         ("store_cert_file", "store_key_file"),
         ("store_key_file", "store_cert_file"),
     ] {

@@ -65,6 +65,8 @@ table::settings! {
         tls_client_ca_file: OptionalPath = OptionalPath::NONE;
         /// Whether a client without a certificate is refused (`required`) or served without an identity (`optional`). A certificate that does not pass is refused either way.
         tls_client_auth: ClientAuth = ClientAuth::Required;
+        /// The authorities (PEM) of which one must vouch for the port's own certificate, at the start and whenever the files change. Without it any authority will do.
+        tls_issuer_ca_file: OptionalPath = OptionalPath::NONE;
         /// How often the files of TLS are looked at. Changed files that are not good are refused, and the ones before stay.
         tls_reload_interval: Duration = Duration::from_secs(5), 100..=DAY_MS;
     }

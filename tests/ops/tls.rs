@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, process::Command, sync::Arc};
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use rcgen::date_time_ymd;
+use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tokio::{
     io::copy_bidirectional,
@@ -34,6 +34,7 @@ fn half_of_tls_is_refused_as_wrong_usage() {
         (&["--tls-cert-file", &cert][..], "tls_key_file"),
         (&["--tls-key-file", &key], "tls_cert_file"),
         (&["--tls-client-ca-file", &ca], "tls_cert_file"),
+        (&["--tls-issuer-ca-file", &ca], "tls_cert_file"),
         (
             &["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-client-auth", "optional"],
             "tls_client_ca_file",
@@ -77,6 +78,46 @@ fn files_that_will_not_do_are_named_and_nothing_starts() {
     let flags = files.tls();
     let refused = cli.run(&[&["--store-url", "memory:"], &strs(&flags)[..]].concat());
     assert!(refused.err.contains("server.pem"), "{}", refused.err);
+}
+
+#[test]
+fn a_certificate_that_its_own_authority_does_not_vouch_for_is_not_served() {
+    let (cli, files) = (Cli::new(), Files::new());
+    let ours = &files.authority;
+    // By its name it could be ours.
+    let (other, impostor) = (Authority::new("other"), Authority::new("authority"));
+    let between = ours.intermediate("between");
+    let pair_of_ours = ours.server();
+    let mut for_clients = named(&[dns(SERVER_NAME)]);
+    for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let issuer = files.path("issuer.pem");
+    let flags = [files.tls(), vec!["--tls-issuer-ca-file".into(), issuer.clone()]].concat();
+    let (cert, by_issuer) = (files.path("server.pem"), format!("by the authorities in {issuer}"));
+    for (what, pair, issuer_pem, says) in [
+        ("another authority", &other.server(), &ours.pem, [&cert, &by_issuer, "none of them has issued it"]),
+        ("one of the same name", &impostor.server(), &ours.pem, [&cert, &by_issuer, "none of them"]),
+        ("no intermediate", &between.server(), &ours.pem, [&cert, &by_issuer, "lack a certificate between"]),
+        ("for clients", &ours.issue(&for_clients), &ours.pem, [&cert, &by_issuer, "key usage"]),
+        ("no authority in the file", &pair_of_ours, &pair_of_ours.key, [&issuer, "no certificate", ""]),
+        (
+            "an expired authority",
+            &pair_of_ours,
+            &ours.issue(&expired(&[])).cert,
+            [&issuer, "only expired", ""],
+        ),
+    ] {
+        files.write_pair("server", pair);
+        files.write("issuer.pem", issuer_pem);
+        let refused = cli.run(&[&["--store-url", "memory:"], &strs(&flags)[..]].concat());
+        assert_eq!(refused.code, Some(1), "{what}: {}", refused.err);
+        assert!(says.iter().all(|part| refused.err.contains(part)), "{what}: {}", refused.err);
+    }
+    let leaf = between.server();
+    files.write_pair("server", &leaf);
+    files.write("server.pem", &format!("{}{}", leaf.cert, between.pem));
+    // Next to an authority that is to come, because the two overlap while one replaces the other.
+    files.write("issuer.pem", &format!("{}{}", other.pem, ours.pem));
+    assert_eq!(Server::start_with(&flags).stop().code(), Some(0));
 }
 
 #[test]

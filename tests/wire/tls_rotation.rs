@@ -71,8 +71,12 @@ fn set<'a>(pair: &'a Pair, clients: &'a str) -> [(&'static str, &'a str); 3] {
 }
 
 fn server(volume: &Volume) -> Server {
+    server_with(volume, &[])
+}
+
+fn server_with(volume: &Volume, more: &[&str]) -> Server {
     let (cert, key, ca) = (volume.path("tls.crt"), volume.path("tls.key"), volume.path("ca.crt"));
-    Server::start(&[
+    let flags = [
         "--tls-cert-file",
         &cert,
         "--tls-key-file",
@@ -83,7 +87,8 @@ fn server(volume: &Volume) -> Server {
         "100",
         "--call-log",
         "false",
-    ])
+    ];
+    Server::start(&[&flags, more].concat())
 }
 
 /// Clients that connect anew for every few calls.
@@ -136,6 +141,14 @@ impl Load {
 async fn shown(server: &Server, config: &ClientConfig) -> Vec<u8> {
     let stream = shake(server.grpc_addr, config).await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+fn wait_for_zero(server: &Server, series: &str) {
+    let until = Instant::now() + TEST_TIMEOUT;
+    while metric(server, series) > 0.0 {
+        assert!(Instant::now() < until, "{series} is not 0");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// A set that must not go live.
@@ -242,4 +255,32 @@ async fn a_key_that_changes_alone_is_refused_until_its_certificate_is_there() {
     volume.swap(&set(&second, &authority.pem));
     wait_for_metric(&server, LIVE, 1.0);
     assert_eq!(shown(&server, &config).await, second.der.to_vec());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_another_issuer_is_refused_and_one_of_the_issuer_goes_live() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let (first, second, third, foreign) = (ours.server(), ours.server(), other.server(), other.server());
+    let files = |pair, issuer| [&set(pair, &ours.pem)[..], &[("issuer.crt", issuer)]].concat();
+    let mut volume = Volume::new(&files(&first, &ours.pem));
+    let mut server = server_with(&volume, &["--tls-issuer-ca-file", &volume.path("issuer.crt")]);
+    let config = client_config(&[&ours, &other], Some(&ours.client()));
+    for (number, pair, issuer) in [(1.0, &foreign, &ours), (2.0, &first, &other)] {
+        volume.swap(&files(pair, &issuer.pem));
+        wait_for_metric(&server, REFUSED, number);
+        assert!(metric(&server, "user_service_tls_files_refused") > 0.0);
+        assert_eq!(shown(&server, &config).await, first.der.to_vec());
+        let line = server.wait_for_line("the TLS files have changed and are refused");
+        assert!(line.contains("does not verify by the authorities") && line.contains("issuer.crt"), "{line}");
+        volume.swap(&files(&first, &ours.pem));
+        wait_for_zero(&server, "user_service_tls_files_refused");
+    }
+    // The issuer is read again as well, so both may be replaced together.
+    for (number, pair, issuer) in [(1.0, &second, &ours), (2.0, &third, &other)] {
+        volume.swap(&files(pair, &issuer.pem));
+        wait_for_metric(&server, LIVE, number);
+        assert_eq!(shown(&server, &config).await, pair.der.to_vec());
+    }
+    assert!(metric(&server, REFUSED) < 3.0);
+    assert!(server.stop().success());
 }

@@ -18,7 +18,7 @@
 {{- end }}
 {{- end }}
 {{- include "user-service.checks.auth" . }}
-{{- range list "grpc_addr" "admin_addr" "store_url" "store_password_file" "store_ca_file" "store_cert_file" "store_key_file" "tls_cert_file" "tls_key_file" "tls_client_ca_file" "tls_client_auth" "auth_policy_file" "auth_jwks_file" "auth_jwks_url" "auth_jwks_ca_file" "auth_issuer" "auth_audience" }}
+{{- range list "grpc_addr" "admin_addr" "store_url" "store_password_file" "store_ca_file" "store_cert_file" "store_key_file" "tls_cert_file" "tls_key_file" "tls_client_ca_file" "tls_client_auth" "tls_issuer_ca_file" "auth_policy_file" "auth_jwks_file" "auth_jwks_url" "auth_jwks_ca_file" "auth_issuer" "auth_audience" }}
 {{- if hasKey $.Values.config . }}
 {{- fail (printf "config.%s belongs to the chart: probes, Services, volumes and secrets follow from it" .) }}
 {{- end }}

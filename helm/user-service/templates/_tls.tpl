@@ -27,6 +27,10 @@
 - name: USERSVC_TLS_CLIENT_AUTH
   value: {{ .Values.tls.clients.auth }}
 {{- end }}
+{{- if .Values.tls.issuer.verify }}
+- name: USERSVC_TLS_ISSUER_CA_FILE
+  value: /run/secrets/tls/issuer-ca.crt
+{{- end }}
 {{- end }}
 
 {{/* The files of TLS, as the one item of a list of volumes. A volume without subPath, so that renewed files arrive. */}}
@@ -46,5 +50,14 @@
           items:
             - key: {{ .Values.tls.clients.caSecret.key | quote }}
               path: client-ca.crt
+      {{- end }}
+      {{- with .Values.tls.issuer }}
+      {{- if .verify }}
+      - secret:
+          name: {{ .caSecret.name | default (include "user-service.tls.secret" $) | quote }}
+          items:
+            - key: {{ .caSecret.key | quote }}
+              path: issuer-ca.crt
+      {{- end }}
       {{- end }}
 {{- end }}

@@ -7,8 +7,10 @@ use std::{
 };
 
 use rustls::{
-    ServerConfig,
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    CertificateError, Error, RootCertStore, ServerConfig,
+    client::verify_server_cert_signed_by_trust_anchor,
+    pki_types::{CertificateDer, UnixTime},
+    server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
@@ -30,6 +32,7 @@ pub struct TlsFiles {
     key: PathBuf,
     client_ca: Option<PathBuf>,
     client_auth: ClientAuth,
+    issuer_ca: Option<PathBuf>,
 }
 
 /// The bytes of all files at about the same time.
@@ -37,6 +40,7 @@ pub struct ReadFiles {
     cert: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
+    issuer_ca: Option<Vec<u8>>,
 }
 
 /// Tells two sets of files apart.
@@ -61,7 +65,7 @@ pub struct Validity {
 impl ReadFiles {
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = Sha256::new();
-        for part in [&self.cert, &self.key].into_iter().chain(&self.client_ca) {
+        for part in [&self.cert, &self.key].into_iter().chain(&self.client_ca).chain(&self.issuer_ca) {
             hash.update(part.len().to_be_bytes());
             hash.update(part);
         }
@@ -78,6 +82,7 @@ impl TlsFiles {
             key: key.into(),
             client_ca: config.tls_client_ca_file.path().map(Path::to_owned),
             client_auth: config.tls_client_auth,
+            issuer_ca: config.tls_issuer_ca_file.path().map(Path::to_owned),
         })
     }
 
@@ -91,11 +96,12 @@ impl TlsFiles {
             cert: file(&self.cert)?,
             key: file(&self.key)?,
             client_ca: self.client_ca.as_ref().map(file).transpose()?,
+            issuer_ca: self.issuer_ca.as_ref().map(file).transpose()?,
         })
     }
 
     /// Checks a set: the chain parses and is valid now, the key fits its first certificate,
-    /// and the authorities of clients parse.
+    /// the given issuer vouches for it, and the authorities of clients parse.
     ///
     /// # Errors
     /// Names the file and why it will not do.
@@ -115,9 +121,10 @@ impl TlsFiles {
         };
         let key = private_key(&files.key).map_err(|why| of(&self.key, &why))?;
         let provider = provider();
-        let chain = chain.into_iter().map(|certificate| certificate.der).collect();
+        let chain: Vec<_> = chain.into_iter().map(|certificate| certificate.der).collect();
+        self.check_issuer(&chain, files, now)?;
         let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => {
+            Error::InconsistentKeys(_) => {
                 of(&self.key, &format!("is not the key of the first certificate in {}", self.cert.display()))
             }
             error => of(&self.key, &error),
@@ -145,6 +152,36 @@ impl TlsFiles {
         config.send_tls13_tickets = 0;
         Ok(Checked { config: Arc::new(config), validity })
     }
+
+    /// Whether the given issuer, where there is one, vouches for the chain.
+    fn check_issuer(
+        &self,
+        chain: &[CertificateDer<'_>],
+        files: &ReadFiles,
+        now: SystemTime,
+    ) -> Result<(), String> {
+        let Some((path, pem)) = self.issuer_ca.as_ref().zip(files.issuer_ca.as_ref()) else { return Ok(()) };
+        let roots = roots(pem, now).map_err(|why| of(path, &why))?;
+        verify(chain, &roots, now).map_err(|why| {
+            of(&self.cert, &format!("does not verify by the authorities in {}: {why}", path.display()))
+        })
+    }
+}
+
+/// Checks a chain as a client would that trusts these authorities, without a name.
+fn verify(chain: &[CertificateDer<'_>], roots: &RootCertStore, now: SystemTime) -> Result<(), String> {
+    let (first, others) = chain.split_first().ok_or("it is empty")?;
+    let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    let algorithms = provider().signature_verification_algorithms.all;
+    ParsedCertificate::try_from(first)
+        .and_then(|first| verify_server_cert_signed_by_trust_anchor(&first, roots, others, now, algorithms))
+        .map_err(|error| match error {
+            Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                "none of them has issued it; does the chain lack a certificate between?".into()
+            }
+            Error::InvalidCertificate(why) => why.to_string(),
+            error => error.to_string(),
+        })
 }
 
 fn of(path: &Path, why: &dyn std::fmt::Display) -> String {
