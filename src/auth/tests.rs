@@ -34,10 +34,12 @@ fn claims_are_texts_lists_of_texts_and_scopes() {
     ] {
         assert_eq!(has_role(groups, "ada", &claims), expected, "{claims}");
     }
-    let scope = r#"claims = { scope = ["users:list"] }"#;
-    assert!(has_role(scope, "ada", &json!({ "scope": "openid users:list" })));
-    assert!(!has_role(scope, "ada", &json!({ "scope": "users:list-all" })));
-    assert!(!has_role(scope, "ada", &json!({ "scope": "" })));
+    for name in ["scope", "scp"] {
+        let scope = format!(r#"claims = {{ {name} = ["users:list"] }}"#);
+        assert!(has_role(&scope, "ada", &json!({ name: "openid users:list" })));
+        assert!(!has_role(&scope, "ada", &json!({ name: "users:list-all" })));
+        assert!(!has_role(&scope, "ada", &json!({ name: "" })));
+    }
 }
 
 #[test]
@@ -57,6 +59,14 @@ fn every_condition_of_a_grant_must_hold() {
     assert!(has_role(both, "ada", &claims));
     assert!(!has_role(both, "bob", &claims));
     assert!(!has_role(both, "ada", &json!({ "groups": ["a"] })));
+}
+
+#[test]
+fn a_grant_is_for_each_of_its_subjects() {
+    let two = "subjects = [\"ada\", \"bob\"]";
+    for (subject, expected) in [("ada", true), ("bob", true), ("eve", false)] {
+        assert_eq!(has_role(two, subject, &json!({})), expected, "{subject}");
+    }
 }
 
 #[test]

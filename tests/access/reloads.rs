@@ -145,6 +145,13 @@ async fn a_policy_is_in_force_soon_after_it_changes_also_for_tokens_that_were_ta
         ("there is no role", ANY_TOKEN.replace("roles = [\"lister\"]", "roles = [\"writer\"]")),
         ("whom it is for", ANY_TOKEN.replace("any_token = true", "")),
         ("self is no condition", ANY_TOKEN.replace("methods =", "self =")),
+        (
+            "there is no method",
+            ANY_TOKEN.replace(
+                "methods = [\"user.v1.UserService/ListUsers\"]",
+                "self = [\"user.v1.UserService/*\"]",
+            ),
+        ),
         ("unknown field", ANY_TOKEN.replace("any_token", "anyone")),
         ("grants nothing", "grants = []\n[roles]\n".into()),
         ("is not a policy", String::new()),

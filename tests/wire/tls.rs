@@ -230,7 +230,8 @@ fn a_plain_client_on_the_port_and_a_silent_one_are_counted_and_logged_without_an
     for _ in 0..20 {
         let mut plain = std::net::TcpStream::connect(server.grpc_addr).unwrap();
         plain.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
-        plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        // More than is read before it is refused, as a client with a request would send.
+        plain.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &vec![0; 64 * 1_024]].concat()).unwrap();
         // An alert, and the end: no reset takes it away.
         let mut alert = Vec::new();
         plain.read_to_end(&mut alert).unwrap();

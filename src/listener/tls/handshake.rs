@@ -172,12 +172,85 @@ fn outcome(error: &io::Error) -> HandshakeOutcome {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{fs, future::poll_fn, sync::Arc, time::Duration};
 
     use rustls::{InvalidMessage, OtherError, PeerIncompatible};
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
 
     use super::*;
-    use crate::rpc::peer::BadIdentity;
+    use crate::{config::Config, listener::lifetime::Timeouts, rpc::peer::BadIdentity};
+
+    /// The handshakes of a server with a new certificate.
+    fn handshakes() -> Handshakes {
+        let folder = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["users.test".to_owned()]).unwrap();
+        let write = |name: &str, pem: String| {
+            let path = folder.path().join(name);
+            fs::write(&path, pem).unwrap();
+            path.into()
+        };
+        let config = Config {
+            tls_cert_file: write("cert", params.self_signed(&key).unwrap().pem()),
+            tls_key_file: write("key", key.serialize_pem()),
+            ..Config::default()
+        };
+        Handshakes::new(Tls::load(&config).unwrap().expect("files are named"))
+    }
+
+    /// Both ends of a connection: the server's and the client's.
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (listener.accept().await.unwrap().0, client)
+    }
+
+    fn lifetime() -> Lifetime {
+        Lifetime::new(&Timeouts::new(&Config::default()), Instant::now())
+    }
+
+    #[tokio::test]
+    async fn a_refused_client_is_told_and_one_that_has_closed_is_not() {
+        let (handshakes, (_phase, phase)) = (handshakes(), watch::channel(ListenerPhase::Serving));
+        for (sent, is_told) in [(&b"GET / HTTP/1.1\r\n\r\n"[..], true), (b"", false)] {
+            let (server, mut client) = connection().await;
+            client.write_all(sent).await.unwrap();
+            client.shutdown().await.unwrap();
+            let Err(refused) = handshakes.accept(server, lifetime(), phase.clone()).await else {
+                panic!("this is not TLS");
+            };
+            assert_eq!(refused.told.is_some(), is_told, "{sent:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_has_ended_takes_no_place() {
+        let (handshakes, (_phase, phase)) = (handshakes(), watch::channel(ListenerPhase::Serving));
+        let (server, client) = connection().await;
+        let mut accepted = pin!(handshakes.accept(server, lifetime(), phase));
+        assert!(futures_util::poll!(accepted.as_mut()).is_pending());
+        assert_eq!(handshakes.under_way().handshakes.len(), 1);
+        drop(client);
+        assert!(accepted.await.is_err());
+        assert_eq!(handshakes.under_way().handshakes.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_handshake_waits_for_the_end_of_a_drain_without_work() {
+        let (handshakes, (begins, phase)) = (handshakes(), watch::channel(ListenerPhase::Draining));
+        let (server, _client) = connection().await;
+        // As if it were told again and again.
+        drop(begins);
+        let (began, mut polls) = (Instant::now(), 0);
+        let mut accepted = pin!(handshakes.accept(server, lifetime(), phase));
+        let ended = poll_fn(|cx| {
+            polls += 1;
+            assert!(polls < 100, "it does not wait");
+            accepted.as_mut().poll(cx)
+        });
+        assert!(ended.await.is_err());
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
 
     #[test]
     fn each_failure_has_its_reason() {
