@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use tokio::{
 
 use super::routes::Routes;
 use crate::listener::{
-    HttpConnection, Protocol, http1,
+    HttpConnection, Protocol, Turn, http1,
     lingering_close::{Closes, Closing, Lent, Owner, Socket, finish, lend, write_now},
     policing::{Observed, PolicedConnections, PolicedIo},
 };
@@ -110,7 +111,11 @@ async fn drive<T>(
     loop {
         let progress = poll_fn(|cx| {
             observed.begin_turn();
-            connection.as_mut().poll_turn(cx, observed, || !idle.is_in_use() && !owner.blocked())
+            match connection.as_mut().poll_turn(cx, observed, || !idle.is_in_use() && !owner.blocked()) {
+                // There are few connections, so none is parked.
+                Poll::Ready(Turn::Paused) => Poll::Pending,
+                progress => progress,
+            }
         });
         tokio::select! {
             // A client that breaks the protocol or goes away is its own affair.

@@ -5,6 +5,7 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
 };
 
 use hyper::server::conn::{http1, http2};
@@ -13,13 +14,13 @@ use tokio::{
     net::TcpStream,
     select,
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use super::{
     CallService, ListenerPhase,
     connection_state::{ConnectionState, ThreadLoad},
-    http_connection::{HttpConnection, ParkedConnection},
+    http_connection::{HttpConnection, ParkedConnection, Turn},
     http1::SayClose,
     in_flight::CountCalls,
     lifetime::{Action, Lifetime, Stall, Timeouts},
@@ -128,14 +129,15 @@ impl<S: CallService> ServeContext<S> {
         };
         conversation.guard.speak(protocol);
         let service = CountCalls::new(self.service.clone(), Arc::clone(&conversation.shared));
+        let timer = pin!(sleep_until(opened_at));
         match protocol {
             Protocol::Http2 => {
                 let connection = pin!(self.serve_http2(io, service));
-                self.drive(connection, &owner, &observed, &mut conversation).await;
+                self.drive(connection, &owner, &observed, &mut conversation, timer).await;
             }
             // Boxed, so that it adds nothing to a connection of HTTP/2.
             Protocol::Http1 => {
-                Box::pin(self.serve_http1(io, service, &owner, &observed, &mut conversation)).await;
+                Box::pin(self.serve_http1(io, service, &owner, &observed, &mut conversation, timer)).await;
             }
         }
         if let Some(mut socket) = owner.returned() {
@@ -188,6 +190,7 @@ impl<S: CallService> ServeContext<S> {
         owner: &Owner<Transport>,
         observed: &Observed,
         conversation: &mut Conversation,
+        mut timer: Pin<&mut Sleep>,
     ) {
         // What ALPN has told, no byte has.
         io.expect_http1(self.max_head_bytes);
@@ -195,8 +198,8 @@ impl<S: CallService> ServeContext<S> {
         let mut service = SayClose::new(service, conversation.shared.handle.clone());
         loop {
             let mut connection = Box::new(self.http1.serve_connection(TokioIo::new(io), service));
-            let driven = self.drive(Pin::new(&mut *connection), owner, observed, conversation).await;
-            if driven == Driven::Over {
+            let hyper = Pin::new(&mut *connection);
+            if self.drive(hyper, owner, observed, conversation, timer.as_mut()).await == Driven::Over {
                 return;
             }
             // Between two requests hyper has read nothing that it has not passed on.
@@ -205,7 +208,7 @@ impl<S: CallService> ServeContext<S> {
             // Empty, and it keeps what hyper has allocated to read into.
             drop(parts.read_buf);
             let parked = pin!(ParkedConnection(&mut io));
-            if self.drive(parked, owner, observed, conversation).await == Driven::Over {
+            if self.drive(parked, owner, observed, conversation, timer.as_mut()).await == Driven::Over {
                 return;
             }
         }
@@ -218,31 +221,34 @@ impl<S: CallService> ServeContext<S> {
         owner: &Owner<Transport>,
         observed: &Observed,
         conversation: &mut Conversation,
+        mut timer: Pin<&mut Sleep>,
     ) -> Driven {
-        let Conversation { shared, lifetime, guard } = conversation;
-        let mut phase = self.phase.clone();
-        let mut timer = pin!(sleep_until(shared.opened_at));
-        let mut stall = Stall::default();
+        let Conversation { shared, lifetime, guard, phase, stall } = conversation;
         loop {
-            let progress = poll_fn(|cx| {
+            let turn = poll_fn(|cx| {
                 observed.begin_turn();
-                let progress =
+                let turn =
                     connection.as_mut().poll_turn(cx, observed, || shared.calls() == 0 && !owner.blocked());
                 guard.enter(ConnectionPhase::of(observed.is_handshake_done(), lifetime.ending()));
-                progress
+                // One on which much waits to be read is looked at from now on.
+                if turn.is_pending() && shared.handle.unread().taken().is_some() && !stall.is_looked_for() {
+                    return Poll::Ready(None);
+                }
+                turn.map(Some)
             });
             select! {
                 biased;
-                end = progress => {
-                    if C::IS_PARKED && !observed.is_over() {
-                        return Driven::Paused;
+                turn = turn => match turn {
+                    None => {}
+                    Some(Turn::Paused) => return Driven::Paused,
+                    Some(Turn::Over(end)) => {
+                        guard.reason = reason(&end, observed, lifetime);
+                        if let Some(violation) = observed.violation() {
+                            self.metrics.policed.count(violation);
+                        }
+                        break;
                     }
-                    guard.reason = reason(&end, observed, lifetime);
-                    if let Some(violation) = observed.violation() {
-                        self.metrics.policed.count(violation);
-                    }
-                    break;
-                }
+                },
                 _ = phase.changed(), if lifetime.ending() != Some(CloseReason::Drain) => {
                     lifetime.drain(Instant::now());
                     shared.handle.notify(GoAwayReason::Drain);
@@ -261,17 +267,7 @@ impl<S: CallService> ServeContext<S> {
                 (judged, _) => judged,
             };
             match verdict {
-                Action::Wait(until) => match C::PARKED_AFTER {
-                    None => timer.as_mut().reset(until),
-                    Some(after) => {
-                        // One that is busy is looked at as often.
-                        let park_at = idle_since.filter(|_| observed.is_between()).unwrap_or(now) + after;
-                        if park_at <= now {
-                            return Driven::Paused;
-                        }
-                        timer.as_mut().reset(until.min(park_at));
-                    }
-                },
+                Action::Wait(until) => timer.as_mut().reset(until),
                 Action::GoAway(CloseReason::Idle) if C::IS_CLOSED_WHEN_IDLE => {
                     guard.reason = CloseReason::Idle;
                     break;
@@ -308,12 +304,15 @@ struct Conversation {
     shared: Arc<ConnectionState>,
     lifetime: Lifetime,
     guard: MetricsGuard,
+    phase: watch::Receiver<ListenerPhase>,
+    stall: Stall,
 }
 
 impl Conversation {
     fn new<S>(context: &ServeContext<S>, shared: Arc<ConnectionState>) -> Self {
         let lifetime = Lifetime::new(&context.timeouts, shared.opened_at);
-        Self { lifetime, guard: MetricsGuard::new(context, Arc::clone(&shared)), shared }
+        let guard = MetricsGuard::new(context, Arc::clone(&shared));
+        Self { shared, lifetime, guard, phase: context.phase.clone(), stall: Stall::default() }
     }
 }
 

@@ -165,6 +165,11 @@ impl Lifetime {
 pub struct Stall(Option<(u64, Instant)>);
 
 impl Stall {
+    /// Whether much waited when it was last asked for an action.
+    pub fn is_looked_for(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// When to look again, where much waits. `pressing` is whether the process cannot
     /// wait for it any longer.
     pub fn next_action(&mut self, now: Instant, taken: Option<u64>, pressing: bool) -> Option<Action> {

@@ -63,7 +63,7 @@ mod tls;
 pub use self::{
     addresses::Addresses,
     bind::{BindError, bind},
-    http_connection::HttpConnection,
+    http_connection::{HttpConnection, Turn},
     http1::http1,
     incoming::Incoming,
     metrics::Protocol,

@@ -274,7 +274,9 @@ impl<T: AsyncRead + Unpin> PolicedIo<T> {
         if http1.holds() {
             return Poll::Ready(());
         }
-        if !matches!(ready!(http1.poll_hold(inner, cx)), Ok(true)) {
+        if matches!(ready!(http1.poll_hold(inner, cx)), Ok(true)) {
+            observed.between.store(false, Relaxed);
+        } else {
             observed.over.store(true, Relaxed);
         }
         Poll::Ready(())

@@ -1,6 +1,6 @@
 //! Answers that nobody reads.
 
-use std::fs;
+use std::{fs, io::Read, net::TcpStream};
 
 use crate::{
     lingering_close::fill,
@@ -26,7 +26,7 @@ pub fn resident(server: &Server) -> usize {
 
 #[test]
 fn answers_that_nobody_reads_take_up_little_and_keep_nobody_out_for_long() {
-    let server = Server::start(&["--call-log", "false"]);
+    let server = Server::start(&["--call-log", "false", "--handshake-timeout-ms", "2000"]);
     fill(&server, 1_000);
     let before = resident(&server);
     let mut hoarders: Vec<_> = (0..12)
@@ -34,12 +34,18 @@ fn answers_that_nobody_reads_take_up_little_and_keep_nobody_out_for_long() {
             let mut peer = Peer::connect(server.grpc_addr);
             // A window of nothing.
             peer.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
-            for stream in (1..199).step_by(2) {
-                list(&mut peer, stream);
-            }
+            peer.wait_for(SETTINGS);
             peer
         })
         .collect();
+    // From its handshake's deadline on, a connection has no other for minutes.
+    let silent = TcpStream::connect(server.grpc_addr).unwrap().read(&mut [0]);
+    assert!(matches!(silent, Ok(0)), "{silent:?}");
+    for peer in &mut hoarders {
+        for stream in (1..199).step_by(2) {
+            list(peer, stream);
+        }
+    }
     for peer in &mut hoarders {
         let refused = |peer: &mut Peer| peer.wait_for(HEADERS).flags & END_STREAM != 0;
         until("a call too many is refused", || refused(peer));
