@@ -41,6 +41,8 @@ pub struct Database {
     pub cuts_next_commit: bool,
     /// How often the server was restarted while a batch held the counter.
     pub cut_batches: usize,
+    /// How often a transaction was begun within another one.
+    pub joined: usize,
     /// Where the callers of each replica put their writes.
     pub queues: Vec<Arc<Queue>>,
 }
@@ -58,6 +60,7 @@ impl Database {
             known: 0,
             cuts_next_commit: false,
             cut_batches: 0,
+            joined: 0,
             queues: Vec::new(),
         }
     }
@@ -226,6 +229,7 @@ impl Backend {
         let before = self.transaction.take();
         if sql.starts_with("BEGIN") {
             // Within a transaction it is a warning, and changes nothing.
+            self.shared.lock().unwrap().joined += usize::from(before.is_some());
             self.transaction = Some(Transaction { is_begun: true, ..before.unwrap_or_default() });
         } else if sql == "COMMIT"
             && let Some(Transaction { effects, is_failed: false, .. }) = before

@@ -57,6 +57,8 @@ struct Outcome {
     wrong: Vec<String>,
     revision: i64,
     cut_batches: usize,
+    /// How often a batch was sent behind one that was given up.
+    joined: usize,
 }
 
 fn simulate(seed: u64, bug: Bug) -> Outcome {
@@ -102,8 +104,8 @@ fn simulate(seed: u64, bug: Bug) -> Outcome {
     let database = Arc::into_inner(shared).expect("every task has ended").into_inner().unwrap();
     let (changes, users) = tables(&database);
     let wrong = check(&changes, &users, &events);
-    let Database { log, committed, cut_batches, .. } = database;
-    Outcome { log: log.lines(), wrong, revision: committed.revision, cut_batches }
+    let Database { log, committed, cut_batches, joined, .. } = database;
+    Outcome { log: log.lines(), wrong, revision: committed.revision, cut_batches, joined }
 }
 
 /// Restarts the database's server once in a while, and kills replicas.
@@ -146,8 +148,9 @@ fn tables(database: &Database) -> (Vec<Logged>, BTreeMap<String, (u64, Row)>) {
 fn simulated_commits_are_what_their_callers_were_told() {
     let (mut revisions, mut restarts) = (0, 0);
     for seed in 0..seeds() {
-        let Outcome { log, wrong, revision, cut_batches } = simulate(seed, Bug::None);
+        let Outcome { log, wrong, revision, cut_batches, joined } = simulate(seed, Bug::None);
         assert!(wrong.is_empty(), "seed {seed}: {}\n{}", wrong.join("\n"), log.join("\n"));
+        assert_eq!(joined, 0, "seed {seed}: batches that joined a transaction\n{}", log.join("\n"));
         revisions += revision;
         restarts += cut_batches;
     }

@@ -119,6 +119,7 @@ fn panic_at_each_step_of(seed: u64, cuts: bool) -> usize {
             });
         });
         let (changes, users) = tables(&shared.lock().unwrap());
+        assert_eq!(shared.lock().unwrap().joined, 0, "seed {seed}, step {step}: a batch joined another one");
         let wrong = check(&changes, &users, &events.into_inner().unwrap());
         assert!(wrong.is_empty(), "seed {seed}, step {step}: {wrong:?}");
         assert_eq!(users.contains_key("one"), users.contains_key("two"), "step {step}: half a batch");
