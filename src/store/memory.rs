@@ -1,5 +1,9 @@
 //! Users in memory, for trying things out and for tests: the rules of the
 //! durable store, none of its durability.
+//!
+//! A panic costs the call that it happens in. A write is decided before anything of it is made,
+//! and each step of making it may be repeated. So the next call finishes a write that a panic has
+//! left half done.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -16,11 +20,17 @@ use super::{
     CLOSED,
     apply::{ChangeKind, RecordedWrite, Transaction, apply},
 };
-use crate::config::Config;
-use crate::domain::{
-    Deadline, Email, Entry, Error, Event, Idempotency, LogHead, LogPosition, Page, PageSize, Revision, Store,
-    StoreHealth, StoreId, Timestamp, User, UserId, UserKey, Write, WriteResult,
+use crate::{
+    config::Config,
+    domain::{
+        Deadline, Email, Entry, Error, Event, Idempotency, LogHead, LogPosition, Page, PageSize, Revision,
+        Store, StoreHealth, StoreId, Timestamp, User, UserId, UserKey, Write, WriteResult,
+    },
+    util::fault_point::fault_point,
 };
+
+#[cfg(test)]
+mod panics;
 
 /// The change log and the request ids are bounded in rows as well as in time:
 /// nothing else keeps a long run of writes from eating the memory.
@@ -55,9 +65,16 @@ struct State {
     /// The keys of `recorded` with when they were put there, oldest first.
     recorded_at: VecDeque<(Timestamp, [u8; 32])>,
     closed: bool,
+    /// What the present write changes, until all of it is made.
+    pending: Option<Changed>,
 }
 
-const NO_PANIC: &str = "no thread panics while it holds the lock";
+/// What one write changes.
+#[derive(Debug, Default)]
+struct Changed {
+    entry: Option<Entry>,
+    recorded: Option<([u8; 32], Timestamp, RecordedWrite)>,
+}
 
 impl MemoryStore {
     pub fn new(config: &Config) -> Self {
@@ -74,13 +91,38 @@ impl MemoryStore {
     }
 
     fn read(&self) -> Result<RwLockReadGuard<'_, State>, Error> {
-        let state = self.state.read().expect(NO_PANIC);
+        let state = self.shared();
         if state.closed { Err(CLOSED) } else { Ok(state) }
     }
 
     fn write(&self) -> Result<RwLockWriteGuard<'_, State>, Error> {
-        let state = self.state.write().expect(NO_PANIC);
+        let state = self.exclusive();
         if state.closed { Err(CLOSED) } else { Ok(state) }
+    }
+
+    fn shared(&self) -> RwLockReadGuard<'_, State> {
+        loop {
+            if let Ok(state) = self.state.read() {
+                return state;
+            }
+            drop(self.exclusive());
+        }
+    }
+
+    /// Finishes the write that a panic has left first.
+    fn exclusive(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(|poisoned| {
+            let mut state = poisoned.into_inner();
+            state.finish();
+            self.publish(state.revision);
+            self.state.clear_poison();
+            state
+        })
+    }
+
+    /// Tells watches of a revision.
+    fn publish(&self, revision: Revision) {
+        self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
     }
 }
 
@@ -112,10 +154,13 @@ impl Store for MemoryStore {
         let mut state = self.write()?;
         let now = Timestamp::now();
         state.expire(now, &self.retention);
-        let written = apply(&mut *state, &write, now);
-        let revision = state.revision;
-        self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
-        written
+        let mut transaction = MemoryTransaction { state: &state, changed: Changed::default() };
+        let written = apply(&mut transaction, &write, now)?;
+        state.pending = Some(transaction.changed);
+        state.finish();
+        self.publish(state.revision);
+        fault_point();
+        Ok(written)
     }
 
     async fn log_head(&self, _: Deadline) -> Result<LogHead, Error> {
@@ -136,12 +181,12 @@ impl Store for MemoryStore {
     }
 
     async fn probe(&self) -> StoreHealth {
-        let open = !self.state.read().expect(NO_PANIC).closed;
+        let open = !self.shared().closed;
         StoreHealth { reads: open, writes: open }
     }
 
     async fn close(&self) {
-        *self.state.write().expect(NO_PANIC) = State { closed: true, ..State::default() };
+        *self.exclusive() = State { closed: true, ..State::default() };
     }
 }
 
@@ -150,10 +195,44 @@ impl State {
         self.ids_by_email.get(email).and_then(|id| self.users.get(id))
     }
 
-    fn log(&mut self, time: Timestamp, event: Event) {
-        self.revision += 1;
-        let log_position = LogPosition { revision: self.revision, time };
-        self.changes.insert(self.revision, Entry { position: log_position, event });
+    /// Makes what the present write changes.
+    ///
+    /// **Invariant:** a step that was made may be made again.
+    fn finish(&mut self) {
+        let Self { users, ids_by_email, revision, changes, recorded, recorded_at, pending, .. } = self;
+        fault_point();
+        if let Some(entry) = pending.as_ref().and_then(|changed| changed.entry.as_ref()) {
+            let id = match &entry.event {
+                Event::Created(user) | Event::Updated(user) => &user.id,
+                Event::Deleted(id) => id,
+            };
+            // The user still tells the address that it had.
+            if let Some(before) = users.get(id) {
+                ids_by_email.remove(&before.fields.email);
+            }
+            fault_point();
+            if let Some(user) = entry.event.user() {
+                users.insert(id.clone(), user.clone());
+                fault_point();
+                ids_by_email.insert(user.fields.email.clone(), id.clone());
+            } else {
+                users.remove(id);
+            }
+            fault_point();
+            changes.insert(entry.position.revision, entry.clone());
+            fault_point();
+            *revision = entry.position.revision;
+        }
+        fault_point();
+        if let Some((key, time, write)) = pending.as_ref().and_then(|changed| changed.recorded.as_ref()) {
+            recorded.insert(*key, (*time, write.clone()));
+            fault_point();
+            if recorded_at.back() != Some(&(*time, *key)) {
+                recorded_at.push_back((*time, *key));
+            }
+        }
+        fault_point();
+        *pending = None;
     }
 
     fn expire(&mut self, now: Timestamp, kept: &Retention) {
@@ -184,47 +263,55 @@ impl State {
     }
 }
 
-impl Transaction for State {
+/// One write. It reads the state, and keeps apart what it changes.
+struct MemoryTransaction<'a> {
+    state: &'a State,
+    changed: Changed,
+}
+
+impl MemoryTransaction<'_> {
+    fn log(&mut self, time: Timestamp, event: Event) {
+        fault_point();
+        let position = LogPosition { revision: self.next_revision(), time };
+        self.changed.entry = Some(Entry { position, event });
+    }
+}
+
+impl Transaction for MemoryTransaction<'_> {
     type Error = Error;
 
     fn find_recorded(&mut self, key: &[u8; 32], since: Timestamp) -> Result<Option<RecordedWrite>, Error> {
-        Ok(self.recorded.get(key).filter(|(time, _)| *time >= since).map(|(_, recorded)| recorded.clone()))
+        let recorded = self.state.recorded.get(key).filter(|(time, _)| *time >= since);
+        Ok(recorded.map(|(_, recorded)| recorded.clone()))
     }
 
     fn user_by_id(&mut self, id: &UserId) -> Result<Option<User>, Error> {
-        Ok(self.users.get(id).cloned())
+        Ok(self.state.users.get(id).cloned())
     }
 
     fn user_by_email(&mut self, email: &Email) -> Result<Option<User>, Error> {
-        Ok(self.by_email(email).cloned())
+        Ok(self.state.by_email(email).cloned())
     }
 
     fn email_owner(&mut self, email: &Email) -> Result<Option<UserId>, Error> {
-        Ok(self.ids_by_email.get(email).cloned())
+        Ok(self.state.ids_by_email.get(email).cloned())
     }
 
     fn user_at_revision(&mut self, revision: Revision) -> Result<Option<User>, Error> {
-        Ok(self.changes.get(&revision).and_then(|entry| entry.event.user().cloned()))
+        Ok(self.state.changes.get(&revision).and_then(|entry| entry.event.user().cloned()))
     }
 
     fn next_revision(&self) -> Revision {
-        self.revision + 1
+        self.state.revision + 1
     }
 
     fn put(&mut self, kind: ChangeKind, user: &User, now: Timestamp) -> Result<(), Error> {
-        if let Some(before) = self.users.insert(user.id.clone(), user.clone()) {
-            self.ids_by_email.remove(&before.fields.email);
-        }
-        self.ids_by_email.insert(user.fields.email.clone(), user.id.clone());
         let event = if kind == ChangeKind::Created { Event::Created } else { Event::Updated };
         self.log(now, event(user.clone()));
         Ok(())
     }
 
     fn delete(&mut self, id: &UserId, now: Timestamp) -> Result<(), Error> {
-        if let Some(user) = self.users.remove(id) {
-            self.ids_by_email.remove(&user.fields.email);
-        }
         self.log(now, Event::Deleted(id.clone()));
         Ok(())
     }
@@ -237,8 +324,7 @@ impl Transaction for State {
         now: Timestamp,
     ) -> Result<(), Error> {
         let recorded = RecordedWrite { payload: idempotency.payload, id: id.clone(), revision };
-        self.recorded.insert(idempotency.key, (now, recorded));
-        self.recorded_at.push_back((now, idempotency.key));
+        self.changed.recorded = Some((idempotency.key, now, recorded));
         Ok(())
     }
 }
@@ -261,14 +347,18 @@ mod tests {
         };
         for number in 1..=over {
             state.expire(now, &kept);
-            state.log(now, Event::Deleted(id.clone()));
+            let mut transaction = MemoryTransaction { state: &state, changed: Changed::default() };
+            transaction.delete(&id, now).unwrap();
             let idempotency = Idempotency { key: key(number), payload: [0; 32] };
-            state.record(&idempotency, &id, number, now).unwrap();
+            transaction.record(&idempotency, &id, number, now).unwrap();
+            state.pending = Some(transaction.changed);
+            state.finish();
         }
         state.expire(now, &kept);
         assert_eq!((state.changes.len(), state.recorded.len()), (MAX_CHANGES, MAX_REQUEST_IDS));
         assert_eq!(state.recorded_at.len(), MAX_REQUEST_IDS);
-        assert!(state.find_recorded(&key(1), now).unwrap().is_none());
-        assert!(state.find_recorded(&key(over), now).unwrap().is_some());
+        let mut transaction = MemoryTransaction { state: &state, changed: Changed::default() };
+        assert!(transaction.find_recorded(&key(1), now).unwrap().is_none());
+        assert!(transaction.find_recorded(&key(over), now).unwrap().is_some());
     }
 }
