@@ -48,6 +48,11 @@ impl WriterMetrics {
     }
 }
 
+/// Panics of the writer. Looked up when there is one, so that it counts for any store.
+pub(super) fn writer_panics() -> Counter {
+    counter!("user_service_store_writer_panics_total")
+}
+
 /// Reads of a database that have not ended.
 pub(super) struct ReadMetrics {
     queued: Gauge,

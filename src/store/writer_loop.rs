@@ -16,6 +16,7 @@ use tokio::{sync::watch, time::timeout_at};
 
 use super::{
     linger::Linger,
+    metrics::writer_panics,
     queue::{PendingWrite, WriteReceiver},
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(super) trait BatchWriter {
 
 /// Works until the queue is closed and everything in it is done.
 pub(super) async fn run(receiver: &WriteReceiver, writer: &mut impl BatchWriter) {
+    writer_panics().increment(0);
     let mut linger = Linger::none();
     loop {
         if timeout_at(writer.maintenance_due().into(), receiver.wait_for(1)).await.is_ok() {
@@ -57,6 +59,7 @@ pub(super) async fn run(receiver: &WriteReceiver, writer: &mut impl BatchWriter)
             linger = Linger::after(size, receiver.len(), began, receiver.batch_limit());
         }
         if AssertUnwindSafe(writer.maintain(receiver)).catch_unwind().await.is_err() {
+            writer_panics().increment(1);
             tracing::error!("the store's writer panicked between two batches; it goes on");
             writer.recover();
         }
@@ -67,6 +70,7 @@ pub(super) async fn run(receiver: &WriteReceiver, writer: &mut impl BatchWriter)
 /// that the outcome is unknown.
 pub(super) async fn write(writer: &mut impl BatchWriter, batch: Vec<PendingWrite>) {
     if AssertUnwindSafe(writer.write(batch)).catch_unwind().await.is_err() {
+        writer_panics().increment(1);
         tracing::error!("the store's writer panicked: what became of its batch is unknown; it goes on");
         writer.recover();
     }

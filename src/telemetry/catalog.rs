@@ -150,6 +150,8 @@ metrics! {
         "Writes that were not begun because they could not be durable in time, by reason: the queue is `full`, they would `wait` for more than 100 ms of earlier batches, their `deadline` is too close, or a slow commit made them late in the queue (`expired`).";
     "user_service_store_writable" Gauge [] Always
         "1 where the store takes writes, 0 where it does not.";
+    "user_service_store_writer_panics_total" Counter [] Durable
+        "Panics of the store's writer, each of which costs the batch that it happened in.";
     "user_service_store_cache_lookups_total" Counter ["result"] Sqlite
         "Reads of one user by id, by whether the cache had it.";
     "user_service_store_cache_bytes" Gauge [] Sqlite

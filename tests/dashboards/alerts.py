@@ -45,6 +45,7 @@ OPEN = series("grpc_server_connections", 'state="open"')
 START_TIME = series("process_start_time_seconds")
 FILES = series("process_open_fds")
 PANICS = series("grpc_server_panics_total")
+WRITER_PANICS = series("user_service_store_writer_panics_total")
 WRITABLE = series("user_service_store_writable")
 QUEUE = series("user_service_store_queue_depth")
 WATCHES = series("grpc_server_handled_total",
@@ -79,6 +80,7 @@ HEALTHY = {
     FILES: f"80{ALWAYS}",
     series("process_max_fds"): f"100{ALWAYS}",
     PANICS: f"0{ALWAYS}",
+    WRITER_PANICS: f"0{ALWAYS}",
     WRITABLE: f"1{ALWAYS}",
     store_bucket("0.1"): GROWS,
     series("user_service_store_operation_duration_seconds_count", 'operation="write"'): GROWS,
@@ -160,6 +162,8 @@ CASES = [
      {"UserServiceConnectionsNearLimit warning"}),
     ("nearly as many files as may be", {FILES: f"95x{DAY}"}, 11 * MINUTE, {"UserServiceFilesNearLimit warning"}),
     ("a call panics", {PANICS: f"0x20 1x{DAY}"}, 22, {"UserServicePanics warning"}),
+    ("the store's writer panics", {WRITER_PANICS: f"0x20 1x{DAY}"}, 22, {"UserServicePanics warning"}),
+    ("a store has no writer, and a call panics", {WRITER_PANICS: "_", PANICS: f"0x20 1x{DAY}"}, 22, {"UserServicePanics warning"}),
     ("a call panicked an hour ago", {PANICS: f"0x20 1x{DAY}"}, 20 + HOUR, set()),
     ("the store takes no writes", {WRITABLE: f"0x{DAY}"}, 2 * MINUTE, {"UserServiceStoreReadOnly critical"}),
     ("the store took no writes for a moment", {WRITABLE: f"1x5 0 1x{DAY}"}, 7, set()),

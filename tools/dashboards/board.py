@@ -129,8 +129,9 @@ def saturation():
                 (rate("user_service_protocol_calls_total", "protocol"), "{{protocol}}"), stacked=True)
     yield lines("Calls turned away", "Answered UNAVAILABLE, because the limit was reached.", "reqps",
                 (rate("grpc_server_admission_shed_total", "kind"), "{{kind}}"), rare=True)
-    yield lines("Calls that went wrong inside", "Panics, and calls cut with their connection by its age or a drain.",
-                "reqps", (rate("grpc_server_panics_total"), "panics"), (rate("grpc_server_calls_cut_total"), "cut"), rare=True)
+    yield lines("Calls that went wrong inside", "Panics of calls and of the store's writer, and calls cut with their connection by its age or a drain.",
+                "reqps", (rate("grpc_server_panics_total"), "panics"), (rate("user_service_store_writer_panics_total"), "panics of the writer"),
+                (rate("grpc_server_calls_cut_total"), "cut"), rare=True)
     yield lines("Connections", "By what they are at, and by what they speak.", "short",
                 (f"sum by (state) ({connections}{{{ON}}})", "{{state}}"),
                 (f"sum by (protocol) (user_service_open_connections{{{ON}}})", "{{protocol}}"))

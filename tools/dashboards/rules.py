@@ -114,9 +114,11 @@ def symptom_alerts() -> list[dict]:
             "Connections are made as before, until the earlier certificate expires or the instance restarts.",
         ),
         alert(
-            "UserServicePanics", f"sum {BY} (increase(grpc_server_panics_total{ON}[10m])) > 0", "0m", "warning",
-            "Calls panicked",
-            "A defect of the service: each such call was answered with INTERNAL.",
+            "UserServicePanics",
+            f"sum {BY} (increase(grpc_server_panics_total{ON}[10m])) > 0"
+            f" or sum {BY} (increase(user_service_store_writer_panics_total{ON}[10m])) > 0", "0m", "warning",
+            "Calls or the store's writer panicked",
+            "A defect of the service: each such call was answered with INTERNAL, and the writes of such a batch with an unknown outcome.",
         ),
         alert(
             "UserServiceStoreReadOnly", f"user_service_store_writable{ON} == 0", "1m", "critical",

@@ -94,6 +94,8 @@ fn panic_at(step: usize) -> bool {
     });
     let waiting = gauges.iter().find(|line| line.starts_with("user_service_store_queue_depth"));
     assert_eq!(waiting, None, "step {step}: a write has no end");
+    let panics = gauges.iter().any(|line| line == "user_service_store_writer_panics_total 1");
+    assert_eq!(panics, !is_done, "step {step}: {gauges:?}");
     is_done
 }
 

@@ -125,6 +125,8 @@ fn panic_at_each_step_of(seed: u64, cuts: bool) -> usize {
         assert_eq!(users.contains_key("one"), users.contains_key("two"), "step {step}: half a batch");
         let waiting = gauges.iter().find(|line| line.starts_with("user_service_store_queue_depth"));
         assert_eq!(waiting, None, "step {step}: a write has no end");
+        let panics = gauges.iter().any(|line| line == "user_service_store_writer_panics_total 1");
+        assert_eq!(panics, !is_done, "seed {seed}, step {step}: {gauges:?}");
         if is_done {
             return step - 1;
         }
