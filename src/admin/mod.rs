@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use metrics::counter;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -102,12 +103,15 @@ async fn accept(
     let closes = Closes::of("admin");
     let policed = PolicedConnections::of("admin");
     let mut addresses = Addresses::new(Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    let refused = counter!("user_service_admin_connections_refused_total");
+    refused.increment(0);
     let throttle = LogThrottle::new(1, LOG_INTERVAL);
     loop {
         let (stream, peer) = incoming.next().await;
         // Ended ones are removed here, so that the set stays as small as the number of permits.
         while connections.try_join_next().is_some() {}
         let Some(address) = addresses.admit(Source::of(peer.ip())) else {
+            refused.increment(1);
             if let Some(Admitted { unlogged }) = throttle.admit(Instant::now()) {
                 tracing::warn!(unlogged, "connections to the admin port are refused: too many are open");
             }

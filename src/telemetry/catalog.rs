@@ -116,6 +116,8 @@ metrics! {
         "Calls cut with their connection: by its age, by a drain, or because it did not read its answers.";
     "user_service_accept_errors_total" Counter ["port"] Always
         "Connections that could not be accepted, as where descriptors are short.";
+    "user_service_admin_connections_refused_total" Counter [] Always
+        "Connections to the admin port closed immediately, because too many are open, or too many of one address.";
     "grpc_server_tls_handshakes_total" Counter ["outcome"] Tls
         "TLS handshakes that have ended: `ok`, or why they failed, as docs/OPERATIONS.md explains.";
     "user_service_tls_certificate_not_before_timestamp_seconds" Gauge [] Tls

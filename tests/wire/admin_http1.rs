@@ -12,6 +12,7 @@ use socket2::{Domain, Socket, Type};
 use crate::{
     raw_http1::{Client, Response},
     support::{Server, TEST_TIMEOUT, http},
+    tls::wait_for_metric,
 };
 
 const LIVEZ: &str = "GET /livez HTTP/1.1\r\nhost: admin\r\n\r\n";
@@ -161,6 +162,9 @@ fn a_probe_is_answered_while_another_address_has_all_the_connections_that_it_can
         assert_eq!(http::ask(server.admin_addr, "GET /livez").status, 200);
     }
     server.wait_for_line("connections to the admin port are refused");
+    // Of the first ones alone, the last eighth.
+    let refused = u32::try_from(LIMIT / 8).unwrap();
+    wait_for_metric(&server, "user_service_admin_connections_refused_total", refused.into());
     let most = LIMIT * 7 / 8;
     let until = Instant::now() + TEST_TIMEOUT;
     while hoarded.len() > most {

@@ -137,6 +137,7 @@ def saturation():
                 (f"sum by (protocol) (user_service_open_connections{{{ON}}})", "{{protocol}}"))
     yield lines("Connections that came", "Accepted, refused over the limit, and failed to be accepted.", "cps",
                 *((rate(f"grpc_server_connections_{name}_total"), name) for name in ["accepted", "refused"]),
+                (rate("user_service_admin_connections_refused_total"), "refused, admin"),
                 (rate("user_service_accept_errors_total", "port"), "errors, {{port}}"))
     yield lines("Connections that went", "Why they ended.", "cps",
                 (some(f"{connections}_closed_total", "reason"), "{{reason}}"), stacked=True)
