@@ -2,7 +2,9 @@
 
 import json
 import re
+import socket
 import time
+from contextlib import contextmanager
 
 from rig import machine
 from rig.identity import IDENTITY
@@ -70,6 +72,42 @@ def exactly(running, shape, calls):
     if (succeeded, ok, data) != (calls, calls, calls * running.data_bytes):
         raise RuntimeError(f"{running.server.name}, {shape}: not every answer is right\n{printed}")
     return float(re.search(r"finished in .*?, ([\d.]+) req/s", printed)[1])
+
+
+def refused(running, shape, calls):
+    """So many calls, none of which may be answered with a user."""
+    printed = h2load(running, shape, "-n", calls)
+    succeeded = int(re.search(r"(\d+) succeeded", printed)[1])
+    # A refusal is all in its head: HTTP's 200, and no DATA.
+    data = int(re.search(r"\((\d+)\) data", printed)[1])
+    if (succeeded, data) != (calls, 0):
+        raise RuntimeError(f"{running.server.name}, {shape}: not every call is refused\n{printed}")
+
+
+@contextmanager
+def one_call_held(running):
+    """A GetUser that keeps its permit: its client has no room for the answer."""
+    def frame(kind, flags, stream, payload):
+        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+    def text(value):
+        return bytes([len(value)]) + value.encode()
+
+    path, body = running.server.get(GRPC)
+    no_window = (4).to_bytes(2, "big") + (0).to_bytes(4, "big")
+    # POST and http by their indices, then literals: path, authority, content-type, te.
+    head = b"\x83\x86\x04" + text(path) + b"\x01" + text("bench") + b"\x0f\x10" + text("application/grpc") + b"\x00" + \
+        text("te") + text("trailers")
+    with socket.create_connection(("127.0.0.1", running.port)) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, no_window) + frame(1, 4, 1, head) +
+                           frame(0, 1, 1, body))
+        with connection.makefile("rb") as answers:
+            kind = None
+            # Until the head of the answer.
+            while kind != 1:
+                *length, kind, _ = answers.read(9)[:5]
+                answers.read(int.from_bytes(bytes(length), "big"))
+        yield
 
 
 def percentiles(running, shape, calls):
