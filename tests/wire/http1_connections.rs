@@ -224,6 +224,11 @@ fn tls_clients_choose_by_alpn_and_without_it_by_their_first_bytes() {
     client.write(request);
     let goaway = client.bytes(9);
     assert!(goaway[3] == GOAWAY || goaway[3] == crate::raw_http2::SETTINGS, "{goaway:?}");
+    let (stream, ..) = shake(&["http/1.1"]);
+    let mut client = Client::over(stream);
+    client.write(crate::raw_http2::PREFACE);
+    let said = client.rest();
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 "), "{said:?}");
     assert!(metric(&server, &handshakes("alpn")) > 0.5);
     assert_eq!(server.stop().code(), Some(0));
 }

@@ -172,37 +172,19 @@ fn outcome(error: &io::Error) -> HandshakeOutcome {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, future::poll_fn, sync::Arc, time::Duration};
+    use std::{future::poll_fn, sync::Arc, time::Duration};
 
     use rustls::{InvalidMessage, OtherError, PeerIncompatible};
-    use tokio::{io::AsyncWriteExt, net::TcpListener};
+    use tokio::io::AsyncWriteExt;
 
-    use super::*;
+    use super::{
+        super::testing::{self, connection},
+        *,
+    };
     use crate::{config::Config, listener::lifetime::Timeouts, rpc::peer::BadIdentity};
 
-    /// The handshakes of a server with a new certificate.
     fn handshakes() -> Handshakes {
-        let folder = tempfile::tempdir().unwrap();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(["users.test".to_owned()]).unwrap();
-        let write = |name: &str, pem: String| {
-            let path = folder.path().join(name);
-            fs::write(&path, pem).unwrap();
-            path.into()
-        };
-        let config = Config {
-            tls_cert_file: write("cert", params.self_signed(&key).unwrap().pem()),
-            tls_key_file: write("key", key.serialize_pem()),
-            ..Config::default()
-        };
-        Handshakes::new(Tls::load(&config).unwrap().expect("files are named"))
-    }
-
-    /// Both ends of a connection: the server's and the client's.
-    async fn connection() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (listener.accept().await.unwrap().0, client)
+        Handshakes::new(testing::server().0)
     }
 
     fn lifetime() -> Lifetime {

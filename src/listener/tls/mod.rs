@@ -14,6 +14,8 @@ mod files;
 mod handshake;
 mod metrics;
 mod reload;
+#[cfg(test)]
+mod testing;
 mod transport;
 mod turns;
 

@@ -123,3 +123,68 @@ impl AsyncWrite for Transport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::{sleep, timeout},
+    };
+
+    use super::{
+        super::testing::{connection, tls_connection},
+        *,
+    };
+
+    #[tokio::test]
+    async fn bytes_are_written_once_the_kernel_has_them_and_not_while_tls_keeps_them() {
+        let (server, mut client) = tls_connection().await;
+        let mut server = Transport::Tls(Box::new(server));
+        assert!(server.written());
+        let part = vec![0; 64 * 1_024];
+        let mut sent = 0;
+        // Until the kernel takes no more.
+        while let Poll::Ready(len) = poll!(std::pin::pin!(server.write(&part))) {
+            sent += len.unwrap();
+        }
+        assert!(!server.written());
+        let reader = tokio::spawn(async move {
+            client.read_exact(&mut vec![0; sent]).await.unwrap();
+        });
+        server.flush().await.unwrap();
+        assert!(server.written());
+        reader.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn bytes_that_nobody_reads_are_not_acknowledged() {
+        const BYTES: usize = 48 * 1_024;
+        let (server, mut client) = tls_connection().await;
+        let mut server = Transport::Tls(Box::new(server));
+        server.write_all(&vec![0; BYTES]).await.unwrap();
+        server.flush().await.unwrap();
+        server.expect_acknowledgment();
+        assert!(!server.acknowledged());
+        client.read_exact(&mut vec![0; BYTES]).await.unwrap();
+        // The kernel tells nobody when.
+        let told = async {
+            while !server.acknowledged() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_mins(1), told).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_silent_peer_is_probed_after_its_time() {
+        let (server, _client) = connection().await;
+        let transport = Transport::Plain(server);
+        assert!(!SockRef::from(transport.tcp()).keepalive().unwrap());
+        transport.probe_when_silent((Duration::from_secs(50), Duration::from_secs(20)));
+        let socket = SockRef::from(transport.tcp());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(50));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(5));
+    }
+}
