@@ -62,22 +62,31 @@ class Identity:
         return self.ca.with_name(f"{name}.key")
 
     @cached_property
-    def token_file(self):
-        """An Ed25519 token for a day; `jwks.json` and `policy.toml` are next to it."""
+    def issuer_key(self):
+        """An Ed25519 key of the issuer; `jwks.json` and `policy.toml` are next to it."""
         key = self.folder / "issuer.key"
         openssl("genpkey", "-algorithm", "ed25519", "-out", key)
         public = openssl("pkey", "-in", key, "-pubout", "-outform", "DER")[-32:]
         jwk = {"kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": "bench", "x": base64url(public)}
         (self.folder / "jwks.json").write_text(json.dumps({"keys": [jwk]}))
         (self.folder / "policy.toml").write_text(POLICY)
-        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "load", "exp": int(time.time()) + 24 * 3600,
-                  "realm_access": {"roles": ["offline_access", "users-writer"]}}
+        return key
+
+    def token_of(self, subject, role, **other):
+        """A token for a day. `other` claims come in place of these."""
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": int(time.time()) + 24 * 3600,
+                  "realm_access": {"roles": ["offline_access", role]}} | other
         parts = [base64url(json.dumps(part).encode()) for part in ({"alg": "EdDSA", "kid": "bench"}, claims)]
         unsigned = self.folder / "unsigned"
         unsigned.write_text(".".join(parts))
-        signature = openssl("pkeyutl", "-sign", "-rawin", "-inkey", key, "-in", unsigned)
+        signature = openssl("pkeyutl", "-sign", "-rawin", "-inkey", self.issuer_key, "-in", unsigned)
+        return ".".join([*parts, base64url(signature)])
+
+    @cached_property
+    def token_file(self):
+        """The token of the load; the files of its issuer are next to it."""
         path = self.folder / "token"
-        path.write_text(".".join([*parts, base64url(signature)]))
+        path.write_text(self.token_of("load", "users-writer"))
         return path
 
     @property

@@ -21,8 +21,17 @@ CODE_COLORS = {
     "OK": "green", "Canceled": "super-light-blue", "InvalidArgument": "light-blue", "NotFound": "blue",
     "AlreadyExists": "semi-dark-blue", "Aborted": "dark-blue", "FailedPrecondition": "light-purple", "OutOfRange": "purple",
     "ResourceExhausted": "yellow", "Unimplemented": "dark-yellow", "Unavailable": "red", "DeadlineExceeded": "orange",
+    "Unauthenticated": "super-light-purple", "PermissionDenied": "semi-dark-purple",
     "Internal": "dark-red", "Unknown": "dark-orange", "DataLoss": "dark-purple",
 }
+
+# Green went well, blue is a peer that went or spoke something else, red is a certificate that is refused.
+HANDSHAKE_COLORS = {
+    "ok": "green", "closed": "super-light-blue", "timeout": "light-blue", "evicted": "semi-dark-blue", "not_tls": "blue",
+    "alpn": "dark-blue", "incompatible": "light-purple", "protocol": "purple", "alert": "orange", "no_certificate": "yellow",
+    "certificate_expired": "light-red", "certificate_untrusted": "red", "certificate_unusable": "dark-red",
+}
+RELOAD_COLORS = {"live": "green", "refused": "orange", "refused now": "red"}
 
 
 def rate(metric: str, by: str = "", where: str = ON) -> str:
@@ -144,12 +153,13 @@ def saturation():
     yield lines("Lingering closes", "How closes of connections ended; `unacknowledged` are answers that peers may not have.", "cps",
                 (some("user_service_lingering_closes_total", "port, outcome"), "{{port}} {{outcome}}"), stacked=True)
     yield lines("TLS handshakes", "By outcome: `ok`, or why they failed.", "cps",
-                (some("grpc_server_tls_handshakes_total", "outcome"), "{{outcome}}"), stacked=True, no_value=WITH_TLS)
+                (some("grpc_server_tls_handshakes_total", "outcome"), "{{outcome}}"), stacked=True, colors=HANDSHAKE_COLORS,
+                no_value=WITH_TLS)
     yield lines("Lifetime of the certificate", "The share that is left; alerts fire below 20% and 5%.", "percentunit",
                 (lifetime_left(f"{{{ON}}}"), by_instance), marks=[(0.05, "red"), (0.2, "orange")], no_value=WITH_TLS)
     yield lines("Changes of TLS files", "Sets of files that went live or were refused, and instances whose files are refused now.",
                 "short", (f"sum by (outcome) (increase(user_service_tls_reloads_total{{{ON}}}{RATE}))", "{{outcome}}"),
-                (f"sum (user_service_tls_files_refused{{{ON}}})", "refused now"), no_value=WITH_TLS)
+                (f"sum (user_service_tls_files_refused{{{ON}}})", "refused now"), colors=RELOAD_COLORS, no_value=WITH_TLS)
     yield lines("Connections policed", "Ended because their peer sent too many frames that cost work, by the kind that cost most.", "cps",
                 (some("user_service_policed_connections_total", "port, frames"), "{{port}} {{frames}}"), stacked=True,
                 no_value="No connection was policed.")
@@ -169,7 +179,7 @@ def saturation():
 
 def callers():
     yield lines("Calls denied", "Calls without the right to be made, by reason: what is wrong with their token, or that they may not.",
-                "reqps", (rate("user_service_denials_total", "reason"), "{{reason}}"), rare=True, no_value=ON_POLICY)
+                "reqps", (some("user_service_denials_total", "reason"), "{{reason}}"), rare=True, no_value="No call was denied.")
     yield lines("Refused over a share", "Calls and connections of callers that have their share already, by limit.", "reqps",
                 (rate("user_service_quota_refused_total", "limit"), "{{limit}}"), rare=True,
                 no_value="No share is set.")
@@ -179,9 +189,9 @@ def callers():
     yield lines("Keys and policy out of force", "Instances whose policy or keys cannot be used, so that older ones are in force; an alert fires for one.",
                 "short", (f"sum by (file) (user_service_auth_file_stale{{{ON}}})", "{{file}}"), span=12, rare=True,
                 no_value=ON_POLICY)
-    yield lines("Keys and policy read", "Changes of policy and keys, by outcome.", "cps",
-                (rate("user_service_auth_reloads_total", "file, outcome"), "{{file}} {{outcome}}"), span=12, rare=True,
-                no_value=ON_POLICY)
+    yield lines("Keys and policy read", "Changes of policy and keys, by outcome.", "short",
+                (f"sum by (file, outcome) (increase(user_service_auth_reloads_total{{{ON}}}{RATE}))", "{{file}} {{outcome}}"),
+                span=12, rare=True, no_value=ON_POLICY)
 
 
 def watches():

@@ -1,7 +1,9 @@
-"""Records what the dashboard shows while things go wrong: two replicas on one PostgreSQL under load,
-then an overload, slow statements, a database that does not answer, a replica that is
-killed, a rollout, and a collector that is gone. Writes what Prometheus answers to each
-query of the dashboard, for picture.mjs. Usage: scene.py USER-SERVICE ANSWERS.json"""
+"""Records what the dashboard shows while things go wrong: two replicas on one PostgreSQL under
+load, and a server on SQLite with TLS, tokens and a policy (guarded.py). In this order: a
+certificate of another issuer, an overload, slow statements, a database that does not answer, a
+replica that is killed, a policy that cannot be used, a rollout, and a collector that is gone.
+Writes what Prometheus answers to each query of the dashboard, for picture.mjs.
+Usage: scene.py USER-SERVICE ANSWERS.json"""
 
 import contextlib
 import http.server
@@ -21,6 +23,7 @@ sys.path += [str(ROOT / "deploy" / "stack"), str(ROOT / "tests" / "dashboards")]
 
 import grpc  # noqa: E402
 import native  # noqa: E402
+from guarded import POLICY, Guarded  # noqa: E402
 from load import Load, signalled, user_pb2, user_service_pb2 as messages  # noqa: E402
 
 BOARD = json.loads((ROOT / "deploy" / "grafana" / "user-service.json").read_text())
@@ -111,11 +114,12 @@ def scene(stack: contextlib.ExitStack, folder: pathlib.Path, binary: str) -> dic
            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink.server_port}",
            "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
     first, second = (Replica(stack, binary, folder, env) for _ in range(2))
+    guarded = Guarded(stack, binary, folder)
     prometheus = native.prometheus(stack, folder, first.admin, hurried)
     targets = folder / "stack" / "targets" / "targets.yaml"
 
     def watched(*replicas: Replica) -> None:
-        targets.write_text(json.dumps([{"targets": [replica.admin for replica in replicas]}]))
+        targets.write_text(json.dumps([{"targets": [server.admin for server in (*replicas, guarded)]}]))
 
     def act(what: str, seconds: float) -> None:
         print(f"scene: {what}", file=sys.stderr, flush=True)
@@ -123,7 +127,11 @@ def scene(stack: contextlib.ExitStack, folder: pathlib.Path, binary: str) -> dic
 
     watched(first, second)
     began = time.time()
-    act("all is well", 90)
+    act("all is well", 40)
+    guarded.show(guarded.foreign)
+    act("a certificate of another issuer", 25)
+    guarded.renew()
+    act("the certificate is renewed", 25)
     with overloaded(first):
         act("more calls than a replica may have in flight", 25)
     act("all is well", 30)
@@ -140,7 +148,10 @@ def scene(stack: contextlib.ExitStack, folder: pathlib.Path, binary: str) -> dic
     second.stop(signal.SIGKILL)
     act("a replica was killed", 10)
     second.start()
-    act("all is well", 30)
+    guarded.rules("not a policy")
+    act("a policy that cannot be used", 20)
+    guarded.rules(POLICY)
+    act("all is well", 20)
     third = Replica(stack, binary, folder, env)
     watched(first, second, third)
     act("a rollout: a new replica", 15)
