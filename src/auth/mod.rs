@@ -158,28 +158,23 @@ impl Auth {
         loop {
             interval.tick().await;
             // A file of a network can block, and so can an issuer.
+            let auth = Arc::clone(&self);
             let looked = tokio::task::spawn_blocking(move || {
-                let policy = files.policy.changed();
-                let keys = files.keys.as_mut().and_then(Watched::changed);
-                (files, policy, keys)
+                files.policy.look(|policy| auth.replace(|current| current.policy = Arc::new(policy)));
+                if let Some(keys) = &mut files.keys {
+                    keys.look(|keys| auth.replace(|current| current.keys = Arc::new(keys)));
+                }
+                files
             });
-            let Ok((back, policy, keys)) = looked.await else { return };
+            let Ok(back) = looked.await else { return };
             files = back;
-            if policy.is_some() || keys.is_some() {
-                self.replace(policy, keys);
-            }
         }
     }
 
-    /// Puts another policy or other keys in force, or both. Every token is verified again.
-    fn replace(&self, policy: Option<Policy>, keys: Option<KeySet>) {
+    /// Puts another policy or other keys in force. Every token is verified again.
+    fn replace(&self, change: impl FnOnce(&mut Current)) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(policy) = policy {
-            current.policy = Arc::new(policy);
-        }
-        if let Some(keys) = keys {
-            current.keys = Arc::new(keys);
-        }
+        change(&mut current);
         current.tokens = TokenCache::default();
     }
 }

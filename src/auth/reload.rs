@@ -102,27 +102,27 @@ impl<T> Watched<T> {
         Ok((Self { setting, source, seen: Ok(text), suspected: false, metrics, parse }, value))
     }
 
-    /// What the text says, where it says something new that can be used. What cannot be is
-    /// logged and counted once, when a second look finds nothing better: a file may be half
-    /// written.
-    pub fn changed(&mut self) -> Option<T> {
-        let text = self.source.look()?;
+    /// Puts in force what the text says, where it says something new that can be used, and then
+    /// tells of it. What cannot be used is logged and counted once, when a second look finds
+    /// nothing better: a file may be half written.
+    pub fn look(&mut self, put_in_force: impl FnOnce(T)) {
+        let Some(text) = self.source.look() else { return };
         if text == self.seen {
             self.suspected = false;
-            return None;
+            return;
         }
         let parsed = text.as_deref().map_err(Clone::clone).and_then(|text| self.parse(text));
         let was_suspected = mem::replace(&mut self.suspected, parsed.is_err());
         if parsed.is_err() && !was_suspected {
-            return None;
+            return;
         }
         self.seen = text;
         match parsed {
             Ok(value) => {
+                put_in_force(value);
                 self.metrics.loaded.increment(1);
                 self.metrics.stale.set(0.0);
                 tracing::info!(setting = self.setting, "it has changed and is in force");
-                Some(value)
             }
             Err(why) => {
                 self.metrics.refused.increment(1);
@@ -132,7 +132,6 @@ impl<T> Watched<T> {
                     why,
                     "it has changed and cannot be used: what was read before stays in force"
                 );
-                None
             }
         }
     }
@@ -153,6 +152,12 @@ mod tests {
         text.parse().map_err(|_| "is no number".into())
     }
 
+    fn changed(watched: &mut Watched<u32>) -> Option<u32> {
+        let mut changed = None;
+        watched.look(|number| changed = Some(number));
+        changed
+    }
+
     #[test]
     fn only_a_second_look_refuses_a_text_and_no_text_ends_the_looks() {
         let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
@@ -160,18 +165,18 @@ mod tests {
         write("1");
         let source = TextFile::new(&file);
         let (mut watched, one) = Watched::open("test", source, ReloadMetrics::new("test"), number).unwrap();
-        assert_eq!((one, watched.changed()), (1, None));
+        assert_eq!((one, changed(&mut watched)), (1, None));
         write("half");
-        assert_eq!(watched.changed(), None);
+        assert_eq!(changed(&mut watched), None);
         assert_eq!(watched.seen, Ok("1".into()), "it may be half written");
         write("2");
-        assert_eq!(watched.changed(), Some(2));
+        assert_eq!(changed(&mut watched), Some(2));
         for bad in ["bad", "panic"] {
             write(bad);
-            assert_eq!((watched.changed(), watched.changed()), (None, None), "{bad}");
+            assert_eq!((changed(&mut watched), changed(&mut watched)), (None, None), "{bad}");
             assert_eq!(watched.seen, Ok(bad.into()), "it is refused");
             write("3");
-            assert_eq!(watched.changed(), Some(3), "after {bad}");
+            assert_eq!(changed(&mut watched), Some(3), "after {bad}");
         }
     }
 }

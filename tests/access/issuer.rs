@@ -60,12 +60,7 @@ impl Issuer {
     }
 
     fn answer(mut stream: impl Read + Write, page: &Mutex<Page>) -> std::io::Result<()> {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte)?;
-            head.push(byte[0]);
-        }
+        read_head(&mut stream)?;
         let answer = {
             let mut page = page.lock().unwrap();
             page.asked += 1;
@@ -86,6 +81,17 @@ impl Issuer {
     fn url(&self, scheme: &str) -> String {
         format!("{scheme}://localhost:{}/jwks", self.addr.port())
     }
+}
+
+/// Reads a request, which has no body.
+fn read_head(stream: &mut impl Read) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(())
 }
 
 fn ok(body: &str) -> String {
@@ -228,9 +234,10 @@ fn an_answer_that_crawls_is_not_waited_for() {
     let url = format!("http://{}/jwks", crawling.local_addr().unwrap());
     thread::spawn(move || {
         for mut stream in crawling.incoming().map_while(Result::ok) {
+            // No client expects an answer ahead of its request.
             let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
+            let mut sent = read_head(&mut stream).and_then(|()| stream.write_all(head));
             // Each byte comes in time, until the client has had enough.
-            let mut sent = stream.write_all(head);
             while sent.is_ok() {
                 thread::sleep(Duration::from_millis(100));
                 sent = stream.write_all(b" ");
