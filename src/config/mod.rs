@@ -73,7 +73,7 @@ table::settings! {
     "Connections" {
         /// The limit on open connections. 0: 80% of the limit on open files.
         max_connections: usize = 0, 0..=1_048_576;
-        /// How many calls one connection may have in flight. A new connection has its share of `max_unary_calls` where that is less, and a quarter of this at least.
+        /// How many calls one connection may have in flight. Of more than 100, a new connection has its share of `max_unary_calls` where that is less, and 100 at least.
         max_concurrent_streams: u32 = 100, 1..=65_536;
         /// How many streams a client may reset before its connection is closed.
         max_stream_resets: usize = 1_024, 1..=1_048_576;

@@ -10,9 +10,10 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 
-/// The least number of streams, unless `max_concurrent_streams` is less. Watches count as
-/// streams, and calls must go on next to a few of them.
-const MIN_STREAMS: u32 = 16;
+/// The least number of streams, unless `max_concurrent_streams` is less. RFC 9113, section
+/// 6.5.2, advises against fewer, and as many are opened ahead of the SETTINGS by clients that do
+/// not repeat a refused stream, such as those on hyper.
+const MIN_STREAMS: u32 = 100;
 
 /// What connections share.
 #[derive(Debug)]
@@ -41,12 +42,10 @@ impl StreamLimit {
         self.among(connections)
     }
 
-    /// Of each of so many connections: its share of the limit on calls. A quarter of
-    /// `max_concurrent_streams` is left to it among any number, because most of many
-    /// connections are idle.
+    /// Of each of so many connections: its share of the limit on calls.
     fn among(&self, connections: usize) -> u32 {
         let share = self.max_unary_calls / connections.max(1);
-        let least = (self.max_streams / 4).max(MIN_STREAMS).min(self.max_streams);
+        let least = MIN_STREAMS.min(self.max_streams);
         u32::try_from(share).unwrap_or(u32::MAX).clamp(least, self.max_streams)
     }
 }
@@ -75,22 +74,22 @@ mod tests {
     }
 
     #[test]
-    fn few_connections_have_the_setting_and_any_number_has_a_quarter_of_it() {
-        let streams = |connections| limit(100, 2_048).among(connections);
-        assert_eq!([1, 20, 21, 40, 81, 82, 10_000].map(streams), [100, 100, 97, 51, 25, 25, 25]);
+    fn few_connections_have_the_setting_and_any_number_has_100() {
+        let streams = |connections| limit(1_000, 2_048).among(connections);
+        assert_eq!([1, 2, 3, 10, 20, 21, 10_000].map(streams), [1_000, 1_000, 682, 204, 102, 100, 100]);
     }
 
     #[test]
     fn a_small_setting_is_not_divided() {
-        assert_eq!([1, 16, 17, 40, 100].map(|setting| limit(setting, 1).among(9)), [1, 16, 16, 16, 25]);
+        assert_eq!([1, 99, 100, 101].map(|setting| limit(setting, 1).among(9)), [1, 99, 100, 100]);
     }
 
     #[test]
     fn connections_are_counted_by_their_permits() {
-        let limit = limit(100, 200);
+        let limit = limit(1_000, 800);
         let held: Vec<_> = (0..4).map(|_| limit.permits.try_acquire().unwrap()).collect();
-        assert_eq!(limit.current(), 50);
+        assert_eq!(limit.current(), 200);
         drop(held);
-        assert_eq!(limit.current(), 100);
+        assert_eq!(limit.current(), 800);
     }
 }

@@ -49,19 +49,19 @@ fn connect(server: &ListenerOnly) -> (Peer, u32) {
 
 #[test]
 fn a_new_connection_is_told_its_share_of_the_calls() {
-    let config = Config { max_concurrent_streams: 100, max_unary_calls: 200, ..Config::default() };
+    let config = Config { max_concurrent_streams: 400, max_unary_calls: 800, ..Config::default() };
     let server = ListenerOnly::serve(config);
     let mut open: Vec<_> = (0..10).map(|_| connect(&server)).collect();
     let told: Vec<_> = open.iter().map(|(_, streams)| *streams).collect();
-    assert_eq!(told, [100, 100, 66, 50, 40, 33, 28, 25, 25, 25]);
-    // The last one may have 25 calls in flight, and no more.
+    assert_eq!(told, [400, 400, 266, 200, 160, 133, 114, 100, 100, 100]);
+    // The last one may have 100 calls in flight, and no more.
     let (last, _) = open.last_mut().unwrap();
-    streams(26).for_each(|stream| last.call(stream, "/wait"));
+    streams(101).for_each(|stream| last.call(stream, "/wait"));
     let refused = last.wait_for(RST_STREAM);
-    assert_eq!((refused.stream, refused.number(0)), (51, REFUSED_STREAM));
+    assert_eq!((refused.stream, refused.number(0)), (201, REFUSED_STREAM));
     open.clear();
     server.wait_for_metric(&closed("client"), 10);
-    until("a connection alone has every stream", || connect(&server).1 == 100);
+    until("a connection alone has every stream", || connect(&server).1 == 400);
 }
 
 #[test]

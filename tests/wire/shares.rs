@@ -55,8 +55,7 @@ fn a_connection_with_many_watches_leaves_room_for_another_caller() {
 #[test]
 fn an_open_health_watch_takes_less_than_7_kib() {
     const CONNECTIONS: usize = 20;
-    // So many that each connection has every stream.
-    let server = Server::start(&["--call-log", "false", "--max-unary-calls", "4096"]);
+    let server = Server::start(&["--call-log", "false"]);
     let watching = || {
         let mut peer = Peer::connect(server.grpc_addr);
         assert_eq!(open_streams(&mut peer, HEALTH_WATCH), 99);
