@@ -138,8 +138,8 @@ fn tables(database: &Database) -> (Vec<Logged>, BTreeMap<String, (u64, Row)>) {
         row: change.image.as_ref().map(row),
     });
     let users = database.committed.users.values().map(|user| {
-        let row = Row { name: user.name.clone(), email: user.email.clone() };
-        (user.id.clone(), (user.revision.cast_unsigned(), row))
+        let row = Row { name: user.text("name").clone(), email: user.text("email").clone() };
+        (user.text("id").clone(), (user.revision().cast_unsigned(), row))
     });
     (changes.collect(), users.collect())
 }

@@ -11,16 +11,33 @@ use super::{
 };
 use crate::store::postgres::{columns::COLUMNS, sql::Sql};
 
-/// A row of `users`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserRow {
-    pub id: String,
-    pub name: String,
-    pub email: String,
-    pub age: i32,
-    pub revision: i64,
-    pub create_time: i64,
-    pub update_time: i64,
+/// A value of a column of a user.
+#[derive(Clone, Debug)]
+enum Value {
+    Text(String),
+    Int4(i32),
+    Int8(i64),
+}
+
+/// A row of `users`, in the order of [`COLUMNS`].
+#[derive(Clone, Debug)]
+pub struct UserRow(Vec<Value>);
+
+impl UserRow {
+    pub fn text(&self, column: &str) -> &String {
+        let Value::Text(text) = self.value(column) else { panic!("{column} is no text") };
+        text
+    }
+
+    pub fn revision(&self) -> i64 {
+        let Value::Int8(revision) = self.value("revision") else { panic!("a revision is an int8") };
+        *revision
+    }
+
+    fn value(&self, column: &str) -> &Value {
+        let at = COLUMNS.iter().position(|(name, _)| *name == column).expect("a column of a user");
+        &self.0[at]
+    }
 }
 
 /// A row of `changes`, without its revision.
@@ -73,7 +90,7 @@ impl Tables {
         match effect {
             Effect::Revision(revision) => self.revision = self.revision.max(revision),
             Effect::Fence => self.fence += 1,
-            Effect::Put(user) => drop(self.users.insert(user.id.clone(), user)),
+            Effect::Put(user) => drop(self.users.insert(user.text("id").clone(), user)),
             Effect::Delete(id) => drop(self.users.remove(&id)),
             Effect::Log(revision, change) => drop(self.changes.insert(revision, change)),
             Effect::Record(key, RequestEffect(row)) => drop(self.requests.insert(key, row)),
@@ -97,8 +114,8 @@ impl Tables {
         let answer = match sql {
             Sql::Users => {
                 let (ids, emails) = (texts(0), texts(1));
-                let by_id = self.users.values().filter(|user| ids.contains(&user.id));
-                let by_email = self.users.values().filter(|user| emails.contains(&user.email));
+                let by_id = self.users.values().filter(|user| ids.contains(user.text("id")));
+                let by_email = self.users.values().filter(|user| emails.contains(user.text("email")));
                 let rows = by_id.chain(by_email).map(|user| user_cells(Some(user))).collect();
                 Answer::Rows(user_types(), rows)
             }
@@ -192,27 +209,27 @@ impl Tables {
         sequence: i64,
         bug: Bug,
     ) -> Option<Vec<UserRow>> {
-        let texts = |at| param::<Vec<String>>(params, types, at);
-        let numbers = |at| param::<Vec<i64>>(params, types, at);
-        let (ids, names, emails) = (texts(0), texts(1), texts(2));
-        let ages = param::<Vec<i32>>(params, types, 3);
-        let (behind, create_times, update_times) = (numbers(4), numbers(5), numbers(6));
         let counter = if bug == Bug::Sequence { sequence } else { self.revision };
-        let user = |n: usize| UserRow {
-            id: ids[n].clone(),
-            name: names[n].clone(),
-            email: emails[n].clone(),
-            age: ages[n],
-            revision: counter + behind[n],
-            create_time: create_times[n],
-            update_time: update_times[n],
+        let column = |(at, (name, of)): (usize, &(&str, Type))| -> Vec<Value> {
+            match (*name, of) {
+                ("revision", _) => {
+                    let behind = param::<Vec<i64>>(params, types, at).into_iter();
+                    behind.map(|behind| Value::Int8(counter + behind)).collect()
+                }
+                (_, &Type::TEXT) => param::<Vec<_>>(params, types, at).into_iter().map(Value::Text).collect(),
+                (_, &Type::INT4) => param::<Vec<_>>(params, types, at).into_iter().map(Value::Int4).collect(),
+                (_, &Type::INT8) => param::<Vec<_>>(params, types, at).into_iter().map(Value::Int8).collect(),
+                (_, other) => unreachable!("no column of a user is a {other}"),
+            }
         };
-        let users: Vec<_> = (0..ids.len()).map(user).collect();
+        let columns: Vec<_> = COLUMNS.iter().enumerate().map(column).collect();
+        let user = |n: usize| UserRow(columns.iter().map(|column| column[n].clone()).collect());
+        let users: Vec<_> = (0..columns[0].len()).map(user).collect();
         let is_taken = |user: &UserRow| {
             self.users.values().any(|other| {
-                other.email == user.email
-                    && other.id != user.id
-                    && !users.iter().any(|put| put.id == other.id)
+                other.text("email") == user.text("email")
+                    && other.text("id") != user.text("id")
+                    && !users.iter().any(|put| put.text("id") == other.text("id"))
             })
         };
         (!users.iter().any(is_taken)).then_some(users)
@@ -244,16 +261,12 @@ fn user_types() -> Vec<Type> {
 
 fn user_cells(user: Option<&UserRow>) -> Row {
     let Some(user) = user else { return user_types().iter().map(|_| Cell::NULL).collect() };
-    let UserRow { id, name, email, age, revision, create_time, update_time } = user;
-    vec![
-        Cell::of(&Type::TEXT, id),
-        Cell::of(&Type::TEXT, name),
-        Cell::of(&Type::TEXT, email),
-        Cell::of(&Type::INT4, age),
-        Cell::of(&Type::INT8, revision),
-        Cell::of(&Type::INT8, create_time),
-        Cell::of(&Type::INT8, update_time),
-    ]
+    let cells = user.0.iter().map(|value| match value {
+        Value::Text(text) => Cell::of(&Type::TEXT, text),
+        Value::Int4(number) => Cell::of(&Type::INT4, number),
+        Value::Int8(number) => Cell::of(&Type::INT8, number),
+    });
+    cells.collect()
 }
 
 fn int8s(values: &[Option<i64>]) -> Answer {
