@@ -191,9 +191,7 @@ impl Tables {
                 let of_batch = self.changes.range(seen + 1..).find(|(_, change)| change.batch == batch);
                 int8s(&[of_batch.map(|(revision, _)| revision - 1)])
             }
-            Sql::Page | Sql::LogHead | Sql::Changes | Sql::PruneRecorded | Sql::PruneChanges => {
-                unreachable!("writers do not run {sql:?}")
-            }
+            other => unreachable!("writers do not run {other:?}"),
         };
         for effect in &effects[before..] {
             self.apply(effect.clone());
