@@ -3,7 +3,10 @@
 use prost_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::proto::user::v1::{ImportUsersRequest, User};
+use crate::{
+    domain,
+    proto::user::v1::{ImportUsersRequest, User},
+};
 
 /// The longest line, in bytes: several times what the longest user takes, every
 /// character escaped.
@@ -50,8 +53,8 @@ pub fn read(line: &[u8]) -> Result<ImportUsersRequest, String> {
     Ok(ImportUsersRequest { user: Some(user), user_id: id })
 }
 
-const TIME_EXPECTED: &str = "create_time must be a time with its offset, as in RFC 3339: \
-                             2020-01-01T01:00:00Z or 2020-01-01T01:00:00+02:00";
+const TIME_EXPECTED: &str = "create_time must be a time of the years 1 to 9999 with its offset, as in \
+                             RFC 3339: 2020-01-01T01:00:00Z or 2020-01-01T01:00:00+02:00";
 
 /// Reads a `date-time` of RFC 3339, section 5.6; a space may stand in place of the `T`.
 /// prost's parser takes other forms as well, and takes a time without an offset for UTC.
@@ -62,7 +65,9 @@ fn timestamp(text: &str) -> Option<Timestamp> {
     let fraction = rest.strip_prefix('.').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
     let offset = fraction.unwrap_or(rest);
     let is_whole = has_form(local, LOCAL) && (matches!(offset, "Z" | "z") || has_form(offset, OFFSET));
-    if is_whole { text.parse().ok() } else { None }
+    let time: Timestamp = text.parse().ok().filter(|_| is_whole)?;
+    // An offset can move it out of the years that can be written.
+    domain::Timestamp::PROTOBUF_SECONDS.contains(&time.seconds).then_some(time)
 }
 
 /// Whether a text has digits and signs where `form` has them.
@@ -106,6 +111,8 @@ mod tests {
             ("2020-01-01t01:00:00.123456789z", 1_577_840_400),
             ("2020-01-01 01:00:00+02:00", 1_577_833_200),
             ("2020-01-01T01:00:00.5-00:30", 1_577_842_200),
+            ("0000-12-31T23:59:00-00:01", -62_135_596_800),
+            ("9999-12-31T23:59:59.999Z", 253_402_300_799),
         ] {
             assert_eq!(seconds(text), Some(utc), "{text}");
         }
@@ -125,6 +132,9 @@ mod tests {
             "+12020-01-01T01:00:00Z",
             "2020-01-01T01:00:00\u{ff3a}",
             "1577840400",
+            "0000-12-31T23:59:59Z",
+            "0001-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:59-00:01",
         ] {
             assert_eq!(seconds(bad), None, "{bad:?}");
         }

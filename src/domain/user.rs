@@ -1,7 +1,10 @@
 //! A user and what the service assigns to it. The types have private fields: a value
 //! that exists is a good one.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use uuid::Uuid;
 
@@ -104,6 +107,9 @@ impl Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
+
+    /// The seconds of what protobuf takes for a time: the years 1 to 9999.
+    pub const PROTOBUF_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)

@@ -43,9 +43,7 @@ pub fn import(request: &pb::ImportUsersRequest) -> Result<Change, Error> {
 
 /// What protobuf takes for a time, to the microsecond.
 fn parse_time(time: &prost_types::Timestamp) -> Result<Timestamp, &'static str> {
-    const FIRST: i64 = -62_135_596_800;
-    const LAST: i64 = 253_402_300_799;
-    if (FIRST..=LAST).contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos) {
+    if Timestamp::PROTOBUF_SECONDS.contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos) {
         Ok(Timestamp::from_micros(time.seconds * 1_000_000 + i64::from(time.nanos / 1_000)))
     } else {
         Err("must be of the years 1 to 9999, with 0 to 999,999,999 nanoseconds")
