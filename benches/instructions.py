@@ -96,9 +96,8 @@ def verdict(now, then):
     for name, count in now["per_call"].items():
         recorded = then["per_call"][name]
         print(f"| {name} | {count:,} | {recorded:,} | {count / recorded:.3f} |")
-    recorded_of_ours = then.get("of_ours", now["of_ours"])
     for name, count in now["of_ours"].items():
-        recorded = recorded_of_ours[name]
+        recorded = then["of_ours"][name]
         print(f"| {OURS_ALL}, {name} | {count:,} | {recorded:,} | {count / recorded:.3f} |")
     print()
     goals(now)
@@ -106,7 +105,7 @@ def verdict(now, then):
         if now[tool] != then[tool]:
             print(f"Recorded with {then[tool]}; this is {now[tool]}.")
     # A create has commits in it, whose number depends on the disk.
-    growth = max(now["per_call"][OURS_ALL] / then["per_call"][OURS_ALL], now["of_ours"][REFUSED] / recorded_of_ours[REFUSED])
+    growth = max(now[of][name] / then[of][name] for of, name in (("per_call", OURS_ALL), ("of_ours", REFUSED)))
     if growth > MOST_GROWTH:
         print(f"FAILED: a call takes {growth - 1:.1%} more instructions than recorded; {MOST_GROWTH - 1:.0%} are "
               "allowed. Where it is worth that, record it: make bench-instructions RECORD=--record")
