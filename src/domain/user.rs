@@ -103,13 +103,13 @@ impl From<Etag> for String {
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// The seconds of what protobuf takes for a time: the years 1 to 9999.
+    pub const PROTOBUF_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
-
-    /// The seconds of what protobuf takes for a time: the years 1 to 9999.
-    pub const PROTOBUF_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)

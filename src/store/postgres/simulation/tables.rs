@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{FromSql, Type};
 use uuid::Uuid;
 
 use super::{
@@ -208,17 +208,12 @@ impl Tables {
         bug: Bug,
     ) -> Option<Vec<UserRow>> {
         let counter = if bug == Bug::Sequence { sequence } else { self.revision };
-        let column = |(at, (name, of)): (usize, &(&str, Type))| -> Vec<Value> {
-            match (*name, of) {
-                ("revision", _) => {
-                    let behind = param::<Vec<i64>>(params, types, at).into_iter();
-                    behind.map(|behind| Value::Int8(counter + behind)).collect()
-                }
-                (_, &Type::TEXT) => param::<Vec<_>>(params, types, at).into_iter().map(Value::Text).collect(),
-                (_, &Type::INT4) => param::<Vec<_>>(params, types, at).into_iter().map(Value::Int4).collect(),
-                (_, &Type::INT8) => param::<Vec<_>>(params, types, at).into_iter().map(Value::Int8).collect(),
-                (_, other) => unreachable!("no column of a user is a {other}"),
-            }
+        let column = |(at, (name, of)): (usize, &(&str, Type))| match (*name, of) {
+            ("revision", _) => values(params, types, at, |behind: i64| Value::Int8(counter + behind)),
+            (_, &Type::TEXT) => values(params, types, at, Value::Text),
+            (_, &Type::INT4) => values(params, types, at, Value::Int4),
+            (_, &Type::INT8) => values(params, types, at, Value::Int8),
+            (_, other) => unreachable!("no column of a user is a {other}"),
         };
         let columns: Vec<_> = COLUMNS.iter().enumerate().map(column).collect();
         let user = |n: usize| UserRow(columns.iter().map(|column| column[n].clone()).collect());
@@ -251,6 +246,16 @@ impl Tables {
         });
         Answer::Rows(columns, rows.collect())
     }
+}
+
+/// The values of a parameter that is an array.
+fn values<T: for<'a> FromSql<'a>>(
+    params: &[Option<Vec<u8>>],
+    types: &[Type],
+    at: usize,
+    value: impl Fn(T) -> Value,
+) -> Vec<Value> {
+    param::<Vec<T>>(params, types, at).into_iter().map(value).collect()
 }
 
 fn user_types() -> Vec<Type> {
