@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -17,7 +17,7 @@ use tokio::{
 
 use super::routes::Routes;
 use crate::listener::{
-    HttpConnection, Protocol, Turn, http1,
+    Http2, HttpConnection, IncomingBody, Protocol, Turn, http1,
     lingering_close::{Closes, Closing, Lent, Owner, Socket, finish, lend, write_now},
     policing::{Observed, PolicedConnections, PolicedIo},
 };
@@ -81,20 +81,22 @@ async fn converse<T: Socket + Send + 'static>(
     };
     // A client that goes away before it has asked for anything is its own affair.
     let Ok(Some(protocol)) = protocol else { return };
-    let service = service_fn(|request: hyper::Request<Incoming>| {
+    let answer = |request| {
         let guard = idle.begin();
         routes.answer(request, guard)
-    });
-    let io = TokioIo::new(stream);
+    };
     match protocol {
         Protocol::Http1 => {
             // A script may close its side once it has asked: `printf ... | nc -N`.
             let mut http1 = http1(MAX_HEAD_BYTES as usize);
-            let connection = pin!(http1.half_close(true).serve_connection(io, service));
+            let service = service_fn(|request: http::Request<Incoming>| answer(request.map(Into::into)));
+            let connection =
+                pin!(http1.half_close(true).serve_connection(TokioIo::new(stream), service));
             drive(connection, owner, observed, &idle, stopped).await;
         }
         Protocol::Http2 => {
-            let connection = pin!(http2().serve_connection(io, service));
+            let service = service_fn(|request: http::Request<IncomingBody>| answer(request));
+            let connection = pin!(http2().serve(stream, service));
             drive(connection, owner, observed, &idle, stopped).await;
         }
     }
@@ -134,18 +136,14 @@ async fn drive<T>(
     }
 }
 
-fn http2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+fn http2() -> Http2 {
+    let mut h2 = h2::server::Builder::new();
+    h2.max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_local_error_reset_streams(MAX_RESETS)
-        .max_header_list_size(MAX_HEAD_BYTES)
-        // A watching client that is gone without a word must not keep its permit.
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_INTERVAL);
-    builder
+        .max_local_error_reset_streams(Some(MAX_RESETS))
+        .max_header_list_size(MAX_HEAD_BYTES);
+    // A watching client that is gone without a word must not keep its permit.
+    Http2 { h2, keepalive_interval: KEEPALIVE_INTERVAL, keepalive_timeout: KEEPALIVE_INTERVAL }
 }
 
 /// Whether a connection is in use, and until when it may be without use.
@@ -203,6 +201,7 @@ impl Drop for RequestGuard {
 #[cfg(test)]
 mod tests {
     use hyper::client::conn::http2;
+    use hyper_util::rt::{TokioExecutor, TokioTimer};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, duplex},
         task::JoinHandle,

@@ -8,7 +8,6 @@ use http::{
     header::{ALLOW, CONTENT_TYPE},
 };
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 use tonic::body::Body;
 use tower::ServiceExt;
@@ -20,6 +19,7 @@ use super::{
 #[cfg(test)]
 use crate::{config::Config, layers::InFlight, listener::ConnectionRegistry, telemetry::LogFilter};
 use crate::{
+    listener::IncomingBody,
     proto::health::health_server::HealthServer,
     rpc::status,
     service::{
@@ -72,7 +72,7 @@ impl Routes {
     /// Answers one request; `in_use` lasts as long as the answer does.
     pub fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Request<IncomingBody>,
         in_use: RequestGuard,
     ) -> impl Future<Output = Result<Response<GuardedBody<Body, RequestGuard>>, Infallible>> + use<> {
         let routes = self.clone();
@@ -93,14 +93,14 @@ impl Routes {
     }
 
     /// The same health as on the gRPC port; its own limit bounds the message.
-    async fn grpc_health(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn grpc_health(&self, request: Request<IncomingBody>) -> Response<Body> {
         match timeout(REQUEST_TIMEOUT, self.health_server.clone().oneshot(request)).await {
             Ok(Ok(response)) => response,
             Err(_) => status::deadline_exceeded().into_http(),
         }
     }
 
-    async fn change_filter(&self, request: Request<Incoming>) -> Response<String> {
+    async fn change_filter(&self, request: Request<IncomingBody>) -> Response<String> {
         let body = Limited::new(request.into_body(), debug::MAX_FILTER_BYTES).collect();
         match timeout(REQUEST_TIMEOUT, body).await {
             Ok(Ok(body)) => {

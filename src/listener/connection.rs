@@ -8,8 +8,8 @@ use std::{
     task::Poll,
 };
 
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
     select,
@@ -20,8 +20,9 @@ use tokio::{
 use super::{
     CallService, ListenerPhase,
     connection_state::{ConnectionState, ThreadLoad},
-    http_connection::{HttpConnection, ParkedConnection, Turn},
+    http_connection::{ConnectionError, HttpConnection, ParkedConnection, Turn},
     http1::SayClose,
+    http2::{Http2, Http2Connection},
     in_flight::CountCalls,
     lifetime::{Action, Lifetime, Stall, Timeouts},
     lingering_close::{Lent, Owner, finish, lend, write_now},
@@ -29,6 +30,7 @@ use super::{
     metrics_guard::MetricsGuard,
     policing::{Observed, PolicedIo},
     registry::ConnectionRegistry,
+    sending::Sending,
     stream_limit::StreamLimit,
     tls::{Handshakes, Refused, Transport},
 };
@@ -42,36 +44,31 @@ use crate::{
 const STREAM_WINDOW_BYTES: u32 = 128 * 1_024;
 /// The same over all streams of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1_024 * 1_024;
-/// Calls that were reset before hyper has taken them from h2. A burst of an honest client
+/// Calls that were reset before they were taken from h2. A burst of an honest client
 /// is read in turns of a hundred or so, and a turn ends with a whole read.
 const MAX_PENDING_RESETS: usize = 1_024;
 /// Bytes of a response that wait in h2 for a client that does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1_024;
 
-/// How hyper is to speak HTTP/2.
-pub fn http2(config: &Config) -> http2::Builder<TokioExecutor> {
-    let mut http2 = http2::Builder::new(TokioExecutor::new());
-    http2
-        .timer(TokioTimer::new())
+/// How to speak HTTP/2.
+pub fn http2(config: &Config) -> Http2 {
+    let mut h2 = h2::server::Builder::new();
+    h2
         // Calls are policed that are reset. This bounds those of one turn of reading.
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(config.max_stream_resets)
+        .max_local_error_reset_streams(Some(config.max_stream_resets))
         .max_header_list_size(config.max_header_list_bytes)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        .keep_alive_interval((!config.keepalive_interval.is_zero()).then_some(config.keepalive_interval))
-        .keep_alive_timeout(config.keepalive_timeout)
-        // No gRPC client reads it.
-        .auto_date_header(false);
-    http2
+        .max_send_buffer_size(SEND_BUFFER_BYTES);
+    Http2 { h2, keepalive_interval: config.keepalive_interval, keepalive_timeout: config.keepalive_timeout }
 }
 
 /// What every connection of one thread is served with.
 pub struct ServeContext<S> {
     pub service: S,
     pub http1: http1::Builder,
-    pub http2: http2::Builder<TokioExecutor>,
+    pub http2: Http2,
     pub streams: Arc<StreamLimit>,
     pub max_head_bytes: usize,
     pub timeouts: Timeouts,
@@ -177,10 +174,10 @@ impl<S: CallService> ServeContext<S> {
         &self,
         io: Io,
         service: CountCalls<S>,
-    ) -> http2::Connection<TokioIo<Io>, CountCalls<S>, TokioExecutor> {
+    ) -> Http2Connection<Io, CountCalls<S>, Sending> {
         let mut http2 = self.http2.clone();
-        http2.max_concurrent_streams(self.streams.current());
-        http2.serve_connection(TokioIo::new(io), service)
+        http2.h2.max_concurrent_streams(self.streams.current());
+        http2.serve(io, service)
     }
 
     async fn serve_http1(
@@ -317,7 +314,7 @@ impl Conversation {
 }
 
 /// Why a connection ended that was not cut.
-fn reason(end: &hyper::Result<()>, observed: &Observed, lifetime: &Lifetime) -> CloseReason {
+fn reason(end: &Result<(), ConnectionError>, observed: &Observed, lifetime: &Lifetime) -> CloseReason {
     if observed.violation().is_some() {
         return CloseReason::Policed;
     }
@@ -331,14 +328,13 @@ fn reason(end: &hyper::Result<()>, observed: &Observed, lifetime: &Lifetime) -> 
         return CloseReason::Error;
     }
     let Err(error) = end else { return CloseReason::Client };
-    if error.is_timeout() {
-        return CloseReason::Keepalive;
-    }
     let source = std::error::Error::source(error);
-    let of_http2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
-    match of_http2 {
-        Some(error) if error.is_io() || error.is_remote() => CloseReason::Client,
-        None if source.is_some_and(<dyn std::error::Error>::is::<io::Error>) => CloseReason::Client,
+    match error {
+        ConnectionError::Unresponsive => CloseReason::Keepalive,
+        ConnectionError::Http2(error) if error.is_io() || error.is_remote() => CloseReason::Client,
+        ConnectionError::Http1(_) if source.is_some_and(<dyn std::error::Error>::is::<io::Error>) => {
+            CloseReason::Client
+        }
         _ => {
             tracing::debug!(%error, ?source, "a connection failed");
             CloseReason::Error

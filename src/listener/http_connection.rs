@@ -1,4 +1,4 @@
-//! What the two protocols of hyper's connections differ in, for the loop that serves them.
+//! What connections of the two protocols differ in, for the loop that serves them.
 
 use std::{
     error::Error,
@@ -9,27 +9,38 @@ use std::{
 use http_body::Body;
 use hyper::{
     body::Incoming,
-    rt::{Read, Write, bounds::Http2ServerConnExec},
-    server::conn::{http1, http2},
+    rt::{Read, Write},
+    server::conn::http1,
     service::HttpService,
 };
 use tokio::io::AsyncRead;
 
 use super::policing::{Observed, PolicedIo};
 
-type BoxError = Box<dyn Error + Send + Sync>;
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why a connection failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+    #[error("the peer has not answered a PING in time")]
+    Unresponsive,
+}
 
 /// What a turn of a connection came to.
 #[derive(Debug)]
 pub enum Turn {
     /// The connection is over.
-    Over(hyper::Result<()>),
+    Over(Result<(), ConnectionError>),
     /// It goes on: with hyper if it was [parked](ParkedConnection), and parked otherwise.
     Paused,
 }
 
-/// A connection of hyper's, by its protocol.
-pub trait HttpConnection: Future<Output = hyper::Result<()>> {
+/// A connection, by its protocol.
+pub trait HttpConnection {
     /// Whether the server closes a connection without calls and without a word.
     const IS_CLOSED_WHEN_IDLE: bool;
 
@@ -37,31 +48,12 @@ pub trait HttpConnection: Future<Output = hyper::Result<()>> {
     fn poll_turn(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        _observed: &Observed,
-        _is_answered: impl Fn() -> bool,
-    ) -> Poll<Turn> {
-        self.poll(cx).map(Turn::Over)
-    }
+        observed: &Observed,
+        is_answered: impl Fn() -> bool,
+    ) -> Poll<Turn>;
 
     /// Tells the peer to begin no more calls.
     fn go_away(self: Pin<&mut Self>, is_idle: bool);
-}
-
-impl<I, S, B, E> HttpConnection for http2::Connection<I, S, E>
-where
-    Self: Future<Output = hyper::Result<()>>,
-    S: HttpService<Incoming, ResBody = B>,
-    S::Error: Into<BoxError>,
-    I: Read + Write + Unpin,
-    B: Body + 'static,
-    B::Error: Into<BoxError>,
-    E: Http2ServerConnExec<S::Future, B>,
-{
-    const IS_CLOSED_WHEN_IDLE: bool = false;
-
-    fn go_away(self: Pin<&mut Self>, _is_idle: bool) {
-        self.graceful_shutdown();
-    }
 }
 
 impl<I, S, B> HttpConnection for http1::Connection<I, S>
@@ -97,7 +89,7 @@ where
                 cx.waker().wake_by_ref();
             }
         }
-        progress.map(Turn::Over)
+        progress.map(|end| Turn::Over(end.map_err(Into::into)))
     }
 
     /// hyper closes an idle connection at this, and a request may be on its way. Its answer
@@ -113,26 +105,17 @@ where
 /// more than the rest of an idle connection.
 pub struct ParkedConnection<'a, T>(pub &'a mut PolicedIo<T>);
 
-impl<T: AsyncRead + Unpin> Future for ParkedConnection<'_, T> {
-    type Output = hyper::Result<()>;
-
-    /// Ready once the connection is over or has bytes to read.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll_begun(cx).map(Ok)
-    }
-}
-
 impl<T: AsyncRead + Unpin> HttpConnection for ParkedConnection<'_, T> {
     const IS_CLOSED_WHEN_IDLE: bool = true;
 
     fn poll_turn(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         observed: &Observed,
         _is_answered: impl Fn() -> bool,
     ) -> Poll<Turn> {
-        let end = ready!(self.poll(cx));
-        Poll::Ready(if observed.is_over() { Turn::Over(end) } else { Turn::Paused })
+        ready!(self.0.poll_begun(cx));
+        Poll::Ready(if observed.is_over() { Turn::Over(Ok(())) } else { Turn::Paused })
     }
 
     fn go_away(self: Pin<&mut Self>, _is_idle: bool) {}

@@ -15,12 +15,12 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
     connection_state::ConnectionState,
+    incoming_body::IncomingBody,
     request_rest::{Discarding, RequestBody, Slot},
     sending::Sending,
 };
@@ -99,8 +99,9 @@ impl<S> CountCalls<S> {
     }
 }
 
-impl<S, B> hyper::service::Service<Request<Incoming>> for CountCalls<S>
+impl<S, B, I> hyper::service::Service<Request<I>> for CountCalls<S>
 where
+    I: Into<IncomingBody>,
     S: Service<Request<Inbound<RequestBody>>, Response = Response<B>, Error = Infallible> + Clone,
     B: Body<Data = Bytes>,
 {
@@ -108,8 +109,9 @@ where
     type Error = Infallible;
     type Future = CountedFuture<S::Future, B>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<I>) -> Self::Future {
         let call = OpenCall::on(&self.shared);
+        let request = request.map(Into::into);
         let request = Inbound::request(RequestBody::of(request, &call), Call::on(self.shared.handle.clone()));
         // `poll_ready` is skipped: the admission layer answers UNAVAILABLE when it is full.
         let inner = Some(self.service.clone().call(request));

@@ -45,9 +45,11 @@ mod connection;
 mod connection_state;
 mod fd_limit;
 mod http1;
+mod http2;
 mod http_connection;
 mod in_flight;
 mod incoming;
+mod incoming_body;
 mod lifetime;
 pub mod lingering_close;
 mod metrics;
@@ -65,7 +67,9 @@ pub use self::{
     bind::{BindError, bind},
     http_connection::{HttpConnection, Turn},
     http1::http1,
+    http2::Http2,
     incoming::Incoming,
+    incoming_body::IncomingBody,
     metrics::Protocol,
     registry::{ConnectionInfo, ConnectionRegistry},
     request_rest::RequestBody,

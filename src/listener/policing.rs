@@ -221,7 +221,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for PolicedIo<T> {
         let before = buf.filled().len();
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Pending => self.poll_rest(cx).map(Err),
-            Poll::Ready(Ok(())) => Poll::Ready(self.read(&buf.filled()[before..])),
+            Poll::Ready(Ok(())) => {
+                self.observed.read.store(true, Relaxed);
+                Poll::Ready(self.read(&buf.filled()[before..]))
+            }
             failed @ Poll::Ready(Err(_)) => failed,
         }
     }

@@ -21,10 +21,9 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Version, header::EXPECT};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::in_flight::OpenCall;
+use super::{http_connection::BoxError, in_flight::OpenCall, incoming_body::IncomingBody};
 
 /// The longest that the rest of a request is read.
 const MOST: Duration = Duration::from_secs(5);
@@ -45,7 +44,7 @@ enum RequestRest {
     /// The request is being read, or was read to its end.
     #[default]
     Read,
-    Left(Incoming, Version),
+    Left(IncomingBody, Version),
     /// The client waits to be told to send it, and was not told.
     Unasked,
     /// There is no answer that would wait.
@@ -54,7 +53,7 @@ enum RequestRest {
 
 impl Slot {
     /// Leaves a request that was not read to its end.
-    fn leave(&self, request: Incoming, version: Version) {
+    fn leave(&self, request: IncomingBody, version: Version) {
         let mut state = self.lock();
         if matches!(*state, RequestRest::Read) {
             *state = RequestRest::Left(request, version);
@@ -82,7 +81,7 @@ impl Slot {
     }
 
     /// Takes what was left. Nothing can be left afterwards.
-    pub fn close(&self) -> Option<(Incoming, Version)> {
+    pub fn close(&self) -> Option<(IncomingBody, Version)> {
         let mut state = self.lock();
         if matches!(*state, RequestRest::Unasked) {
             return None;
@@ -117,7 +116,7 @@ impl Slot {
 #[derive(Debug)]
 pub struct RequestBody {
     /// `None` only while it is dropped.
-    inner: Option<Incoming>,
+    inner: Option<IncomingBody>,
     call: OpenCall,
     version: Version,
     /// The client sends it once it is told to, which hyper does when it is first read.
@@ -125,7 +124,7 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    pub fn of(request: Request<Incoming>, call: &OpenCall) -> Request<Self> {
+    pub fn of(request: Request<IncomingBody>, call: &OpenCall) -> Request<Self> {
         // HTTP/2 has it as well, and its clients are not told.
         let version = request.version();
         let is_unasked = version == Version::HTTP_11 && request.headers().contains_key(EXPECT);
@@ -147,12 +146,12 @@ impl Drop for RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.is_unasked = false;
         match &mut self.inner {
             Some(request) => Pin::new(request).poll_frame(cx),
@@ -172,7 +171,7 @@ impl Body for RequestBody {
 /// A rest that is being read.
 #[derive(Debug)]
 pub struct Discarding {
-    request: Incoming,
+    request: IncomingBody,
     bytes: usize,
     /// When the rest is given up; set once it is waited for.
     alarm: Option<Alarm>,
@@ -186,7 +185,7 @@ struct Alarm {
 }
 
 impl Discarding {
-    fn new(request: Incoming) -> Self {
+    fn new(request: IncomingBody) -> Self {
         Self { request, bytes: 0, alarm: None }
     }
 

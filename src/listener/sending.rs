@@ -6,12 +6,13 @@ use super::in_flight::OpenCall;
 use crate::rpc::unread::COUNTED_BYTES;
 
 /// A part of an answer, which keeps its call in flight until it has been sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sending {
     bytes: Bytes,
     /// How much of it is counted as unread.
     counted: usize,
-    call: OpenCall,
+    /// `None` where it has no bytes.
+    call: Option<OpenCall>,
 }
 
 impl Sending {
@@ -20,14 +21,16 @@ impl Sending {
         if counted > 0 {
             call.unread().add(counted);
         }
-        Self { bytes, counted, call }
+        Self { bytes, counted, call: Some(call) }
     }
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        if self.counted > 0 {
-            self.call.unread().remove(self.counted);
+        if self.counted > 0
+            && let Some(call) = &self.call
+        {
+            call.unread().remove(self.counted);
         }
     }
 }
@@ -42,8 +45,10 @@ impl Buf for Sending {
     }
 
     fn advance(&mut self, count: usize) {
-        if self.counted > 0 {
-            self.call.unread().take(count);
+        if self.counted > 0
+            && let Some(call) = &self.call
+        {
+            call.unread().take(count);
         }
         self.bytes.advance(count);
     }

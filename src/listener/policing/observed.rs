@@ -16,6 +16,8 @@ pub struct Observed {
     /// The same of a [`Refusal`].
     refusal: AtomicU8,
     pub(super) last_stream: AtomicU32,
+    /// Bytes have come since [`Observed::take_read`].
+    pub(super) read: AtomicBool,
     /// The peer has taken nothing for too long.
     pub(super) gone: AtomicBool,
     /// The connection has a new turn to be read.
@@ -37,6 +39,11 @@ impl Observed {
     /// that calls and other connections have their turn.
     pub fn begin_turn(&self) {
         self.turn.store(true, Relaxed);
+    }
+
+    /// Whether the peer has sent anything since this was last asked.
+    pub fn take_read(&self) -> bool {
+        self.read.swap(false, Relaxed)
     }
 
     /// Whether the peer has taken nothing for too long.

@@ -1,0 +1,217 @@
+use std::{
+    future::{pending, poll_fn},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use h2::client;
+use http::{StatusCode, header::CONTENT_LENGTH};
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+
+use super::*;
+use crate::listener::policing::PolicedIo;
+
+const INTERVAL: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Counts the writes to a connection.
+struct CountWrites {
+    inner: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for CountWrites {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for CountWrites {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Relaxed);
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// `/now` is answered immediately, `/panic` by none, and everything else when it is dropped.
+async fn answer(request: Request<IncomingBody>) -> Result<Answer, Infallible> {
+    match request.uri().path() {
+        "/now" => Ok(Response::new(Full::new(Bytes::from_static(b"answer")))),
+        "/panic" => panic!("a service that panics"),
+        _ => pending().await,
+    }
+}
+
+/// One end of a served connection, how often was written to it, and how it ended.
+fn serve() -> (DuplexStream, Arc<AtomicUsize>, JoinHandle<Result<(), ConnectionError>>) {
+    let (client, inner) = duplex(64 * 1_024);
+    let writes = Arc::default();
+    let (io, observed) = PolicedIo::new(CountWrites { inner, writes: Arc::clone(&writes) }, Duration::MAX);
+    let http2 = Http2 { h2: Builder::new(), keepalive_interval: INTERVAL, keepalive_timeout: TIMEOUT };
+    let served = tokio::spawn(async move {
+        let mut connection = http2.serve(io, service_fn(answer));
+        poll_fn(|cx| {
+            observed.begin_turn();
+            connection.poll(cx, &observed)
+        })
+        .await
+    });
+    (client, writes, served)
+}
+
+async fn connect(stream: DuplexStream) -> client::SendRequest<Bytes> {
+    let (sender, connection) = client::handshake(stream).await.unwrap();
+    drop(tokio::spawn(connection));
+    sender
+}
+
+fn request(path: &str) -> Request<()> {
+    Request::builder().uri(format!("http://x{path}")).body(()).unwrap()
+}
+
+#[tokio::test]
+async fn calls_that_come_together_are_answered_in_one_write() {
+    let (client, writes, _served) = serve();
+    let mut sender = connect(client).await;
+    let (first, _) = sender.send_request(request("/now"), true).unwrap();
+    assert_eq!(first.await.unwrap().status(), StatusCode::OK);
+    let before = writes.load(Relaxed);
+    let calls: Vec<_> = (0..20).map(|_| sender.send_request(request("/now"), true).unwrap().0).collect();
+    for call in calls {
+        let mut body = call.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "answer");
+    }
+    assert_eq!(writes.load(Relaxed) - before, 1);
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_call_only() {
+    let (client, _, _served) = serve();
+    let mut sender = connect(client).await;
+    let (waits, _) = sender.send_request(request("/later"), true).unwrap();
+    let (panics, _) = sender.send_request(request("/panic"), true).unwrap();
+    let (answered, _) = sender.send_request(request("/now"), true).unwrap();
+    assert!(panics.await.unwrap_err().is_reset());
+    assert_eq!(answered.await.unwrap().headers()[CONTENT_LENGTH], "6");
+    assert!(timeout(Duration::from_millis(1), waits).await.is_err(), "it still waits");
+}
+
+#[tokio::test]
+async fn a_call_that_its_caller_gives_up_is_dropped() {
+    struct TellDrop(Option<oneshot::Sender<()>>);
+    impl Drop for TellDrop {
+        fn drop(&mut self) {
+            self.0.take().map(|dropped| dropped.send(()));
+        }
+    }
+    let (client, server) = duplex(64 * 1_024);
+    let (io, observed) = PolicedIo::new(server, Duration::MAX);
+    let http2 = Http2 { h2: Builder::new(), keepalive_interval: Duration::ZERO, keepalive_timeout: TIMEOUT };
+    let (dropped, is_dropped) = oneshot::channel();
+    let held = std::cell::Cell::new(Some(TellDrop(Some(dropped))));
+    let mut connection = http2.serve(
+        io,
+        service_fn(move |_| {
+            let held = held.take();
+            async move {
+                let _held = held;
+                pending::<Result<Answer, Infallible>>().await
+            }
+        }),
+    );
+    drop(tokio::spawn(async move { poll_fn(|cx| connection.poll(cx, &observed)).await }));
+    let mut sender = connect(client).await;
+    let (call, mut body) = sender.send_request(request("/later"), false).unwrap();
+    body.send_reset(h2::Reason::CANCEL);
+    drop(call);
+    is_dropped.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_no_ping_is_given_up() {
+    let (mut client, _, served) = serve();
+    // The preface and empty SETTINGS.
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let began = Instant::now();
+    let end = served.await.unwrap();
+    assert!(matches!(end, Err(ConnectionError::Unresponsive)), "{end:?}");
+    // The SETTINGS were seen at the first look.
+    assert!((INTERVAL + TIMEOUT..=2 * INTERVAL + 2 * TIMEOUT).contains(&began.elapsed()), "{:?}", began.elapsed());
+    let mut sent = Vec::new();
+    client.read_to_end(&mut sent).await.unwrap();
+    assert!(sent.windows(9).any(|frame| frame == b"\0\0\x08\x06\0\0\0\0\0"), "a PING");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_that_answers_pings_is_kept() {
+    let (client, _, mut served) = serve();
+    let mut sender = connect(client).await;
+    assert!(timeout(Duration::from_hours(1), &mut served).await.is_err());
+    let (call, _) = sender.send_request(request("/now"), true).unwrap();
+    assert_eq!(call.await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_to_go_before_its_handshake_goes_after_it() {
+    let (client, server) = duplex(64 * 1_024);
+    let (io, observed) = PolicedIo::new(server, Duration::MAX);
+    let http2 = Http2 { h2: Builder::new(), keepalive_interval: Duration::ZERO, keepalive_timeout: TIMEOUT };
+    let mut connection = http2.serve(io, service_fn(answer));
+    Pin::new(&mut connection).go_away(true);
+    let served = tokio::spawn(async move { poll_fn(|cx| connection.poll(cx, &observed)).await });
+    let (sender, peer) = client::handshake(client).await.unwrap();
+    drop(tokio::spawn(peer));
+    let end = served.await.unwrap();
+    assert!(sender.ready().await.unwrap_err().is_go_away(), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_request_is_read_to_its_end_and_says_how_long_it_is() {
+    let (client, server) = duplex(64 * 1_024);
+    let (io, observed) = PolicedIo::new(server, Duration::MAX);
+    let http2 = Http2 { h2: Builder::new(), keepalive_interval: Duration::ZERO, keepalive_timeout: TIMEOUT };
+    let mut connection = http2.serve(
+        io,
+        service_fn(|request: Request<IncomingBody>| async move {
+            let declared = request.body().size_hint().exact();
+            let body = request.into_body().collect().await.unwrap();
+            let trailer = body.trailers().map(|trailers| trailers["checksum"].clone());
+            let said = format!("{declared:?} {trailer:?} {}", body.to_bytes().len());
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(said))))
+        }),
+    );
+    drop(tokio::spawn(async move { poll_fn(|cx| connection.poll(cx, &observed)).await }));
+    let mut sender = connect(client).await;
+    let mut head = request("/read");
+    head.headers_mut().insert(CONTENT_LENGTH, 40_000.into());
+    let (call, mut body) = sender.send_request(head, false).unwrap();
+    body.send_data(Bytes::from_static(&[7; 40_000]), false).unwrap();
+    body.send_trailers([("checksum".parse().unwrap(), "7".parse().unwrap())].into_iter().collect()).unwrap();
+    let mut answer = call.await.unwrap().into_body();
+    assert_eq!(answer.data().await.unwrap().unwrap(), "Some(40000) Some(\"7\") 40000");
+}

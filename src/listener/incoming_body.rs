@@ -1,0 +1,108 @@
+//! A request's body as it comes from the connection, of either protocol.
+
+use std::{
+    error::Error,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A request's body.
+#[derive(Debug)]
+pub enum IncomingBody {
+    Http1(Incoming),
+    Http2(StreamBody),
+}
+
+impl From<Incoming> for IncomingBody {
+    fn from(body: Incoming) -> Self {
+        Self::Http1(body)
+    }
+}
+
+impl From<StreamBody> for IncomingBody {
+    fn from(body: StreamBody) -> Self {
+        Self::Http2(body)
+    }
+}
+
+impl Body for IncomingBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Http2(body) => body.poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+/// The body of a stream of HTTP/2.
+#[derive(Debug)]
+pub struct StreamBody {
+    stream: RecvStream,
+    /// Bytes that are still to come, where `content-length` says so. h2 holds the client to it.
+    left: Option<u64>,
+    is_data_over: bool,
+}
+
+impl StreamBody {
+    pub fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
+        let declared = headers.get(http::header::CONTENT_LENGTH);
+        let left = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+        Self { stream, left, is_data_over: false }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.is_data_over {
+            if let Some(data) = ready!(self.stream.poll_data(cx)) {
+                let Some(bytes) = until_reset(data)? else { return Poll::Ready(None) };
+                // It fails for a stream that has ended, which needs no window.
+                let _ = self.stream.flow_control().release_capacity(bytes.len());
+                self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            self.is_data_over = true;
+        }
+        let trailers = until_reset(ready!(self.stream.poll_trailers(cx)))?.flatten();
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+}
+
+/// `None` where the client has reset its stream without an error, as it may once it has the
+/// answer (RFC 9113, section 8.1).
+fn until_reset<T>(read: Result<T, h2::Error>) -> Result<Option<T>, h2::Error> {
+    match read {
+        Err(error) if error.reason() == Some(Reason::NO_ERROR) => Ok(None),
+        read => read.map(Some),
+    }
+}
