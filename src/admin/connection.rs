@@ -90,8 +90,7 @@ async fn converse<T: Socket + Send + 'static>(
             // A script may close its side once it has asked: `printf ... | nc -N`.
             let mut http1 = http1(MAX_HEAD_BYTES as usize);
             let service = service_fn(|request: http::Request<Incoming>| answer(request.map(Into::into)));
-            let connection =
-                pin!(http1.half_close(true).serve_connection(TokioIo::new(stream), service));
+            let connection = pin!(http1.half_close(true).serve_connection(TokioIo::new(stream), service));
             drive(connection, owner, observed, &idle, stopped).await;
         }
         Protocol::Http2 => {

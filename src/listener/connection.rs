@@ -170,11 +170,7 @@ impl<S: CallService> ServeContext<S> {
         }
     }
 
-    fn serve_http2(
-        &self,
-        io: Io,
-        service: CountCalls<S>,
-    ) -> Http2Connection<Io, CountCalls<S>, Sending> {
+    fn serve_http2(&self, io: Io, service: CountCalls<S>) -> Http2Connection<Io, CountCalls<S>, Sending> {
         let mut http2 = self.http2.clone();
         http2.h2.max_concurrent_streams(self.streams.current());
         http2.serve(io, service)

@@ -69,13 +69,15 @@ pub struct StreamBody {
     /// Bytes that are still to come, where `content-length` says so. h2 holds the client to it.
     left: Option<u64>,
     is_data_over: bool,
+    /// To ask h2 takes a lock.
+    is_over: bool,
 }
 
 impl StreamBody {
     pub fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
         let declared = headers.get(http::header::CONTENT_LENGTH);
         let left = declared.and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream, left, is_data_over: false }
+        Self { stream, left, is_data_over: false, is_over: false }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
@@ -84,6 +86,7 @@ impl StreamBody {
                 let Some(bytes) = until_reset(data)? else { return Poll::Ready(None) };
                 // It fails for a stream that has ended, which needs no window.
                 let _ = self.stream.flow_control().release_capacity(bytes.len());
+                self.is_over = self.stream.is_end_stream();
                 self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
@@ -94,7 +97,7 @@ impl StreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.is_over || self.stream.is_end_stream()
     }
 }
 

@@ -24,13 +24,8 @@ pub struct Keepalive {
 impl Keepalive {
     /// `None` where the interval is zero.
     pub fn new(interval: Duration, timeout: Duration) -> Option<Self> {
-        let keepalive = || Self {
-            interval,
-            timeout,
-            pings: None,
-            timer: Box::pin(sleep(interval)),
-            is_waiting: false,
-        };
+        let keepalive =
+            || Self { interval, timeout, pings: None, timer: Box::pin(sleep(interval)), is_waiting: false };
         (!interval.is_zero()).then(keepalive)
     }
 

@@ -4,13 +4,13 @@
 //! a tenth of a call's instructions. Here the calls that come in one read are begun together and
 //! answered together where they need not wait, so that their answers leave in one write.
 //!
-//! **Invariant:** h2 is polled again after each call that was answered, with the waker of the
-//! connection's task. So nothing that it has to write stays behind.
+//! **Invariant:** h2 is polled after each call that was answered here, and last with the waker
+//! of the connection's task. So nothing that it has to write stays behind.
 
 use std::{
     convert::Infallible,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -49,7 +49,7 @@ impl Http2 {
         S: Service<Request<IncomingBody>, Response = Response<B>>,
         B: Body,
     {
-        let keepalive = Keepalive::new(self.keepalive_interval, self.keepalive_timeout);
+        let keepalive = Keepalive::new(self.keepalive_interval, self.keepalive_timeout).map(Box::new);
         let stage = Stage::Handshake { handshake: self.h2.handshake(io), is_to_go: false };
         Http2Connection { service, keepalive, stage }
     }
@@ -58,7 +58,7 @@ impl Http2 {
 /// A connection of HTTP/2.
 pub struct Http2Connection<T, S, D: Buf> {
     service: S,
-    keepalive: Option<Keepalive>,
+    keepalive: Option<Box<Keepalive>>,
     stage: Stage<T, D>,
 }
 
@@ -121,21 +121,15 @@ where
         {
             return Poll::Ready(Err(ConnectionError::Unresponsive));
         }
+        // h2 wakes whom it was polled by last once a call is answered. It is polled after that
+        // anyway, so its first round is nobody's, which saves the task a turn.
+        let mut nobody = Context::from_waker(Waker::noop());
         loop {
             let mut begun = Vec::new();
-            let end = loop {
-                match connection.poll_accept(cx) {
-                    Poll::Ready(Some(Ok((request, respond)))) => {
-                        let (head, stream) = request.into_parts();
-                        let body = StreamBody::new(stream, &head.headers).into();
-                        let future = self.service.call(Request::from_parts(head, body));
-                        begun.push(Box::pin(Exchange::new(future, respond)));
-                    }
-                    Poll::Ready(Some(Err(error))) => break Poll::Ready(Err(error.into())),
-                    Poll::Ready(None) => break Poll::Ready(Ok(())),
-                    Poll::Pending => break Poll::Pending,
-                }
-            };
+            let mut end = accept(connection, &self.service, &mut begun, &mut nobody);
+            if begun.is_empty() && end.is_pending() {
+                end = accept(connection, &self.service, &mut begun, cx);
+            }
             if begun.is_empty() {
                 return end;
             }
@@ -147,6 +141,30 @@ where
             }
         }
     }
+}
+
+/// Calls that were begun and not polled.
+type Begun<F, B> = Vec<Pin<Box<Exchange<F, B>>>>;
+
+/// Begins the calls that have come. Ready once the connection is over.
+fn accept<T, S, B>(
+    connection: &mut Connection<T, B::Data>,
+    service: &S,
+    begun: &mut Begun<S::Future, B>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), ConnectionError>>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Service<Request<IncomingBody>, Response = Response<B>, Error = Infallible, Future: Send + 'static>,
+    B: Body<Data: Default + Send, Error: Into<BoxError>> + Send + 'static,
+{
+    while let Some((request, respond)) = ready!(connection.poll_accept(cx)).transpose()? {
+        let (head, stream) = request.into_parts();
+        let body = StreamBody::new(stream, &head.headers).into();
+        let future = service.call(Request::from_parts(head, body));
+        begun.push(Box::pin(Exchange::new(future, respond)));
+    }
+    Poll::Ready(Ok(()))
 }
 
 #[cfg(test)]

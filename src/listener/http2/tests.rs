@@ -22,7 +22,7 @@ use tokio::{
 use super::*;
 use crate::listener::policing::PolicedIo;
 
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_mins(1);
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Counts the writes to a connection.
@@ -67,21 +67,37 @@ async fn answer(request: Request<IncomingBody>) -> Result<Answer, Infallible> {
     }
 }
 
-/// One end of a served connection, how often was written to it, and how it ended.
-fn serve() -> (DuplexStream, Arc<AtomicUsize>, JoinHandle<Result<(), ConnectionError>>) {
+/// A connection that is served.
+struct Served {
+    client: DuplexStream,
+    /// How often was written to it.
+    writes: Arc<AtomicUsize>,
+    task: JoinHandle<Result<(), ConnectionError>>,
+}
+
+fn serve<S, B>(service: S, is_to_go: bool) -> Served
+where
+    S: Service<Request<IncomingBody>, Response = Response<B>, Error = Infallible, Future: Send + 'static>
+        + Send
+        + 'static,
+    B: Body<Data: Default + Send, Error: Into<BoxError>> + Send + 'static,
+{
     let (client, inner) = duplex(64 * 1_024);
     let writes = Arc::default();
     let (io, observed) = PolicedIo::new(CountWrites { inner, writes: Arc::clone(&writes) }, Duration::MAX);
     let http2 = Http2 { h2: Builder::new(), keepalive_interval: INTERVAL, keepalive_timeout: TIMEOUT };
-    let served = tokio::spawn(async move {
-        let mut connection = http2.serve(io, service_fn(answer));
+    let mut connection = http2.serve(io, service);
+    if is_to_go {
+        Pin::new(&mut connection).go_away(true);
+    }
+    let task = tokio::spawn(async move {
         poll_fn(|cx| {
             observed.begin_turn();
             connection.poll(cx, &observed)
         })
         .await
     });
-    (client, writes, served)
+    Served { client, writes, task }
 }
 
 async fn connect(stream: DuplexStream) -> client::SendRequest<Bytes> {
@@ -96,7 +112,7 @@ fn request(path: &str) -> Request<()> {
 
 #[tokio::test]
 async fn calls_that_come_together_are_answered_in_one_write() {
-    let (client, writes, _served) = serve();
+    let Served { client, writes, task: _task } = serve(service_fn(answer), false);
     let mut sender = connect(client).await;
     let (first, _) = sender.send_request(request("/now"), true).unwrap();
     assert_eq!(first.await.unwrap().status(), StatusCode::OK);
@@ -111,7 +127,7 @@ async fn calls_that_come_together_are_answered_in_one_write() {
 
 #[tokio::test]
 async fn a_panic_costs_its_call_only() {
-    let (client, _, _served) = serve();
+    let Served { client, .. } = serve(service_fn(answer), false);
     let mut sender = connect(client).await;
     let (waits, _) = sender.send_request(request("/later"), true).unwrap();
     let (panics, _) = sender.send_request(request("/panic"), true).unwrap();
@@ -129,22 +145,16 @@ async fn a_call_that_its_caller_gives_up_is_dropped() {
             self.0.take().map(|dropped| dropped.send(()));
         }
     }
-    let (client, server) = duplex(64 * 1_024);
-    let (io, observed) = PolicedIo::new(server, Duration::MAX);
-    let http2 = Http2 { h2: Builder::new(), keepalive_interval: Duration::ZERO, keepalive_timeout: TIMEOUT };
     let (dropped, is_dropped) = oneshot::channel();
     let held = std::cell::Cell::new(Some(TellDrop(Some(dropped))));
-    let mut connection = http2.serve(
-        io,
-        service_fn(move |_| {
-            let held = held.take();
-            async move {
-                let _held = held;
-                pending::<Result<Answer, Infallible>>().await
-            }
-        }),
-    );
-    drop(tokio::spawn(async move { poll_fn(|cx| connection.poll(cx, &observed)).await }));
+    let keep = service_fn(move |_| {
+        let held = held.take();
+        async move {
+            let _held = held;
+            pending::<Result<Answer, Infallible>>().await
+        }
+    });
+    let Served { client, .. } = serve(keep, false);
     let mut sender = connect(client).await;
     let (call, mut body) = sender.send_request(request("/later"), false).unwrap();
     body.send_reset(h2::Reason::CANCEL);
@@ -154,14 +164,18 @@ async fn a_call_that_its_caller_gives_up_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_answers_no_ping_is_given_up() {
-    let (mut client, _, served) = serve();
+    let Served { mut client, task, .. } = serve(service_fn(answer), false);
     // The preface and empty SETTINGS.
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let began = Instant::now();
-    let end = served.await.unwrap();
+    let end = task.await.unwrap();
     assert!(matches!(end, Err(ConnectionError::Unresponsive)), "{end:?}");
     // The SETTINGS were seen at the first look.
-    assert!((INTERVAL + TIMEOUT..=2 * INTERVAL + 2 * TIMEOUT).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(
+        (INTERVAL + TIMEOUT..=2 * INTERVAL + 2 * TIMEOUT).contains(&began.elapsed()),
+        "{:?}",
+        began.elapsed()
+    );
     let mut sent = Vec::new();
     client.read_to_end(&mut sent).await.unwrap();
     assert!(sent.windows(9).any(|frame| frame == b"\0\0\x08\x06\0\0\0\0\0"), "a PING");
@@ -169,48 +183,36 @@ async fn a_peer_that_answers_no_ping_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_that_answers_pings_is_kept() {
-    let (client, _, mut served) = serve();
+    let Served { client, mut task, .. } = serve(service_fn(answer), false);
     let mut sender = connect(client).await;
-    assert!(timeout(Duration::from_hours(1), &mut served).await.is_err());
+    assert!(timeout(Duration::from_hours(1), &mut task).await.is_err());
     let (call, _) = sender.send_request(request("/now"), true).unwrap();
     assert_eq!(call.await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]
 async fn a_connection_that_is_to_go_before_its_handshake_goes_after_it() {
-    let (client, server) = duplex(64 * 1_024);
-    let (io, observed) = PolicedIo::new(server, Duration::MAX);
-    let http2 = Http2 { h2: Builder::new(), keepalive_interval: Duration::ZERO, keepalive_timeout: TIMEOUT };
-    let mut connection = http2.serve(io, service_fn(answer));
-    Pin::new(&mut connection).go_away(true);
-    let served = tokio::spawn(async move { poll_fn(|cx| connection.poll(cx, &observed)).await });
-    let (sender, peer) = client::handshake(client).await.unwrap();
-    drop(tokio::spawn(peer));
-    let end = served.await.unwrap();
+    let Served { client, task, .. } = serve(service_fn(answer), true);
+    let sender = connect(client).await;
+    let end = task.await.unwrap();
     assert!(sender.ready().await.unwrap_err().is_go_away(), "{end:?}");
 }
 
 #[tokio::test]
 async fn a_request_is_read_to_its_end_and_says_how_long_it_is() {
-    let (client, server) = duplex(64 * 1_024);
-    let (io, observed) = PolicedIo::new(server, Duration::MAX);
-    let http2 = Http2 { h2: Builder::new(), keepalive_interval: Duration::ZERO, keepalive_timeout: TIMEOUT };
-    let mut connection = http2.serve(
-        io,
-        service_fn(|request: Request<IncomingBody>| async move {
-            let declared = request.body().size_hint().exact();
-            let body = request.into_body().collect().await.unwrap();
-            let trailer = body.trailers().map(|trailers| trailers["checksum"].clone());
-            let said = format!("{declared:?} {trailer:?} {}", body.to_bytes().len());
-            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(said))))
-        }),
-    );
-    drop(tokio::spawn(async move { poll_fn(|cx| connection.poll(cx, &observed)).await }));
+    let describe = service_fn(|request: Request<IncomingBody>| async move {
+        let declared = request.body().size_hint().exact();
+        let body = request.into_body().collect().await.unwrap();
+        let trailer = body.trailers().map(|trailers| trailers["checksum"].clone());
+        let said = format!("{declared:?} {trailer:?} {}", body.to_bytes().len());
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(said))))
+    });
+    let Served { client, .. } = serve(describe, false);
     let mut sender = connect(client).await;
     let mut head = request("/read");
     head.headers_mut().insert(CONTENT_LENGTH, 40_000.into());
     let (call, mut body) = sender.send_request(head, false).unwrap();
-    body.send_data(Bytes::from_static(&[7; 40_000]), false).unwrap();
+    body.send_data(vec![7; 40_000].into(), false).unwrap();
     body.send_trailers([("checksum".parse().unwrap(), "7".parse().unwrap())].into_iter().collect()).unwrap();
     let mut answer = call.await.unwrap().into_body();
     assert_eq!(answer.data().await.unwrap().unwrap(), "Some(40000) Some(\"7\") 40000");
