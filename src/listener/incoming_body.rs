@@ -1,4 +1,4 @@
-//! A request's body as it comes from the connection, of either protocol.
+//! The body of a request, of either protocol.
 
 use std::{
     error::Error,

@@ -122,11 +122,11 @@ where
             return Poll::Ready(Err(ConnectionError::Unresponsive));
         }
         // h2 wakes whom it was polled by last once a call is answered. It is polled after that
-        // anyway, so its first round is nobody's, which saves the task a turn.
-        let mut nobody = Context::from_waker(Waker::noop());
+        // anyway, so its first round wakes no task, which saves a turn.
+        let mut unwoken = Context::from_waker(Waker::noop());
         loop {
             let mut begun = Vec::new();
-            let mut end = accept(connection, &self.service, &mut begun, &mut nobody);
+            let mut end = accept(connection, &self.service, &mut begun, &mut unwoken);
             if begun.is_empty() && end.is_pending() {
                 end = accept(connection, &self.service, &mut begun, cx);
             }
