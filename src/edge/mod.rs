@@ -29,7 +29,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, Version, header::CONTENT_LENGTH};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -246,7 +246,9 @@ fn post<'a, B: Body<Data = Bytes>>(
     method: Option<&'a MethodSchema>,
     mut request: Request<Inbound<B>>,
 ) -> Plan<'a, B> {
-    let body_bytes = request.body().body.size_hint().exact();
+    // Both protocols hold their clients to it.
+    let declared = request.headers().get(CONTENT_LENGTH);
+    let body_bytes = declared.and_then(|length| length.to_str().ok()?.parse().ok());
     let (translation, takes_gzip) = match method {
         Some(method) => {
             let limit = settings.max_message_bytes;

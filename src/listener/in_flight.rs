@@ -111,7 +111,6 @@ where
 
     fn call(&self, request: Request<I>) -> Self::Future {
         let call = OpenCall::on(&self.shared);
-        let request = request.map(Into::into);
         let request = Inbound::request(RequestBody::of(request, &call), Call::on(self.shared.handle.clone()));
         // `poll_ready` is skipped: the admission layer answers UNAVAILABLE when it is full.
         let inner = Some(self.service.clone().call(request));

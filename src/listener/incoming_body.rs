@@ -8,7 +8,6 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -57,7 +56,7 @@ impl Body for IncomingBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
-            Self::Http2(body) => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(_) => SizeHint::default(),
         }
     }
 }
@@ -66,18 +65,14 @@ impl Body for IncomingBody {
 #[derive(Debug)]
 pub struct StreamBody {
     stream: RecvStream,
-    /// Bytes that are still to come, where `content-length` says so. h2 holds the client to it.
-    left: Option<u64>,
     is_data_over: bool,
     /// To ask h2 takes a lock.
     is_over: bool,
 }
 
 impl StreamBody {
-    pub fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
-        let declared = headers.get(http::header::CONTENT_LENGTH);
-        let left = declared.and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream, left, is_data_over: false, is_over: false }
+    pub fn new(stream: RecvStream) -> Self {
+        Self { stream, is_data_over: false, is_over: false }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
@@ -87,7 +82,6 @@ impl StreamBody {
                 // It fails for a stream that has ended, which needs no window.
                 let _ = self.stream.flow_control().release_capacity(bytes.len());
                 self.is_over = self.stream.is_end_stream();
-                self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             self.is_data_over = true;

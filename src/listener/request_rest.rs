@@ -124,11 +124,11 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    pub fn of(request: Request<IncomingBody>, call: &OpenCall) -> Request<Self> {
+    pub fn of(request: Request<impl Into<IncomingBody>>, call: &OpenCall) -> Request<Self> {
         // HTTP/2 has it as well, and its clients are not told.
         let version = request.version();
         let is_unasked = version == Version::HTTP_11 && request.headers().contains_key(EXPECT);
-        request.map(|inner| Self { inner: Some(inner), call: call.clone(), version, is_unasked })
+        request.map(|inner| Self { inner: Some(inner.into()), call: call.clone(), version, is_unasked })
     }
 }
 

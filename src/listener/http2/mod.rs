@@ -159,9 +159,7 @@ where
     B: Body<Data: Default + Send, Error: Into<BoxError>> + Send + 'static,
 {
     while let Some((request, respond)) = ready!(connection.poll_accept(cx)).transpose()? {
-        let (head, stream) = request.into_parts();
-        let body = StreamBody::new(stream, &head.headers).into();
-        let future = service.call(Request::from_parts(head, body));
+        let future = service.call(request.map(|stream| StreamBody::new(stream).into()));
         begun.push(Box::pin(Exchange::new(future, respond)));
     }
     Poll::Ready(Ok(()))
