@@ -24,7 +24,8 @@ func cancels(ctx context.Context, addr string) {
 		works(err, "CALLS")
 	}
 	conn := dial(addr, grpc.WithKeepaliveParams(keepalive.ClientParameters{
-		Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true,
+		// The kernel ends a connection whose bytes a busy server leaves unread for longer than the timeout.
+		Time: 10 * time.Second, Timeout: time.Minute, PermitWithoutStream: true,
 	}))
 	defer conn.Close()
 	users := userv1.NewUserServiceClient(conn)
