@@ -1,6 +1,6 @@
 //! What may hold a password is shown nowhere, whatever form it comes in.
 
-use std::fs;
+use std::{fs, thread};
 
 use crate::cli::Cli;
 
@@ -110,12 +110,18 @@ fn a_password_that_is_understood_is_shown_neither_as_configuration_nor_at_the_st
     assert!(shown.out.contains("postgres://users@127.0.0.1:1/accounts"), "{}", shown.out);
     assert!(!shown.out.contains(SECRET), "{}", shown.out);
     let ports = ["--grpc-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--log-filter", "trace"];
-    for command in ["serve", "migrate", "purge"] {
-        let failed = cli.run(&[&[command, "--store-url", url][..], &ports].concat());
-        let said = failed.out + &failed.err;
-        assert_eq!(failed.code, Some(1), "{command}: {said}");
-        assert!(said.contains("127.0.0.1") && !said.contains(SECRET), "{command}: {said}");
-    }
+    // Each tries for a while, so they try concurrently.
+    thread::scope(|threads| {
+        for command in ["serve", "migrate", "purge"] {
+            let (cli, ports) = (&cli, &ports);
+            threads.spawn(move || {
+                let failed = cli.run(&[&[command, "--store-url", url][..], ports].concat());
+                let said = failed.out + &failed.err;
+                assert_eq!(failed.code, Some(1), "{command}: {said}");
+                assert!(said.contains("127.0.0.1") && !said.contains(SECRET), "{command}: {said}");
+            });
+        }
+    });
 }
 
 #[test]
