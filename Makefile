@@ -31,18 +31,18 @@ run: ## Serve on port 50051, on SQLite (user-service.db).
 	@tools/packages.sh build
 	cargo run --locked
 
-# The tests wait more than they work, so several share a core.
-.PHONY: test
+# The tests wait more than they work, so several share a core, and so do the parts of them. The
+# longest part starts first. The last two judge times, and share the machine with little.
+.PHONY: test test-tools
 test: export RUST_TEST_THREADS ?= $(shell echo $$((4 * $$(nproc))))
-test: MEANWHILE := $(BUILT)/meanwhile.log
-test: proxies-tools suites-tools web-example-tools ## Everything but the cluster: format, lints, all tests.
+test: PARTS := $(MAKE) --no-print-directory --keep-going --output-sync=target --jobs
+test: test-tools proxies-tools suites-tools web-example-tools ## Everything but the cluster: format, lints, all tests.
 	python3 tools/words.py
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/conformance/Cargo.toml
 	$(BUF) lint
 	$(BUF) format --diff --exit-code
 	python3 benches/tables.py --check
-	python3 tools/scale/scale.py --check
 	python3 tests/extend/extend.py --check
 	$(call step,clippy: checks every dependency the first time)
 	cargo clippy --locked --all-targets -- -D warnings
@@ -50,18 +50,46 @@ test: proxies-tools suites-tools web-example-tools ## Everything but the cluster
 	cargo test --locked --no-run
 	@$(MAKE) --no-print-directory suite-server
 	cargo clippy $(SUITES_CARGO) -- -D warnings
-	$(call step,the tests; then the suites of others; calls through nginx and HAProxy and Caddy; attacks; chart and dashboard are checked concurrently)
-	make chart dashboards-check >$(MEANWHILE) 2>&1 & failed=0; \
-		{ failed=0; cargo test --locked --no-fail-fast || failed=1; \
-			python3 tools/scale/test_model.py || failed=1; \
-			python3 tests/postgres/matrix.py --gate || failed=1; \
-			$(SUITES) || failed=1; \
-			($(WEB_EXAMPLE)) || failed=1; \
-			$(PROXIED) || failed=1; \
-			python3 tests/attack/attack.py --short $(BUILT)/debug/user-service || failed=1; exit $$failed; } 2>&1 | tools/tally.py || failed=1; \
-		wait $$! || failed=1; cat $(MEANWHILE); exit $$failed
+	$(call step,the tests: two parts at a time; each is printed when it has ended)
+	@{ failed=0; $(PARTS) 2 part-store part-proxies $(filter-out part-store,$(RUST_PARTS)) chart dashboards-check $(OTHER_PARTS) || failed=1; \
+		$(PARTS) 2 part-suites part-live || failed=1; exit $$failed; } 2>&1 | tools/tally.py
+
+# One run of apt-get, because two of them do not share the machine.
+test-tools:
+	@PATH=$$PATH:/usr/sbin tools/packages.sh nginx=nginx haproxy=haproxy curl=curl chromium=chromium promtool=prometheus
+
+# The parts of `make test`, which installs and compiles what they need. One for each binary of
+# tests that cargo finds, and the others.
+RUST_PARTS := $(addprefix part-,lib bins doc $(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
+OTHER_PARTS := part-model part-matrix part-attack part-web part-accepted
+
+.PHONY: $(RUST_PARTS) $(OTHER_PARTS) part-proxies part-suites part-live
+$(RUST_PARTS): part-%:
+	cargo test --locked $(if $(filter lib bins doc,$*),--$*,--test $*)
+
+part-matrix:
+	python3 tests/postgres/matrix.py --gate
+
+part-attack:
+	python3 tests/attack/attack.py --short $(BUILT)/debug/user-service
+
+part-web:
+	$(WEB_EXAMPLE)
+
+part-model:
+	python3 tools/scale/scale.py --check
+	python3 tools/scale/test_model.py
+
+part-accepted:
 	tools/chart/accepted.sh $(BUILT)/debug/user-service
-	$(call step,dashboard and alerts on a live stack)
+
+part-proxies:
+	$(PROXIED)
+
+part-suites:
+	$(SUITES)
+
+part-live:
 	$(PYTHON) tests/dashboards/live.py $(BUILT)/debug/user-service
 
 .PHONY: msrv
