@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream};
+use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -78,7 +78,7 @@ impl StreamBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         if !self.is_data_over {
             if let Some(data) = ready!(self.stream.poll_data(cx)) {
-                let Some(bytes) = until_reset(data)? else { return Poll::Ready(None) };
+                let bytes = data?;
                 // It fails for a stream that has ended, which needs no window.
                 let _ = self.stream.flow_control().release_capacity(bytes.len());
                 self.is_over = self.stream.is_end_stream();
@@ -86,20 +86,11 @@ impl StreamBody {
             }
             self.is_data_over = true;
         }
-        let trailers = until_reset(ready!(self.stream.poll_trailers(cx)))?.flatten();
+        let trailers = ready!(self.stream.poll_trailers(cx))?;
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
         self.is_over || self.stream.is_end_stream()
-    }
-}
-
-/// `None` where the client has reset its stream without an error, as it may once it has the
-/// answer (RFC 9113, section 8.1).
-fn until_reset<T>(read: Result<T, h2::Error>) -> Result<Option<T>, h2::Error> {
-    match read {
-        Err(error) if error.reason() == Some(Reason::NO_ERROR) => Ok(None),
-        read => read.map(Some),
     }
 }

@@ -8,13 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::client;
+use h2::{Reason, client};
 use http::{StatusCode, header::CONTENT_LENGTH};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -213,4 +213,32 @@ async fn a_request_is_read_to_the_end_of_its_trailers() {
     body.send_trailers([("checksum".parse().unwrap(), "7".parse().unwrap())].into_iter().collect()).unwrap();
     let mut answer = call.await.unwrap().into_body();
     assert_eq!(answer.data().await.unwrap().unwrap(), "Some(\"7\") 40000");
+}
+
+#[tokio::test]
+async fn a_request_that_was_reset_is_not_whole() {
+    // Node's `destroy()` resets a request that it gives up with NO_ERROR.
+    for reason in [Reason::NO_ERROR, Reason::CANCEL] {
+        let (told, mut frames) = mpsc::unbounded_channel();
+        let service = service_fn(move |request: Request<IncomingBody>| {
+            let told = told.clone();
+            async move {
+                let mut body = request.into_body();
+                loop {
+                    let frame = body.frame().await.map(|frame| frame.is_ok());
+                    told.send(frame).unwrap();
+                    if frame != Some(true) {
+                        return pending::<Result<Answer, Infallible>>().await;
+                    }
+                }
+            }
+        });
+        let Served { client, task: _task, .. } = serve(service, false);
+        let mut sender = connect(client).await;
+        let (_answer, mut stream) = sender.send_request(request("/"), false).unwrap();
+        stream.send_data(Bytes::from_static(b"half"), false).unwrap();
+        assert_eq!(frames.recv().await, Some(Some(true)), "{reason:?}");
+        stream.send_reset(reason);
+        assert_eq!(frames.recv().await, Some(Some(false)), "{reason:?}");
+    }
 }
