@@ -44,6 +44,8 @@ impl Keepalive {
             let Some(pings) = &mut self.pings else { return Poll::Pending };
             if self.is_waiting && pings.poll_pong(cx).is_ready() {
                 self.is_waiting = false;
+                // The answer ends the silence. It is no reason to look away for an interval more.
+                observed.take_read();
                 self.sleep(self.interval);
                 continue;
             }

@@ -15,7 +15,10 @@ use std::{
 };
 
 use bytes::Buf;
-use h2::server::{Builder, Connection, Handshake};
+use h2::{
+    Reason,
+    server::{Builder, Connection, Handshake},
+};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::service::Service;
@@ -119,6 +122,9 @@ where
         if let Some(keepalive) = &mut self.keepalive
             && keepalive.poll(cx, observed).is_ready()
         {
+            // A peer that was only slow learns so which of its calls were not begun.
+            connection.abrupt_shutdown(Reason::NO_ERROR);
+            let _ = connection.poll_closed(cx);
             return Poll::Ready(Err(ConnectionError::Unresponsive));
         }
         // h2 wakes whom it was polled by last once a call is answered. It is polled after that
