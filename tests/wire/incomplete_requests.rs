@@ -1,8 +1,18 @@
-//! Requests that never end.
+//! Requests that never end, and those that are given up.
+
+use prost::Message;
+use serde_json::json;
+use user_service::proto::user::v1::{CreateUserRequest, User};
 
 use crate::{
-    raw_http2::{DATA, END_HEADERS, END_STREAM, HEADERS, Peer, head},
-    support::Server,
+    listener_only::until,
+    raw_http2::{DATA, END_HEADERS, END_STREAM, HEADERS, Peer, RST_STREAM, head, head_of},
+    support::{
+        Server,
+        grpc_client::framed,
+        http::{ask, sum},
+        web_client::WebClient,
+    },
 };
 
 const GET: &str = "/user.v1.UserService/GetUser";
@@ -32,4 +42,33 @@ fn requests_that_never_end_keep_nobody_out() {
         assert_eq!(honest.wait_for(HEADERS).flags & END_STREAM, 0, "the call was turned away");
         honest.wait_for_answer(stream);
     }
+}
+
+/// A client may reset a request at any time, and Node's `destroy()` does so with `NO_ERROR`.
+/// Until `END_STREAM` nothing says that what has come is all of it.
+#[test]
+fn a_request_that_is_given_up_is_not_executed() {
+    const REASONS: [u32; 2] = [0, 8]; // NO_ERROR, CANCEL
+    let server = Server::start(&[]);
+    let mut peer = Peer::connect(server.grpc_addr);
+    let user = User { name: "Ada".into(), email: "ada@example.com".into(), ..User::default() };
+    let message = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() }.encode_to_vec();
+    let bodies = [("application/grpc", framed(&message).to_vec()), ("application/proto", message)];
+    let mut stream = 1;
+    for reason in REASONS {
+        for (content_type, body) in &bodies {
+            peer.send(HEADERS, END_HEADERS, stream, &head_of(CREATE, content_type));
+            peer.send(DATA, 0, stream, body);
+            peer.send(RST_STREAM, 0, stream, &reason.to_be_bytes());
+            stream += 2;
+        }
+    }
+    let ended = |labels: &[&str]| {
+        let page = ask(server.admin_addr, "GET /metrics").body;
+        sum(&page, "grpc_server_handled_total", &[&["grpc_method=\"CreateUser\""], labels].concat())
+    };
+    until("each call has ended", || ended(&[]) > 3.5);
+    assert!(ended(&["grpc_code=\"Canceled\""]) > 3.5, "{}", ask(server.admin_addr, "GET /metrics").body);
+    let listed = WebClient::connect(server.grpc_addr).json("ListUsers", "{}").value();
+    assert_eq!(listed, json!({}));
 }

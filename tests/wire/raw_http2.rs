@@ -210,9 +210,14 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// The header block of a gRPC call, each field spelt out or from the static table.
 pub fn head(path: &str) -> Vec<u8> {
+    head_of(path, "application/grpc")
+}
+
+/// The same of any content type.
+pub fn head_of(path: &str, content_type: &str) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     // Literals under the names of the static table: :path, :authority, content-type.
-    for (name, value) in [(&[4][..], path), (&[1], "test"), (&[0x0f, 0x10], "application/grpc")] {
+    for (name, value) in [(&[4][..], path), (&[1], "test"), (&[0x0f, 0x10], content_type)] {
         block.extend(name);
         block.push(u8::try_from(value.len()).unwrap());
         block.extend(value.bytes());

@@ -106,6 +106,11 @@ async fn connect(stream: DuplexStream) -> client::SendRequest<Bytes> {
     sender
 }
 
+/// What comes of it, unless it hangs.
+async fn soon<F: Future>(future: F) -> F::Output {
+    timeout(Duration::from_mins(1), future).await.expect("it hangs")
+}
+
 fn request(path: &str) -> Request<()> {
     Request::builder().uri(format!("http://x{path}")).body(()).unwrap()
 }
@@ -159,7 +164,7 @@ async fn a_call_that_its_caller_gives_up_is_dropped() {
     let (call, mut body) = sender.send_request(request("/later"), false).unwrap();
     body.send_reset(h2::Reason::CANCEL);
     drop(call);
-    is_dropped.await.unwrap();
+    soon(is_dropped).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,13 +184,17 @@ async fn a_peer_that_answers_no_ping_is_given_up() {
     let mut sent = Vec::new();
     client.read_to_end(&mut sent).await.unwrap();
     assert!(sent.windows(9).any(|frame| frame == b"\0\0\x08\x06\0\0\0\0\0"), "a PING");
+    assert!(sent.ends_with(b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0"), "GOAWAY(0, NO_ERROR) at the end");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_that_answers_pings_is_kept() {
-    let Served { client, mut task, .. } = serve(service_fn(answer), false);
+    let Served { client, mut task, writes } = serve(service_fn(answer), false);
     let mut sender = connect(client).await;
-    assert!(timeout(Duration::from_hours(1), &mut task).await.is_err());
+    let before = writes.load(Relaxed);
+    assert!(timeout(60 * INTERVAL, &mut task).await.is_err());
+    let pings = writes.load(Relaxed) - before;
+    assert!((57..=60).contains(&pings), "one an interval: {pings}");
     let (call, _) = sender.send_request(request("/now"), true).unwrap();
     assert_eq!(call.await.unwrap().status(), StatusCode::OK);
 }
@@ -194,7 +203,7 @@ async fn a_silent_peer_that_answers_pings_is_kept() {
 async fn a_connection_that_is_to_go_before_its_handshake_goes_after_it() {
     let Served { client, task, .. } = serve(service_fn(answer), true);
     let sender = connect(client).await;
-    let end = task.await.unwrap();
+    let end = soon(task).await.unwrap();
     assert!(sender.ready().await.unwrap_err().is_go_away(), "{end:?}");
 }
 
