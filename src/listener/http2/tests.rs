@@ -218,10 +218,10 @@ async fn a_request_is_read_to_the_end_of_its_trailers() {
     let Served { client, .. } = serve(describe, false);
     let mut sender = connect(client).await;
     let (call, mut body) = sender.send_request(request("/read"), false).unwrap();
-    body.send_data(vec![7; 40_000].into(), false).unwrap();
+    body.send_data(vec![7; 200_000].into(), false).unwrap();
     body.send_trailers([("checksum".parse().unwrap(), "7".parse().unwrap())].into_iter().collect()).unwrap();
     let mut answer = call.await.unwrap().into_body();
-    assert_eq!(answer.data().await.unwrap().unwrap(), "Some(\"7\") 40000");
+    assert_eq!(answer.data().await.unwrap().unwrap(), "Some(\"7\") 200000");
 }
 
 #[tokio::test]
