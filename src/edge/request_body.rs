@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use prost_reflect::MessageDescriptor;
 use tonic::Status;
@@ -73,14 +73,6 @@ where
             Self::Grpc { inner } => inner.is_end_stream(),
             Self::Translated { inner } => inner.is_end(),
             Self::Empty => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Grpc { inner } => inner.size_hint(),
-            Self::Translated { .. } => SizeHint::default(),
-            Self::Empty => SizeHint::with_exact(0),
         }
     }
 }

@@ -1,17 +1,16 @@
 //! The body of a request, of either protocol.
 
 use std::{
-    error::Error,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
-type BoxError = Box<dyn Error + Send + Sync>;
+use super::http_connection::BoxError;
 
 /// A request's body.
 #[derive(Debug)]
@@ -52,39 +51,28 @@ impl Body for IncomingBody {
             Self::Http2(body) => body.is_end_stream(),
         }
     }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Http1(body) => body.size_hint(),
-            Self::Http2(_) => SizeHint::default(),
-        }
-    }
 }
 
 /// The body of a stream of HTTP/2.
 #[derive(Debug)]
 pub struct StreamBody {
     stream: RecvStream,
-    is_data_over: bool,
     /// To ask h2 takes a lock.
     is_over: bool,
 }
 
 impl StreamBody {
     pub fn new(stream: RecvStream) -> Self {
-        Self { stream, is_data_over: false, is_over: false }
+        Self { stream, is_over: false }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if !self.is_data_over {
-            if let Some(data) = ready!(self.stream.poll_data(cx)) {
-                let bytes = data?;
-                // It fails for a stream that has ended, which needs no window.
-                let _ = self.stream.flow_control().release_capacity(bytes.len());
-                self.is_over = self.stream.is_end_stream();
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
-            }
-            self.is_data_over = true;
+        if let Some(data) = ready!(self.stream.poll_data(cx)) {
+            let bytes = data?;
+            // It fails for a stream that has ended, which needs no window.
+            let _ = self.stream.flow_control().release_capacity(bytes.len());
+            self.is_over = self.stream.is_end_stream();
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         let trailers = ready!(self.stream.poll_trailers(cx))?;
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))

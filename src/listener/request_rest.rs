@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Version, header::EXPECT};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{http_connection::BoxError, in_flight::OpenCall, incoming_body::IncomingBody};
@@ -161,10 +161,6 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         self.inner.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
