@@ -17,7 +17,7 @@ use tokio::{
 
 use super::routes::Routes;
 use crate::listener::{
-    Http2, HttpConnection, IncomingBody, Protocol, Turn, http1,
+    Http2, HttpConnection, Protocol, Turn, http1,
     lingering_close::{Closes, Closing, Lent, Owner, Socket, finish, lend, write_now},
     policing::{Observed, PolicedConnections, PolicedIo},
 };
@@ -94,8 +94,7 @@ async fn converse<T: Socket + Send + 'static>(
             drive(connection, owner, observed, &idle, stopped).await;
         }
         Protocol::Http2 => {
-            let service = service_fn(|request: http::Request<IncomingBody>| answer(request));
-            let connection = pin!(http2().serve(stream, service));
+            let connection = pin!(http2().serve(stream, service_fn(answer)));
             drive(connection, owner, observed, &idle, stopped).await;
         }
     }

@@ -116,10 +116,9 @@ fn send<B: Body<Data: Default, Error: Into<BoxError>>>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), h2::Error>> {
     loop {
-        if waiting.is_some() {
-            // A window of the peer's is asked for only once there is something for it. Until
-            // then another stream of the connection may have it.
-            while stream.capacity() == 0 {
+        if let Some((data, _)) = waiting {
+            // DATA without bytes needs no room.
+            while data.has_remaining() && stream.capacity() == 0 {
                 match stream.poll_capacity(cx) {
                     Poll::Ready(Some(capacity)) => drop(capacity?),
                     // The peer has reset the stream.
@@ -140,17 +139,12 @@ fn send<B: Body<Data: Default, Error: Into<BoxError>>>(
         match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    let is_last = body.is_end_stream();
-                    // DATA without bytes needs no room.
+                    // A window of the peer's is asked for only once there is something for it.
+                    // Until then another stream of the connection may have it.
                     if data.has_remaining() {
                         stream.reserve_capacity(1);
-                        *waiting = Some((data, is_last));
-                    } else {
-                        stream.send_data(data, is_last)?;
-                        if is_last {
-                            return Poll::Ready(Ok(()));
-                        }
                     }
+                    *waiting = Some((data, body.is_end_stream()));
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {

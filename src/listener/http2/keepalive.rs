@@ -15,24 +15,15 @@ use super::super::policing::Observed;
 pub struct Keepalive {
     interval: Duration,
     timeout: Duration,
-    /// `None` until the handshake is done.
-    pings: Option<PingPong>,
+    pings: PingPong,
     timer: Pin<Box<Sleep>>,
     is_waiting: bool,
 }
 
 impl Keepalive {
-    /// `None` where the interval is zero.
-    pub fn new(interval: Duration, timeout: Duration) -> Option<Self> {
-        let keepalive =
-            || Self { interval, timeout, pings: None, timer: Box::pin(sleep(interval)), is_waiting: false };
-        (!interval.is_zero()).then(keepalive)
-    }
-
-    /// The handshake is done.
-    pub fn begin(&mut self, pings: Option<PingPong>) {
-        self.pings = pings;
-        self.sleep(self.interval);
+    /// Of a connection that is silent from now on.
+    pub fn new(interval: Duration, timeout: Duration, pings: PingPong) -> Self {
+        Self { interval, timeout, pings, timer: Box::pin(sleep(interval)), is_waiting: false }
     }
 
     /// Ready once the peer has not answered a PING in time.
@@ -41,8 +32,7 @@ impl Keepalive {
     /// that reading needs no clock. So a PING comes after one interval of silence or two.
     pub fn poll(&mut self, cx: &mut Context<'_>, observed: &Observed) -> Poll<()> {
         loop {
-            let Some(pings) = &mut self.pings else { return Poll::Pending };
-            if self.is_waiting && pings.poll_pong(cx).is_ready() {
+            if self.is_waiting && self.pings.poll_pong(cx).is_ready() {
                 self.is_waiting = false;
                 // The answer ends the silence. It is no reason to look away for an interval more.
                 observed.take_read();
@@ -58,7 +48,7 @@ impl Keepalive {
                 continue;
             }
             // It fails where the connection has ended, which h2 tells.
-            self.is_waiting = pings.send_ping(Ping::opaque()).is_ok();
+            self.is_waiting = self.pings.send_ping(Ping::opaque()).is_ok();
             self.sleep(self.timeout);
         }
     }

@@ -52,16 +52,19 @@ impl Http2 {
         S: Service<Request<IncomingBody>, Response = Response<B>>,
         B: Body,
     {
-        let keepalive = Keepalive::new(self.keepalive_interval, self.keepalive_timeout).map(Box::new);
-        let stage = Stage::Handshake { handshake: self.h2.handshake(io), is_to_go: false };
-        Http2Connection { service, keepalive, stage }
+        let stage = Stage::Handshake {
+            handshake: self.h2.handshake(io),
+            keepalive_interval: self.keepalive_interval,
+            keepalive_timeout: self.keepalive_timeout,
+            is_to_go: false,
+        };
+        Http2Connection { service, stage }
     }
 }
 
 /// A connection of HTTP/2.
 pub struct Http2Connection<T, S, D: Buf> {
     service: S,
-    keepalive: Option<Box<Keepalive>>,
     stage: Stage<T, D>,
 }
 
@@ -69,8 +72,16 @@ pub struct Http2Connection<T, S, D: Buf> {
 impl<T, S, D: Buf> Unpin for Http2Connection<T, S, D> {}
 
 enum Stage<T, D: Buf> {
-    Handshake { handshake: Handshake<T, D>, is_to_go: bool },
-    Calls(Connection<T, D>),
+    Handshake {
+        handshake: Handshake<T, D>,
+        keepalive_interval: Duration,
+        keepalive_timeout: Duration,
+        is_to_go: bool,
+    },
+    Calls {
+        connection: Connection<T, D>,
+        keepalive: Option<Box<Keepalive>>,
+    },
 }
 
 impl<T, S, B> HttpConnection for Http2Connection<T, S, B::Data>
@@ -93,7 +104,7 @@ where
     fn go_away(self: Pin<&mut Self>, _is_idle: bool) {
         match &mut self.get_mut().stage {
             Stage::Handshake { is_to_go, .. } => *is_to_go = true,
-            Stage::Calls(connection) => connection.graceful_shutdown(),
+            Stage::Calls { connection, .. } => connection.graceful_shutdown(),
         }
     }
 }
@@ -105,21 +116,21 @@ where
     B: Body<Data: Default + Send, Error: Into<BoxError>> + Send + 'static,
 {
     fn poll(&mut self, cx: &mut Context<'_>, observed: &Observed) -> Poll<Result<(), ConnectionError>> {
-        let connection = match &mut self.stage {
-            Stage::Calls(connection) => connection,
-            Stage::Handshake { handshake, is_to_go } => {
+        let (connection, keepalive) = match &mut self.stage {
+            Stage::Calls { connection, keepalive } => (connection, keepalive),
+            Stage::Handshake { handshake, keepalive_interval, keepalive_timeout, is_to_go } => {
                 let mut connection = ready!(Pin::new(handshake).poll(cx))?;
                 if *is_to_go {
                     connection.graceful_shutdown();
                 }
-                if let Some(keepalive) = &mut self.keepalive {
-                    keepalive.begin(connection.ping_pong());
-                }
-                self.stage = Stage::Calls(connection);
+                let pings = if keepalive_interval.is_zero() { None } else { connection.ping_pong() };
+                let keepalive = pings
+                    .map(|pings| Box::new(Keepalive::new(*keepalive_interval, *keepalive_timeout, pings)));
+                self.stage = Stage::Calls { connection, keepalive };
                 return self.poll(cx, observed);
             }
         };
-        if let Some(keepalive) = &mut self.keepalive
+        if let Some(keepalive) = keepalive
             && keepalive.poll(cx, observed).is_ready()
         {
             // A peer that was only slow learns so which of its calls were not begun.

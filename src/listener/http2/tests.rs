@@ -144,14 +144,8 @@ async fn a_panic_costs_its_call_only() {
 
 #[tokio::test]
 async fn a_call_that_its_caller_gives_up_is_dropped() {
-    struct TellDrop(Option<oneshot::Sender<()>>);
-    impl Drop for TellDrop {
-        fn drop(&mut self) {
-            self.0.take().map(|dropped| dropped.send(()));
-        }
-    }
-    let (dropped, is_dropped) = oneshot::channel();
-    let held = std::cell::Cell::new(Some(TellDrop(Some(dropped))));
+    let (held, dropped) = oneshot::channel::<Infallible>();
+    let held = std::cell::Cell::new(Some(held));
     let keep = service_fn(move |_| {
         let held = held.take();
         async move {
@@ -162,9 +156,9 @@ async fn a_call_that_its_caller_gives_up_is_dropped() {
     let Served { client, .. } = serve(keep, false);
     let mut sender = connect(client).await;
     let (call, mut body) = sender.send_request(request("/later"), false).unwrap();
-    body.send_reset(h2::Reason::CANCEL);
+    body.send_reset(Reason::CANCEL);
     drop(call);
-    soon(is_dropped).await.unwrap();
+    soon(dropped).await.unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]
