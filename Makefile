@@ -54,9 +54,9 @@ test: test-tools proxies-tools suites-tools web-example-tools ## Everything but 
 	@{ failed=0; $(PARTS) 2 part-store part-proxies $(filter-out part-store,$(RUST_PARTS)) chart dashboards-check $(OTHER_PARTS) || failed=1; \
 		$(PARTS) 2 part-suites part-live || failed=1; exit $$failed; } 2>&1 | tools/tally.py
 
-# One run of apt-get, because two of them do not share the machine.
+# Of two parts that run concurrently, which two runs of apt-get cannot.
 test-tools:
-	@PATH=$$PATH:/usr/sbin tools/packages.sh nginx=nginx haproxy=haproxy curl=curl chromium=chromium promtool=prometheus
+	@tools/packages.sh promtool=prometheus
 
 # The parts of `make test`, which installs and compiles what they need. One for each binary of
 # tests that cargo finds, and the others.
