@@ -33,8 +33,20 @@ pub(super) struct Forecast {
     commit: Duration,
     /// The moving average of its deviation.
     deviation: Duration,
-    /// What the writer does now: since when, and how long it should take.
-    work: Option<(Instant, Duration)>,
+    /// What the writer does now.
+    work: Option<Work>,
+    /// How long it will do other work before the next commit.
+    planned: Duration,
+    /// Whether the next commit will take twice as long as others.
+    next_is_double: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    began: Instant,
+    expected: Duration,
+    /// How many ordinary commits it takes as long as, if it is a commit.
+    commits: u32,
 }
 
 /// Why a write is not queued.
@@ -48,17 +60,30 @@ pub(super) enum Refusal {
 
 impl Forecast {
     pub fn begin_commit(&mut self, now: Instant) {
-        self.begin_other(self.commit, now);
+        let commits = self.next_commits();
+        self.next_is_double = false;
+        self.work = Some(Work { began: now, expected: self.commit * commits, commits });
+    }
+
+    /// The writer will do something else before the next commit, for about as long as `expected`.
+    pub fn plan_other(&mut self, expected: Duration) {
+        self.planned = expected;
     }
 
     /// The writer is busy with something else, for about as long as `expected`.
     pub fn begin_other(&mut self, expected: Duration, now: Instant) {
-        self.work = Some((now, expected));
+        self.planned = Duration::ZERO;
+        self.work = Some(Work { began: now, expected, commits: 1 });
+    }
+
+    /// The next commit takes twice as long as others, or does not.
+    pub fn expect_double(&mut self, is_double: bool) {
+        self.next_is_double = is_double;
     }
 
     pub fn end_commit(&mut self, now: Instant) {
-        if let Some((began, _)) = self.work.take() {
-            let took = now.saturating_duration_since(began);
+        if let Some(Work { began, commits, .. }) = self.work.take() {
+            let took = now.saturating_duration_since(began) / commits;
             if self.commit.is_zero() {
                 // An average with no commit at all would call the next ones uncertain.
                 self.commit = took;
@@ -113,10 +138,15 @@ impl Forecast {
         delay.clamp(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
     }
 
-    /// How much of the writer's work is left.
+    /// How long the writer works until it can begin the next commit.
     fn busy(&self, now: Instant) -> Duration {
-        self.work
-            .map_or(Duration::ZERO, |(began, expected)| (began + expected).saturating_duration_since(now))
+        let left = |work: Work| (work.began + work.expected).saturating_duration_since(now);
+        self.work.map_or(Duration::ZERO, left) + self.planned
+    }
+
+    /// How many ordinary commits the next one takes as long as.
+    fn next_commits(&self) -> u32 {
+        1 + u32::from(self.next_is_double)
     }
 
     /// How many whole batches there are in so many writes.
@@ -126,13 +156,13 @@ impl Forecast {
 
     /// How long the next commit takes: at least as long as one that has not ended yet.
     fn next_commit(&self, now: Instant) -> Duration {
-        let so_far = self.work.map_or(Duration::ZERO, |(began, _)| now.saturating_duration_since(began));
-        self.commit.max(so_far)
+        let so_far = |work: Work| now.saturating_duration_since(work.began) / work.commits;
+        self.commit.max(self.work.map_or(Duration::ZERO, so_far))
     }
 
     /// How long a commit takes, but for one in many, and its answers' way back.
     fn bound(&self, now: Instant) -> Duration {
-        self.next_commit(now) + self.deviation * 2 + ANSWER_SLACK
+        self.next_commit(now) * self.next_commits() + self.deviation * 2 + ANSWER_SLACK
     }
 }
 
@@ -202,6 +232,34 @@ mod tests {
         forecast.begin_other(3_000 * MS, now);
         assert_eq!(forecast.admit(10, None, now), Ok(()));
         assert_eq!(forecast.admit(10, Some(1_000 * MS), now), Err(Refusal::Deadline));
+    }
+
+    #[test]
+    fn work_that_is_planned_is_waited_for_as_if_it_had_begun() {
+        let (mut forecast, now) = forecast(100 * MS, Duration::ZERO);
+        assert_eq!(forecast.admit(10, Some(300 * MS), now), Ok(()));
+        forecast.plan_other(300 * MS);
+        assert_eq!(forecast.admit(10, Some(300 * MS), now), Err(Refusal::Deadline));
+        assert_eq!(forecast.admit(10, Some(600 * MS), now), Ok(()));
+        assert!(forecast.retry_delay(10, 1, now) >= 400 * MS);
+        let now = now + 100 * MS;
+        forecast.end_commit(now);
+        forecast.begin_other(300 * MS, now);
+        assert_eq!(forecast.admit(10, Some(500 * MS), now), Ok(()), "it counts once");
+    }
+
+    #[test]
+    fn a_commit_that_was_to_take_twice_as_long_says_nothing_new_of_the_disk() {
+        let (mut forecast, now) = forecast(100 * MS, 100 * MS);
+        forecast.end_commit(now);
+        forecast.expect_double(true);
+        assert!(!forecast.ends_within(Some(200 * MS), now) && forecast.ends_within(Some(210 * MS), now));
+        forecast.begin_commit(now);
+        // 150 ms of it and 100 ms of the next one are to come.
+        assert_eq!(forecast.admit(10, Some(260 * MS), now + 50 * MS), Ok(()));
+        assert_eq!(forecast.admit(10, Some(240 * MS), now + 50 * MS), Err(Refusal::Deadline));
+        forecast.end_commit(now + 200 * MS);
+        assert_eq!(forecast.commit(), 100 * MS);
     }
 
     #[test]

@@ -239,6 +239,22 @@ impl WriteReceiver {
         self.0.metrics.commit_time.set(commit.as_secs_f64());
     }
 
+    /// Other work than commits will be done after the next batch, for about as long as
+    /// `expected`: writes whose deadlines are before its end are refused from now on.
+    pub fn plan(&self, expected: Duration) {
+        self.0.state().forecast.plan_other(expected);
+    }
+
+    /// Whether the next commit takes twice as long as others.
+    pub fn expect_double(&self, is_double: bool) {
+        self.0.state().forecast.expect_double(is_double);
+    }
+
+    /// How long a commit takes.
+    pub fn commit_time(&self) -> Duration {
+        self.0.state().forecast.commit()
+    }
+
     /// Does work other than a commit that should take as long as `expected`, and counts it
     /// into the forecast of a write's wait.
     pub fn busy<T>(&self, expected: Duration, work: impl FnOnce() -> T) -> T {

@@ -164,7 +164,7 @@ async fn trace(inject: &[&str], wait: Duration) -> Traced {
         .unwrap();
     assert!(migrate.status.success(), "{migrate:?}");
 
-    let wrapper = strace::arguments(&output, &path("users.db-wal"), inject);
+    let wrapper = strace::arguments(&output, &[&path("users.db-wal")], inject);
     let (server, mut client) = serve(Path::new(&file), &wrapper).await;
     let mut answers = Vec::new();
     let mut waited = false;

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::{
@@ -14,7 +15,10 @@ use crate::{
 use tempfile::TempDir;
 use user_service::store::{self, OpenError};
 
-/// What a child said, and what it did to the log of its store.
+/// The file that commits are appended to.
+const LOG: &[&str] = &["users.db-wal"];
+
+/// What a child said, and what it did to its store.
 struct Seen {
     dir: TempDir,
     said: Vec<(f64, String)>,
@@ -35,16 +39,18 @@ impl Seen {
     }
 }
 
-/// Runs a child under strace, with `inject` done to the log, on a new store.
-fn trace(role: &str, inject: &[&str]) -> Seen {
+/// Runs a child under strace, with `inject` done to these files, on a new store.
+fn trace(role: &str, files: &[&str], inject: &[&str]) -> Seen {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| fs::canonicalize(dir.path()).unwrap().join(name).to_str().unwrap().to_owned();
-    let (file, log, output) = (path("users.db"), path("users.db-wal"), path("trace"));
+    let (file, output) = (path("users.db"), path("trace"));
     if role != "creates_without_syncing" {
         // So that opening it syncs nothing, and what is counted are commits.
         store::migrate(&at(Path::new(&file))).unwrap();
     }
-    let wrapper = strace::arguments(&output, &log, inject);
+    let files: Vec<_> = files.iter().map(|name| path(name)).collect();
+    let files: Vec<_> = files.iter().map(String::as_str).collect();
+    let wrapper = strace::arguments(&output, &files, inject);
     let wrapper: Vec<_> = wrapper.iter().map(String::as_str).collect();
     let child = subprocess::command(role, Path::new(&file), &wrapper).output().expect("strace is installed");
     let text = String::from_utf8(child.stderr).unwrap();
@@ -65,14 +71,14 @@ fn answers(seen: &Seen) -> Vec<f64> {
 
 #[test]
 fn every_answer_follows_a_sync_of_the_log() {
-    let seen = trace("creates_one_by_one", &[]);
+    let seen = trace("creates_one_by_one", LOG, &[]);
     assert_eq!(answers(&seen).len(), subprocess::USERS);
     assert!(strace::unsynced(&seen.trace, &answers(&seen)).is_empty(), "{}", seen.trace);
 }
 
 #[test]
 fn a_commit_that_is_not_synced_is_caught() {
-    let seen = trace("creates_without_syncing", &[]);
+    let seen = trace("creates_without_syncing", LOG, &[]);
     assert_eq!(answers(&seen).len(), subprocess::USERS);
     assert!(!strace::unsynced(&seen.trace, &answers(&seen)).is_empty(), "{}", seen.trace);
 }
@@ -96,7 +102,7 @@ async fn assert_kept(seen: &Seen) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failed_sync_writes_are_off_until_a_restart() {
-    let seen = trace("creates_one_by_one", &["inject=fsync,fdatasync:error=EIO:when=5"]);
+    let seen = trace("creates_one_by_one", LOG, &["inject=fsync,fdatasync:error=EIO:when=5"]);
     assert_eq!(seen.users("unknown").len(), 1, "{:?}", seen.said);
     assert!(seen.said("off") && !seen.said("back"), "{:?}", seen.said);
     let (created, unavailable) = (seen.users("created"), seen.users("unavailable"));
@@ -113,12 +119,25 @@ async fn after_a_failed_sync_writes_are_off_until_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_writes_come_back_by_themselves() {
     // The create fails, then the first probe; the second one gets through.
-    let seen = trace("creates_one_by_one", &["inject=pwrite64:error=ENOSPC:when=20..21"]);
+    let seen = trace("creates_one_by_one", LOG, &["inject=pwrite64:error=ENOSPC:when=20..21"]);
     assert_eq!(seen.trace.matches("INJECTED").count(), 2, "{}", seen.trace);
     assert_eq!((seen.users("unavailable").len(), seen.users("unknown").len()), (1, 0), "{:?}", seen.said);
     assert!(seen.said("back"), "{:?}", seen.said);
     assert_eq!(seen.users("created").len(), subprocess::USERS - 1);
     assert_kept(&seen).await;
+}
+
+#[test]
+fn commits_go_on_while_a_slow_disk_is_given_a_checkpoint() {
+    let delay = Duration::from_millis(40);
+    let delayed = format!("inject=fsync,fdatasync:delay_exit={}", delay.as_micros());
+    let seen = trace("creates_in_batches", LOG, &[&delayed]);
+    let syncs = strace::syncs(&seen.trace);
+    // Each takes this long, so a thread cannot begin two of them within it.
+    let overlaps = |of: &(&str, f64), other: &(&str, f64)| {
+        other.0 != of.0 && (0.0..delay.as_secs_f64()).contains(&(other.1 - of.1))
+    };
+    assert!(syncs.iter().any(|of| syncs.iter().any(|other| overlaps(of, other))), "{syncs:?}");
 }
 
 #[test]

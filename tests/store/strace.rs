@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 
 /// strace with its arguments, up to the command: writes to `output` what is done
-/// to `log`, and injects faults there. The traced process keeps its process id.
-pub fn arguments(output: &str, log: &str, inject: &[&str]) -> Vec<String> {
+/// to `files`, and injects faults there. The traced process keeps its process id.
+pub fn arguments(output: &str, files: &[&str], inject: &[&str]) -> Vec<String> {
     let mut arguments: Vec<_> =
-        ["strace", "-D", "-f", "--seccomp-bpf", "-y", "-ttt", "-T", "-o", output, "-P", log]
-            .map(String::from)
-            .into();
+        ["strace", "-D", "-f", "--seccomp-bpf", "-y", "-ttt", "-T", "-o", output].map(String::from).into();
+    for file in files {
+        arguments.extend(["-P".into(), (*file).into()]);
+    }
     for expression in ["trace=pwrite64,fsync,fdatasync"].iter().chain(inject) {
         arguments.extend(["-e".into(), (*expression).into()]);
     }
@@ -51,4 +52,16 @@ pub fn unsynced(trace: &str, answers: &[f64]) -> Vec<usize> {
         before = answer;
     }
     bad
+}
+
+/// The syncs of all files: on which thread, and when each began.
+pub fn syncs(trace: &str) -> Vec<(&str, f64)> {
+    trace.lines().filter_map(sync).collect()
+}
+
+fn sync(line: &str) -> Option<(&str, f64)> {
+    let mut words = line.split_whitespace();
+    let (thread, time, call) = (words.next()?, words.next()?, words.next()?);
+    let is_sync = call.starts_with("fsync(") || call.starts_with("fdatasync(");
+    is_sync.then_some((thread, time.parse().ok()?))
 }

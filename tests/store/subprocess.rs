@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::fixtures::{at, create, get, write};
+use crate::fixtures::{at, create, get, stored, write};
+use futures_util::future::join_all;
 use rusqlite::Connection;
 use user_service::{domain::Error, store};
 
@@ -89,6 +90,20 @@ async fn creates_one_by_one() {
     }
     for name in created {
         assert!(get(&store, &name).await.is_some(), "{name} was acknowledged");
+    }
+    store.close().await;
+    say("done");
+}
+
+/// Creates users in batches, until the log is longer than one that is left alone.
+#[tokio::test]
+#[ignore = "a process that other tests start"]
+async fn creates_in_batches() {
+    let Some(file) = file() else { return };
+    let store = store::open(&at(&file)).unwrap();
+    for round in 0..100 {
+        let names: Vec<_> = (0..200).map(|n| format!("user-{round}-{n}")).collect();
+        join_all(names.iter().map(|name| stored(&store, create(name)))).await;
     }
     store.close().await;
     say("done");

@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    ops::Range,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -24,6 +25,9 @@ pub struct Options {
     rate: f64,
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
+    /// How long calls arrive before that, until as many are answered as are to be.
+    #[arg(long, default_value_t = 0.0)]
+    warm_up: f64,
     /// A server takes 100 streams or so on each.
     #[arg(long, default_value_t = 100)]
     connections: usize,
@@ -33,26 +37,27 @@ struct Run {
     calls: Calls,
     summary: RefCell<Summary>,
     in_flight: Cell<usize>,
-    /// What is answered later says nothing about the rate.
-    end: Instant,
+    /// What is answered earlier or later says nothing about the rate.
+    counted: Range<Instant>,
 }
 
 pub async fn run(target: &Target, options: Options) -> Result<String> {
     let connections = Connection::open_many(target, options.connections).await?;
+    let seconds = options.warm_up + options.seconds;
     let began = Instant::now();
     let run = Rc::new(Run {
         calls: Calls::new(options.which),
         summary: RefCell::default(),
         in_flight: Cell::default(),
-        end: began + Duration::from_secs_f64(options.seconds),
+        counted: began + Duration::from_secs_f64(options.warm_up)..began + Duration::from_secs_f64(seconds),
     });
     let mut round = connections.iter().cycle();
     let mut tick = tokio::time::interval(Duration::from_millis(1));
     let (mut arrived, mut now) = (0.0, 0.0);
-    while now < options.seconds {
+    while now < seconds {
         tick.tick().await;
         now = began.elapsed().as_secs_f64();
-        while arrived < now.min(options.seconds) * options.rate {
+        while arrived < now.min(seconds) * options.rate {
             arrived += 1.0;
             let arrival = began + Duration::from_secs_f64(arrived / options.rate);
             let connection = round.next().ok_or("no connection")?.clone();
@@ -60,7 +65,7 @@ pub async fn run(target: &Target, options: Options) -> Result<String> {
             tokio::task::spawn_local(Rc::clone(&run).one(connection, arrival));
         }
     }
-    let took = began.elapsed();
+    let took = began.elapsed() - Duration::from_secs_f64(options.warm_up);
     while run.in_flight.get() > 0 {
         tick.tick().await;
     }
@@ -77,7 +82,7 @@ impl Run {
         match reply {
             Ok(Ok(reply)) if reply.code != 0 => summary.add(reply.code, arrival),
             Ok(Ok(_)) if now > deadline => summary.add_unanswered(),
-            Ok(Ok(_)) if now > self.end => summary.add_late(arrival),
+            Ok(Ok(_)) if !self.counted.contains(&now) => summary.add_outside(arrival),
             Ok(Ok(_)) => summary.add(0, arrival),
             Ok(Err(_)) | Err(_) => summary.add_unanswered(),
         }

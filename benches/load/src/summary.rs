@@ -14,8 +14,8 @@ pub struct Summary {
     others: BTreeMap<u16, u64>,
     /// Calls that had no answer before their deadline.
     unanswered: usize,
-    /// OK, but after the run.
-    late: usize,
+    /// OK, but outside of the time that a rate is counted in.
+    outside: usize,
 }
 
 impl Summary {
@@ -27,8 +27,8 @@ impl Summary {
         }
     }
 
-    pub fn add_late(&mut self, began: Instant) {
-        self.late += 1;
+    pub fn add_outside(&mut self, began: Instant) {
+        self.outside += 1;
         self.add(0, began);
     }
 
@@ -47,11 +47,11 @@ impl Summary {
             let micros = self.ok_micros.get(at).copied().unwrap_or_default();
             write!(line, ", \"{name}\": {micros}").expect("a String takes everything");
         }
-        let (unanswered, late) = (self.unanswered, self.late);
+        let (unanswered, outside) = (self.unanswered, self.outside);
         let others: Vec<String> = self.others.iter().map(|(code, n)| format!("\"{code}\": {n}")).collect();
         write!(
             line,
-            ", \"unanswered\": {unanswered}, \"late\": {late}, \"others\": {{{}}}}}",
+            ", \"unanswered\": {unanswered}, \"outside\": {outside}, \"others\": {{{}}}}}",
             others.join(", ")
         )
         .expect("a String takes everything");

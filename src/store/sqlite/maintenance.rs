@@ -1,7 +1,14 @@
-//! The writer's work between batches: checkpoints, pruning, and probing whether a full
+//! The writer's work other than batches: checkpoints, pruning, and probing whether a full
 //! disk has room again.
+//!
+//! A checkpoint syncs the log and then the file. Where syncs are quick, the writer makes it
+//! between two batches. Where they are slow, a thread makes it while commits go on
+//! ([`ConcurrentCheckpoint`]). That leaves behind what was committed meanwhile, so the log
+//! cannot restart, and grows. Now and then the writer must stop for a whole checkpoint, and
+//! says so one batch before.
 
 use std::{
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +16,8 @@ use std::{
 use rusqlite::{Connection, ErrorCode};
 
 use super::{
-    connections::{self, Log},
+    concurrent_checkpoint::ConcurrentCheckpoint,
+    connections,
     readers::Readers,
     write_state::{SharedWriteState, WriteState},
 };
@@ -24,20 +32,23 @@ use crate::{
     util::fault_point::fault_point,
 };
 
-/// Pages in the log from which on it is moved into the file (4 MiB).
+/// Pages in the log from which on they are moved into the file (4 MiB).
 const CHECKPOINT_PAGES: i64 = 1_000;
 
-/// Writes wait while a checkpoint syncs the log and the file. One that takes longer than
-/// this is made less often: it may take one part in so many of the time.
+/// Writes wait while a checkpoint syncs. One that takes longer than this is made next to
+/// commits.
 const QUICK_CHECKPOINT: Duration = Duration::from_millis(50);
+
+/// A slow one for which writes wait may take one part in so many of the time.
 const CHECKPOINT_SHARE: u32 = 20;
 
-/// Pages in the log from which on it is moved however long that takes (64 MiB).
-const MAX_LOG_PAGES: i64 = 16_000;
+/// Pages that are still to be moved from which on writes wait, however long that takes (64 MiB).
+const MAX_UNMOVED_PAGES: i64 = 16_000;
 
-/// Rows that are cleared away in one transaction: more than a batch adds, so that
-/// clearing keeps up, and few enough that the wait delays no write noticeably.
-const PRUNE_BATCH_ROWS: usize = 512;
+/// Rows of a kind that a transaction clears away at least, and for each of its writes: more
+/// than it adds, so that clearing keeps up, and few enough that no write waits noticeably.
+const MIN_PRUNE_ROWS: usize = 512;
+const PRUNE_ROWS_A_WRITE: usize = 2;
 
 /// How long a try to write waits for a lock; longer than a checkpoint of another program
 /// holds it, as a rule.
@@ -61,14 +72,17 @@ pub(super) struct Maintenance {
     prune_at: Instant,
     truncate_at: Instant,
     try_at: Instant,
-    /// What the last checkpoint took, and when a slow disk may have the next one.
+    /// What the last checkpoint took for which writes waited, and when it ended.
     checkpoint_took: Duration,
-    checkpoint_at: Instant,
+    checkpoint_ended: Instant,
+    /// Whether writes were told of the next one.
+    is_planned: bool,
+    concurrent: ConcurrentCheckpoint,
     readers: Arc<Readers>,
 }
 
 impl Maintenance {
-    pub fn new(config: &Config, readers: Arc<Readers>) -> Self {
+    pub fn new(config: &Config, readers: Arc<Readers>, concurrent: ConcurrentCheckpoint) -> Self {
         let now = Instant::now();
         let Config { change_log_retention, change_log_rows, .. } = *config;
         Self {
@@ -78,14 +92,16 @@ impl Maintenance {
             truncate_at: now + TRUNCATE_INTERVAL,
             try_at: now + TRY_INTERVAL,
             checkpoint_took: Duration::ZERO,
-            checkpoint_at: now,
+            checkpoint_ended: now,
+            is_planned: false,
+            concurrent,
             readers,
         }
     }
 
     /// When [`Self::run`] has something to do at the latest.
     pub fn due(&self) -> Instant {
-        self.prune_at.min(self.truncate_at).min(self.try_at)
+        if self.is_planned { Instant::now() } else { self.prune_at.min(self.truncate_at).min(self.try_at) }
     }
 
     pub fn run(
@@ -95,6 +111,10 @@ impl Maintenance {
         receiver: &WriteReceiver,
     ) -> rusqlite::Result<()> {
         let now = Instant::now();
+        let was_planned = mem::take(&mut self.is_planned);
+        if was_planned {
+            receiver.plan(Duration::ZERO);
+        }
         if now >= self.try_at {
             self.try_at = now + TRY_INTERVAL;
             try_write(connection, write_state)?;
@@ -104,59 +124,106 @@ impl Maintenance {
             self.truncate_at = self.truncate_at.max(now + TRY_INTERVAL);
             return Ok(());
         }
-        if now >= self.prune_at {
-            self.prune_at = now + PRUNE_INTERVAL;
-            if !self.readers.with_snapshots_closed(|| self.prune(connection))? {
-                self.prune_at = now;
-            }
+        if now >= self.prune_at && receiver.len() == 0 {
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            self.prune(connection, 0)?;
+            let readers = Arc::clone(&self.readers);
+            readers.with_snapshots_closed(|| connection.execute_batch("COMMIT"))?;
         }
-        let log = connections::checkpoint(connection, "NOOP")?;
-        let unmoved = log.pages - log.moved;
-        let may_take_time = now >= self.checkpoint_at || receiver.len() == 0;
-        if now >= self.truncate_at && may_take_time {
-            self.truncate_at = now + TRUNCATE_INTERVAL;
-            if log.pages > 0 {
-                self.checkpoint(receiver, || connections::empty_log(connection))?;
-            }
-        } else if unmoved >= CHECKPOINT_PAGES && may_take_time || unmoved >= MAX_LOG_PAGES {
-            self.checkpoint(receiver, || connections::checkpoint(connection, "PASSIVE"))?;
+        if self.concurrent.is_running() {
+            return Ok(());
         }
-        Ok(())
+        tolerate_full_disk(self.concurrent.join())?;
+        self.checkpoint(connection, receiver, was_planned)
     }
 
+    /// Makes the checkpoint that is due, if one is.
     fn checkpoint(
         &mut self,
+        connection: &Connection,
         receiver: &WriteReceiver,
-        work: impl FnOnce() -> rusqlite::Result<Log>,
+        was_planned: bool,
     ) -> rusqlite::Result<()> {
-        let began = Instant::now();
-        let done = receiver.busy(self.checkpoint_took, || self.readers.with_snapshots_closed(work));
-        self.checkpoint_took = began.elapsed();
-        if self.checkpoint_took > QUICK_CHECKPOINT {
-            self.checkpoint_at = Instant::now() + self.checkpoint_took * CHECKPOINT_SHARE;
+        let log = connections::checkpoint(connection, "NOOP")?;
+        // The first commit of a log syncs its header too.
+        receiver.expect_double(log.pages == log.moved);
+        let (now, unmoved) = (Instant::now(), log.pages - log.moved);
+        // It syncs the log, and then the file.
+        let expected = self.checkpoint_took.max(receiver.commit_time() * 2);
+        let is_slow = expected > QUICK_CHECKPOINT;
+        let is_idle = receiver.len() == 0;
+        let may_take_time = !is_slow || is_idle || now >= self.checkpoint_ended + expected * CHECKPOINT_SHARE;
+        let truncates = now >= self.truncate_at && may_take_time;
+        if truncates && log.pages == 0 {
+            self.truncate_at = now + TRUNCATE_INTERVAL;
+            return Ok(());
         }
-        match done {
-            // Then the log goes on growing. Where that fails too, a commit finds out.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
-            done => done.map(drop),
+        let is_due = unmoved >= CHECKPOINT_PAGES;
+        if !truncates && unmoved < MAX_UNMOVED_PAGES && (is_slow || !is_due) {
+            if is_due {
+                self.readers.with_snapshots_closed(|| self.concurrent.begin());
+            }
+            return Ok(());
         }
+        if is_slow && !is_idle && !was_planned {
+            self.is_planned = true;
+            receiver.plan(expected);
+            return Ok(());
+        }
+        let done = receiver.busy(expected, || {
+            self.readers.with_snapshots_closed(|| {
+                if truncates {
+                    connections::empty_log(connection)
+                } else {
+                    connections::checkpoint(connection, "PASSIVE")
+                }
+            })
+        });
+        self.checkpoint_ended = Instant::now();
+        self.checkpoint_took = self.checkpoint_ended - now;
+        if truncates {
+            self.truncate_at = self.checkpoint_ended + TRUNCATE_INTERVAL;
+        }
+        receiver.expect_double(done.as_ref().is_ok_and(|log| log.pages == log.moved));
+        tolerate_full_disk(done.map(drop))
     }
 
-    /// Takes one bite of each kind of old row; whether that was all of them.
-    fn prune(&self, connection: &Connection) -> rusqlite::Result<bool> {
+    /// Waits for the checkpoint that is made next to commits.
+    pub fn join(&mut self) -> rusqlite::Result<()> {
+        self.concurrent.join()
+    }
+
+    /// Takes one bite of each kind of old row, within a transaction of so many writes, if it
+    /// is time to.
+    pub fn prune(&mut self, connection: &Connection, writes: usize) -> rusqlite::Result<()> {
         fault_point();
+        let now = Instant::now();
+        if now < self.prune_at {
+            return Ok(());
+        }
+        let limit = MIN_PRUNE_ROWS.max(writes * PRUNE_ROWS_A_WRITE);
         let requests = connection
             .prepare_cached(
                 "DELETE FROM idempotency WHERE key IN
                      (SELECT key FROM idempotency WHERE time < ?1 ORDER BY time LIMIT ?2)",
             )?
-            .execute((cutoff_micros(Idempotency::RETENTION), PRUNE_BATCH_ROWS.cast_signed()))?;
+            .execute((cutoff_micros(Idempotency::RETENTION), limit.cast_signed()))?;
         let changes = connection.prepare_cached(PRUNE_CHANGES)?.execute((
             cutoff_micros(self.change_log_retention),
-            PRUNE_BATCH_ROWS.cast_signed(),
+            limit.cast_signed(),
             self.change_log_rows.cast_signed(),
         ))?;
-        Ok(requests < PRUNE_BATCH_ROWS && changes < PRUNE_BATCH_ROWS)
+        let is_all = requests < limit && changes < limit;
+        self.prune_at = if is_all { now + PRUNE_INTERVAL } else { now };
+        Ok(())
+    }
+}
+
+/// On a full disk the log goes on growing. Where that fails too, a commit finds out.
+fn tolerate_full_disk(checkpoint: rusqlite::Result<()>) -> rusqlite::Result<()> {
+    match checkpoint {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+        done => done,
     }
 }
 
@@ -197,8 +264,9 @@ mod tests {
             )
             .unwrap();
         connection.execute("UPDATE meta SET revision = ?1", (changes,)).unwrap();
+        let concurrent = ConcurrentCheckpoint::new(connections::open_checkpointer(&path).unwrap());
         let readers = Arc::new(Readers::new(path, Arc::default()));
-        assert!(Maintenance::new(&Config::default(), readers).prune(&connection).unwrap());
+        Maintenance::new(&Config::default(), readers, concurrent).prune(&connection, 0).unwrap();
         let left: u32 = connection.query_row("SELECT count(*) FROM changes", (), |row| row.get(0)).unwrap();
         assert_eq!(left, changes);
         connection.prepare_cached(PRUNE_CHANGES).unwrap().get_status(StatementStatus::VmStep)

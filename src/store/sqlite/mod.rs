@@ -11,6 +11,7 @@ mod cache;
 mod change_log;
 mod columns;
 mod commit_epoch;
+mod concurrent_checkpoint;
 mod connections;
 mod file;
 mod maintenance;
@@ -40,8 +41,8 @@ pub(super) use self::backup::{
     restore,
 };
 use self::{
-    cache::Cache, commit_epoch::CommitEpoch, maintenance::Maintenance, readers::Readers,
-    write_state::SharedWriteState, writer::Writer,
+    cache::Cache, commit_epoch::CommitEpoch, concurrent_checkpoint::ConcurrentCheckpoint,
+    maintenance::Maintenance, readers::Readers, write_state::SharedWriteState, writer::Writer,
 };
 use super::{
     CLOSED, OpenError,
@@ -120,15 +121,16 @@ impl SqliteStore {
         let commit_epoch = Arc::<CommitEpoch>::default();
         let cache = Arc::new(Cache::new(config.store_cache_bytes, Arc::clone(&commit_epoch)));
         let readers = Arc::new(Readers::new(path.clone(), commit_epoch));
-        let newest =
-            rows::current_revision(&connection).map_err(|source| OpenError::sqlite(&path, source))?;
+        let failed = |source| OpenError::sqlite(&path, source);
+        let concurrent = ConcurrentCheckpoint::new(connections::open_checkpointer(&path).map_err(failed)?);
+        let newest = rows::current_revision(&connection).map_err(failed)?;
         let newest = Arc::new(watch::Sender::new(newest));
         let writer = Writer {
             connection,
             write_state: write_state.clone(),
             cache: cache.clone(),
             newest: newest.clone(),
-            maintenance: Maintenance::new(config, Arc::clone(&readers)),
+            maintenance: Maintenance::new(config, Arc::clone(&readers), concurrent),
             lock,
         };
         let thread = Mutex::default();

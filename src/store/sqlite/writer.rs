@@ -63,7 +63,7 @@ impl Writer {
         self.close();
     }
 
-    fn write_batch(&self, requests: Vec<PendingWrite>) {
+    fn write_batch(&mut self, requests: Vec<PendingWrite>) {
         if self.write_state.refusal().is_some() {
             return self.refuse(requests);
         }
@@ -89,7 +89,7 @@ impl Writer {
     }
 
     /// Makes one transaction of all requests. Without a fault, everything is durable.
-    fn commit(&self, requests: &[PendingWrite]) -> Result<Vec<WriteAnswer>, BatchError> {
+    fn commit(&mut self, requests: &[PendingWrite]) -> Result<Vec<WriteAnswer>, BatchError> {
         let mut transaction = SqlTransaction::begin(&self.connection).map_err(failed_at(Step::Other))?;
         let before = transaction.revision;
         let mut answers = Vec::with_capacity(requests.len());
@@ -99,6 +99,8 @@ impl Writer {
         if transaction.revision != before {
             transaction.save_revision().map_err(failed_at(Step::Other))?;
         }
+        // Here it takes no sync of its own.
+        self.maintenance.prune(&self.connection, requests.len()).map_err(failed_at(Step::Other))?;
         let cached = self.cache.begin(&transaction.changed);
         let revision = transaction.revision;
         let committed = transaction.run("COMMIT");
@@ -149,7 +151,10 @@ impl Writer {
         }
     }
 
-    fn close(self) {
+    fn close(mut self) {
+        if let Err(error) = self.maintenance.join() {
+            self.note_write_failure(&error);
+        }
         let broken = self.write_state.get() == WriteState::Failed;
         let in_log = if broken {
             // The log is the only copy that can be trusted: leave it to the next start.
@@ -165,6 +170,8 @@ impl Writer {
                  belongs to it; the next start moves them"
             );
         }
+        // The last connection to be closed must be the writer's.
+        drop(self.maintenance);
         if self.connection.close().is_err() {
             tracing::warn!("the store's file did not close cleanly; the next start recovers it");
         }
