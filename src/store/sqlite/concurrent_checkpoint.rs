@@ -1,4 +1,4 @@
-//! A checkpoint that a thread of its own makes while the writer commits.
+//! A checkpoint that another thread makes while the writer commits.
 //!
 //! `SQLite` lets one connection move pages into the file while another one appends to the
 //! log. A sync of the log that fails here fails in the writer's next commit too: Linux

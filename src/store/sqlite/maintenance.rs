@@ -3,7 +3,7 @@
 //!
 //! A checkpoint syncs the log and then the file. Where syncs are quick, the writer makes it
 //! between two batches. Where they are slow, a thread makes it while commits go on
-//! ([`ConcurrentCheckpoint`]). That leaves behind what was committed meanwhile, so the log
+//! ([`ConcurrentCheckpoint`]). That leaves behind the pages of those commits, so the log
 //! cannot restart, and grows. Now and then the writer must stop for a whole checkpoint, and
 //! says so one batch before.
 

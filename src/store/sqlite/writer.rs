@@ -99,7 +99,7 @@ impl Writer {
         if transaction.revision != before {
             transaction.save_revision().map_err(failed_at(Step::Other))?;
         }
-        // Here it takes no sync of its own.
+        // Here it takes no further sync.
         self.maintenance.prune(&self.connection, requests.len()).map_err(failed_at(Step::Other))?;
         let cached = self.cache.begin(&transaction.changed);
         let revision = transaction.revision;
