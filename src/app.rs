@@ -96,10 +96,10 @@ impl App {
         let router = Router::new(&config, &slot, &health);
         let decides = auth.as_ref().map(|(auth, _)| Arc::clone(auth));
         let traces = telemetry.trace_config();
-        let stack = layers::stack(router, methods::find, &config, traces, calls, decides);
+        let (stack, early) = layers::stack(router, methods::find, &config, traces, calls, decides);
         let service = Edge::new(stack, schema(config.article_api), &config);
         let ticks = ticks(&health, listener.threads());
-        let listener = listener.serve(&service, &ticks)?;
+        let listener = listener.serve(&service, early.as_ref(), &ticks)?;
         tracing::info!(%grpc_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");
         warn_of_missing_protection(&config);
         if let Some((auth, files)) = auth {

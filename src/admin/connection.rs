@@ -94,7 +94,7 @@ async fn converse<T: Socket + Send + 'static>(
             drive(connection, owner, observed, &idle, stopped).await;
         }
         Protocol::Http2 => {
-            let connection = pin!(http2().serve(stream, service_fn(answer)));
+            let connection = pin!(http2().serve(stream, service_fn(answer), None));
             drive(connection, owner, observed, &idle, stopped).await;
         }
     }

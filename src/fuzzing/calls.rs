@@ -46,7 +46,7 @@ pub fn run(input: &[u8]) {
         let config = config();
         let traces = TraceConfig { sampler: None, follows_callers: true };
         let service =
-            layers::stack(router(&config), methods::find, &config, traces, InFlight::default(), None);
+            layers::stack(router(&config), methods::find, &config, traces, InFlight::default(), None).0;
         let Some(Answer { head, trailers, is_whole, .. }) = answer(service, request).await else { return };
         let ended = trailers.or_else(|| head.headers.contains_key("grpc-status").then_some(head.headers));
         assert!(ended.is_some() || !is_whole, "an answer without a status");

@@ -48,12 +48,13 @@ static SERVER: LazyLock<SocketAddr> = LazyLock::new(|| {
     let listener = Listener::bind(&config).expect("there is a free port");
     let addr = listener.local_addr();
     let traces = TraceConfig { sampler: None, follows_callers: true };
-    let service =
+    let (service, early) =
         layers::stack(calls::router(&config), methods::find, &config, traces, InFlight::default(), None);
     thread::spawn(move || {
         let control = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
         control.block_on(async {
-            let _running = listener.serve(&service, &(Arc::new(|_| ()) as _)).expect("threads start");
+            let _running =
+                listener.serve(&service, early.as_ref(), &(Arc::new(|_| ()) as _)).expect("threads start");
             std::future::pending::<()>().await;
         });
     });

@@ -26,7 +26,8 @@ pub fn run(input: &[u8]) {
     block_on(async {
         let config = config();
         let traces = TraceConfig { sampler: None, follows_callers: true };
-        let stack = layers::stack(router(&config), methods::find, &config, traces, InFlight::default(), None);
+        let stack =
+            layers::stack(router(&config), methods::find, &config, traces, InFlight::default(), None).0;
         let schema = served_files(true).map(Schema::new).expect("descriptors are compiled in");
         let service = Edge::new(stack, schema.expect("they are whole"), &config);
         if let Some(answer) = answer(service, request).await.filter(|answer| answer.is_whole) {

@@ -27,6 +27,7 @@ use crate::{
     config::Config,
     rpc::{
         call::Inbound,
+        goaway::ConnectionHandle,
         holdings::LimitKind,
         methods::{Method, MethodKind},
         permits::{Limiter, Permit, turned_away},
@@ -61,6 +62,22 @@ impl AdmissionLimits {
             streams: Arc::new(streams),
             infrastructure: Arc::new(infrastructure),
             shares: FairShares::new(config),
+        }
+    }
+
+    pub fn has_shares(&self) -> bool {
+        self.shares.is_some()
+    }
+
+    /// Whether the next call of this connection to a method would be turned away.
+    pub fn is_full(&self, method: &Method, connection: &ConnectionHandle) -> bool {
+        self.limiter(Some(method)).is_some_and(|limiter| limiter.full(connection).is_some())
+    }
+
+    /// Counts a call that is turned away.
+    pub fn count_shed(&self, method: &Method, connection: &ConnectionHandle) {
+        if let Some(limiter) = self.limiter(Some(method)) {
+            limiter.full(connection).unwrap_or(limiter).count_shed();
         }
     }
 
@@ -136,7 +153,8 @@ where
         let permit = match limiter {
             None => None,
             Some(limiter) if call.method.is_some_and(|method| method.kind == MethodKind::Unary) => {
-                if limiter.is_full(&call.connection) {
+                if let Some(full) = limiter.full(&call.connection) {
+                    full.count_shed();
                     return AdmissionFuture::refused(Refusal::Overload);
                 }
                 call.limiter = Some(Arc::clone(limiter));

@@ -6,6 +6,7 @@
 mod admission;
 mod call_log;
 mod deadline;
+mod early_refusal;
 mod fair_share;
 mod gate;
 mod in_flight;
@@ -30,6 +31,7 @@ use self::{
     admission::{Admission, AdmissionLimits},
     call_log::CallLog,
     deadline::Deadlines,
+    early_refusal::EarlyRefusals,
     gate::{Gate, GateRules},
     message_limit::MessageLimit,
     metrics::CallMetrics,
@@ -40,12 +42,17 @@ use self::{
 #[cfg(any(test, fuzzing))]
 pub use self::{deadline::parse as parse_timeout, trace::parse as parse_traceparent};
 pub use self::{in_flight::InFlight, message_limit::LimitedBody, route::FindMethod};
-use crate::{auth::Auth, config::Config, rpc::call::Inbound, telemetry::TraceConfig};
+use crate::{
+    auth::Auth,
+    config::Config,
+    rpc::{call::Inbound, early_refusal::EarlyRefusal},
+    telemetry::TraceConfig,
+};
 
 /// Puts the layers around the service. Made once for the whole process: its
 /// clones share every limit and count. `find` knows the methods that the service serves:
 /// [`methods::find`](crate::rpc::methods::find) those of this service, and another function
-/// those of a test.
+/// those of a test. The second value refuses calls for the layers, where that is possible.
 pub fn stack<S, B, R>(
     service: S,
     find: FindMethod,
@@ -53,15 +60,18 @@ pub fn stack<S, B, R>(
     traces: TraceConfig,
     in_flight: InFlight,
     auth: Option<Arc<Auth>>,
-) -> impl Service<
-    Request<Inbound<B>>,
-    Response = Response<impl Body<Data = Bytes, Error = R::Error> + Send + 'static>,
-    Error = Infallible,
-    Future: Send + 'static,
-> + Clone
-+ Send
-+ Sync
-+ 'static
+) -> (
+    impl Service<
+        Request<Inbound<B>>,
+        Response = Response<impl Body<Data = Bytes, Error = R::Error> + Send + 'static>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static,
+    Option<Arc<dyn EarlyRefusal>>,
+)
 where
     S: Service<Request<Inbound<LimitedBody<B>>>, Response = Response<R>, Error = Infallible>
         + Clone
@@ -78,7 +88,8 @@ where
     let recorders = Arc::new(Recorders { metrics: metrics.clone(), log, traces, in_flight, audit });
     let rules = auth.map(|auth| Arc::new(GateRules::new(auth)));
     let limits = Arc::new(AdmissionLimits::new(config));
-    ServiceBuilder::new()
+    let early = EarlyRefusals::new(Arc::clone(&limits), Arc::clone(&recorders), find);
+    let service = ServiceBuilder::new()
         // First, because every layer below uses the matched method and none the path.
         .layer(layer_fn(move |inner| Route::new(inner, find)))
         // Around all that can answer, so that shed, late and panicked calls are seen as their callers
@@ -94,5 +105,6 @@ where
         .layer(layer_fn(|inner| Deadlines::new(inner, config)))
         // Last, as it is about what the service reads, and it reads only when it is called.
         .layer(layer_fn(move |inner| MessageLimit::new(inner, config.max_request_bytes, metrics.clone())))
-        .service(service)
+        .service(service);
+    (service, early.map(|early| Arc::new(early) as _))
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -69,7 +69,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Inbound<B>>) -> Self::Future {
-        let call = CallRecord::start(&request, self.recorders.clone());
+        let call = CallRecord::start(&request.body().call, request.headers(), self.recorders.clone());
         request.body_mut().call.audit.clone_from(&call.audit);
         let entered = call.enter();
         let inner = self.inner.call(request);
@@ -80,7 +80,7 @@ where
 
 /// One call, which has not ended. Dropped before its end it was cancelled.
 #[derive(Debug)]
-struct CallRecord {
+pub struct CallRecord {
     method: Option<&'static Method>,
     protocol: Protocol,
     started: Instant,
@@ -94,12 +94,12 @@ struct CallRecord {
 }
 
 impl CallRecord {
-    fn start<B>(request: &Request<Inbound<B>>, recorders: Arc<Recorders>) -> Self {
-        let &Call { method, protocol, started, ref connection, .. } = &request.body().call;
+    pub fn start(call: &Call, headers: &HeaderMap, recorders: Arc<Recorders>) -> Self {
+        let &Call { method, protocol, started, ref connection, .. } = call;
         recorders.metrics.called(protocol);
         recorders.metrics.of(method).started();
         let name = method.map_or("_OTHER", Method::full_name);
-        let trace = Trace::start(request.headers(), name, protocol, recorders.traces).map(Box::new);
+        let trace = Trace::start(headers, name, protocol, recorders.traces).map(Box::new);
         let key = recorders.in_flight.enter(method, connection.id, started.into_std());
         let trace_id = || trace.as_ref().map(|trace| trace.id);
         let audit = recorders.audit.then(|| Arc::new(AuditRecord::new(method, trace_id())));
@@ -123,7 +123,7 @@ impl CallRecord {
 
     /// The answer is complete. On a connection that is about to go it can still be lost,
     /// and then the call was cancelled.
-    fn end(self, code: Code) {
+    pub fn end(self, code: Code) {
         if self.connection.is_going_away() {
             let connection = self.connection.clone();
             connection.on_delivery(Box::new(move |delivered| self.close(delivered.then_some(code))));

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use http::Request;
+use http::{Request, Uri};
 use tower_service::Service;
 
 use crate::rpc::{call::Inbound, methods::Method};
@@ -36,17 +36,17 @@ where
     }
 
     fn call(&mut self, mut request: Request<Inbound<B>>) -> S::Future {
-        request.body_mut().call.method = matched(&request, self.find);
+        request.body_mut().call.method = matched(request.method(), request.uri(), self.find);
         self.inner.call(request)
     }
 }
 
 /// A path with a query is another path: nothing is served under it.
-fn matched<B>(request: &Request<B>, find: FindMethod) -> Option<&'static Method> {
-    if request.method() != http::Method::POST || request.uri().query().is_some() {
+pub fn matched(method: &http::Method, uri: &Uri, find: FindMethod) -> Option<&'static Method> {
+    if *method != http::Method::POST || uri.query().is_some() {
         return None;
     }
-    find(request.uri().path())
+    find(uri.path())
 }
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ mod tests {
 
     fn found(method: &str, uri: &str) -> Option<&'static str> {
         let request = Request::builder().method(method).uri(uri).body(()).unwrap();
-        matched(&request, methods::find).map(|method| method.path)
+        matched(request.method(), request.uri(), methods::find).map(|method| method.path)
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     CallService, ListenerPhase,
     connection_state::{ConnectionState, ThreadLoad},
+    early_answers::EarlyAnswers,
     http_connection::{ConnectionError, HttpConnection, ParkedConnection, Turn},
     http1::SayClose,
     http2::{Http2, Http2Connection},
@@ -36,7 +37,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    rpc::{goaway::GoAwayReason, holdings::Holdings, source::Source},
+    rpc::{early_refusal::EarlyRefusal, goaway::GoAwayReason, holdings::Holdings, source::Source},
 };
 
 /// Unread bytes a client may send on one stream. It fits a message at its cap and
@@ -67,6 +68,8 @@ pub fn http2(config: &Config) -> Http2 {
 /// What every connection of one thread is served with.
 pub struct ServeContext<S> {
     pub service: S,
+    /// What refuses calls before `service` sees them, if anything does.
+    pub early: Option<Arc<dyn EarlyRefusal>>,
     pub http1: http1::Builder,
     pub http2: Http2,
     pub streams: Arc<StreamLimit>,
@@ -129,7 +132,11 @@ impl<S: CallService> ServeContext<S> {
         let timer = pin!(sleep_until(opened_at));
         match protocol {
             Protocol::Http2 => {
-                let connection = pin!(self.serve_http2(io, service));
+                let early = self
+                    .early
+                    .as_ref()
+                    .map(|early| EarlyAnswers::new(Arc::clone(early), Arc::clone(&conversation.shared)));
+                let connection = pin!(self.serve_http2(io, service, early));
                 self.drive(connection, &owner, &observed, &mut conversation, timer).await;
             }
             // Boxed, so that it adds nothing to a connection of HTTP/2.
@@ -170,10 +177,15 @@ impl<S: CallService> ServeContext<S> {
         }
     }
 
-    fn serve_http2(&self, io: Io, service: CountCalls<S>) -> Http2Connection<Io, CountCalls<S>, Sending> {
+    fn serve_http2(
+        &self,
+        io: Io,
+        service: CountCalls<S>,
+        early: Option<EarlyAnswers>,
+    ) -> Http2Connection<Io, CountCalls<S>, Sending> {
         let mut http2 = self.http2.clone();
         http2.h2.max_concurrent_streams(self.streams.current());
-        http2.serve(io, service)
+        http2.serve(io, service, early)
     }
 
     async fn serve_http1(
@@ -363,6 +375,7 @@ mod tests {
         let (_phase, phase) = watch::channel(ListenerPhase::Serving);
         let context = Arc::new(ServeContext {
             service,
+            early: None,
             http1: super::super::http1(0),
             http2: http2(&config),
             streams: Arc::new(StreamLimit::new(&config, Arc::new(Semaphore::new(1)))),

@@ -57,16 +57,26 @@ impl Body for IncomingBody {
 #[derive(Debug)]
 pub struct StreamBody {
     stream: RecvStream,
+    /// What was read of it before, in a box because most have none.
+    first: Option<Box<Bytes>>,
     /// To ask h2 takes a lock.
     is_over: bool,
 }
 
 impl StreamBody {
     pub fn new(stream: RecvStream) -> Self {
-        Self { stream, is_over: false }
+        Self { stream, first: None, is_over: false }
+    }
+
+    /// One whose first DATA was read already.
+    pub fn begun(first: Option<Bytes>, stream: RecvStream) -> Self {
+        Self { first: first.map(Box::new), ..Self::new(stream) }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(*first))));
+        }
         if let Some(data) = ready!(self.stream.poll_data(cx)) {
             let bytes = data?;
             // It fails for a stream that has ended, which needs no window.
@@ -79,6 +89,6 @@ impl StreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || self.stream.is_end_stream()
+        self.is_over || self.first.is_none() && self.stream.is_end_stream()
     }
 }

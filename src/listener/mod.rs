@@ -36,13 +36,17 @@ use self::{
     stream_limit::StreamLimit,
     tls::{Handshakes, Tls},
 };
-use crate::{config::Config, rpc::call::Inbound};
+use crate::{
+    config::Config,
+    rpc::{call::Inbound, early_refusal::EarlyRefusal},
+};
 
 mod acceptor;
 mod addresses;
 mod bind;
 mod connection;
 mod connection_state;
+mod early_answers;
 mod fd_limit;
 mod http1;
 mod http2;
@@ -169,9 +173,14 @@ impl Listener {
         }
     }
 
-    /// Serves every connection with `service` on the serving threads. Belongs on the
-    /// control runtime, where the acceptor stays.
-    pub fn serve<S: CallService>(self, service: &S, ticks: &Ticks) -> io::Result<RunningListener> {
+    /// Serves every connection with `service` on the serving threads. `early` refuses calls
+    /// before. Belongs on the control runtime, where the acceptor stays.
+    pub fn serve<S: CallService>(
+        self,
+        service: &S,
+        early: Option<&Arc<dyn EarlyRefusal>>,
+        ticks: &Ticks,
+    ) -> io::Result<RunningListener> {
         let metrics = Arc::new(ListenerMetrics::new(self.max_connections));
         let (alive, ended) = mpsc::channel(1);
         let (mut senders, mut threads) = (Vec::new(), Vec::new());
@@ -182,6 +191,7 @@ impl Listener {
             let (phase, watch) = watch::channel(ListenerPhase::Serving);
             let context = Arc::new(ServeContext {
                 service: service.clone(),
+                early: early.cloned(),
                 http1: http1(http1::max_head_bytes(&self.config)),
                 http2: connection::http2(&self.config),
                 streams: Arc::clone(&streams),

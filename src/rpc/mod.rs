@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod call;
 pub mod codes;
+pub mod early_refusal;
 pub mod framing;
 pub mod goaway;
 pub mod headers;

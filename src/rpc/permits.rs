@@ -55,14 +55,18 @@ impl Limiter {
         }
     }
 
-    /// Whether the next call of this connection would be turned away; it may be a moment
-    /// later all the same.
-    pub fn is_full(&self, connection: &ConnectionHandle) -> bool {
-        let is_full = !self.has_room(self.in_flight(), connection.holdings());
-        if is_full {
-            self.shed.increment(1);
+    /// Which limit would turn the next call of this connection away, if one would; it may be
+    /// turned away a moment later all the same.
+    pub fn full(&self, connection: &ConnectionHandle) -> Option<&Self> {
+        if self.has_room(self.in_flight(), connection.holdings()) {
+            return self.next.as_ref().and_then(|next| next.full(connection));
         }
-        is_full || self.next.as_ref().is_some_and(|next| next.is_full(connection))
+        Some(self)
+    }
+
+    /// Counts a call that is turned away.
+    pub fn count_shed(&self) {
+        self.shed.increment(1);
     }
 
     pub fn in_flight(&self) -> usize {
@@ -227,7 +231,7 @@ mod tests {
         let unary = limiter(LimitKind::Unary, 16);
         let (greedy, newcomer) = (connection(&Arc::default()), connection(&Arc::default()));
         let mut held = hog(&unary, &greedy);
-        assert!(unary.is_full(&newcomer) && unary.enter(&newcomer).is_none());
+        assert!(unary.full(&newcomer).is_some() && unary.enter(&newcomer).is_none());
         held.pop();
         assert!(unary.enter(&greedy).is_none(), "the permit is the newcomer's");
         assert!(unary.enter(&newcomer).is_some());

@@ -56,7 +56,7 @@ impl ListenerOnly {
         let service = tower::service_fn(move |request| answer(request, doors.clone()));
         let running = metrics::with_local_recorder(&recorder, || {
             let _control = control.enter();
-            listener.serve(&service, &(Arc::new(move |thread| seen.lock().unwrap().push(thread)) as _))
+            listener.serve(&service, None, &(Arc::new(move |thread| seen.lock().unwrap().push(thread)) as _))
         });
         Self { control, running: Some(running.unwrap()), registry, metrics, gate, ticked, addr }
     }

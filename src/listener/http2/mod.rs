@@ -17,7 +17,7 @@ use std::{
 use bytes::Buf;
 use h2::{
     Reason,
-    server::{Builder, Connection, Handshake},
+    server::{Builder, Connection, Handshake, SendResponse},
 };
 use http::{Request, Response};
 use http_body::Body;
@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::{exchange::Exchange, keepalive::Keepalive};
 use super::{
+    early_answers::EarlyAnswers,
     http_connection::{BoxError, ConnectionError, HttpConnection, Turn},
     incoming_body::{IncomingBody, StreamBody},
     policing::Observed,
@@ -45,8 +46,13 @@ pub struct Http2 {
 }
 
 impl Http2 {
-    /// Serves a connection from its preface on.
-    pub fn serve<T, S, B>(&self, io: T, service: S) -> Http2Connection<T, S, B::Data>
+    /// Serves a connection from its preface on. `early` may answer calls for `service`.
+    pub fn serve<T, S, B>(
+        &self,
+        io: T,
+        service: S,
+        early: Option<EarlyAnswers>,
+    ) -> Http2Connection<T, S, B::Data>
     where
         T: AsyncRead + AsyncWrite + Unpin,
         S: Service<Request<IncomingBody>, Response = Response<B>>,
@@ -58,13 +64,14 @@ impl Http2 {
             keepalive_timeout: self.keepalive_timeout,
             is_to_go: false,
         };
-        Http2Connection { service, stage }
+        Http2Connection { service, early, stage }
     }
 }
 
 /// A connection of HTTP/2.
 pub struct Http2Connection<T, S, D: Buf> {
     service: S,
+    early: Option<EarlyAnswers>,
     stage: Stage<T, D>,
 }
 
@@ -142,15 +149,21 @@ where
         // anyway, so its first round wakes no task, which saves a turn.
         let mut unwoken = Context::from_waker(Waker::noop());
         loop {
-            let mut begun = Vec::new();
-            let mut end = accept(connection, &self.service, &mut begun, &mut unwoken);
-            if begun.is_empty() && end.is_pending() {
-                end = accept(connection, &self.service, &mut begun, cx);
+            let mut come = Come { begun: Vec::new(), refused: Vec::new() };
+            let (service, early) = (&self.service, self.early.as_ref());
+            let mut end = accept(connection, service, early, &mut come, &mut unwoken);
+            if come.is_empty() && end.is_pending() {
+                end = accept(connection, service, early, &mut come, cx);
             }
-            if begun.is_empty() {
+            if come.is_empty() {
                 return end;
             }
-            for exchange in begun {
+            if let Some(early) = early {
+                for (respond, answer) in come.refused {
+                    early.send(respond, answer);
+                }
+            }
+            for exchange in come.begun {
                 exchange.run(cx);
             }
             if end.is_ready() {
@@ -160,14 +173,26 @@ where
     }
 }
 
-/// Calls that were begun and not polled.
-type Begun<F, B> = Vec<Pin<Box<Exchange<F, B>>>>;
+/// The calls that one turn of reading has brought.
+struct Come<F, B: Body> {
+    /// Begun, and not polled.
+    begun: Vec<Pin<Box<Exchange<F, B>>>>,
+    /// Answered without the service, and the answers not sent.
+    refused: Vec<(SendResponse<B::Data>, Response<()>)>,
+}
+
+impl<F, B: Body> Come<F, B> {
+    fn is_empty(&self) -> bool {
+        self.begun.is_empty() && self.refused.is_empty()
+    }
+}
 
 /// Begins the calls that have come. Ready once the connection is over.
 fn accept<T, S, B>(
     connection: &mut Connection<T, B::Data>,
     service: &S,
-    begun: &mut Begun<S::Future, B>,
+    early: Option<&EarlyAnswers>,
+    come: &mut Come<S::Future, B>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), ConnectionError>>
 where
@@ -176,8 +201,14 @@ where
     B: Body<Data: Default + Send, Error: Into<BoxError>> + Send + 'static,
 {
     while let Some((request, respond)) = ready!(connection.poll_accept(cx)).transpose()? {
-        let future = service.call(request.map(|stream| StreamBody::new(stream).into()));
-        begun.push(Box::pin(Exchange::new(future, respond)));
+        let answered = match early {
+            Some(early) => early.answer(request),
+            None => Err(request.map(|stream| StreamBody::new(stream).into())),
+        };
+        match answered {
+            Ok(answer) => come.refused.push((respond, answer)),
+            Err(request) => come.begun.push(Box::pin(Exchange::new(service.call(request), respond))),
+        }
     }
     Poll::Ready(Ok(()))
 }

@@ -20,7 +20,18 @@ use tokio::{
 };
 
 use super::*;
-use crate::listener::policing::PolicedIo;
+use crate::{
+    listener::{
+        connection_state::{ConnectionState, ThreadLoad},
+        policing::PolicedIo,
+    },
+    rpc::{
+        early_refusal::EarlyRefusal,
+        goaway::ConnectionHandle,
+        holdings::Holdings,
+        methods::{self, Method},
+    },
+};
 
 const INTERVAL: Duration = Duration::from_mins(1);
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -82,11 +93,21 @@ where
         + 'static,
     B: Body<Data: Default + Send, Error: Into<BoxError>> + Send + 'static,
 {
+    serve_unless(None, service, is_to_go)
+}
+
+fn serve_unless<S, B>(early: Option<EarlyAnswers>, service: S, is_to_go: bool) -> Served
+where
+    S: Service<Request<IncomingBody>, Response = Response<B>, Error = Infallible, Future: Send + 'static>
+        + Send
+        + 'static,
+    B: Body<Data: Default + Send, Error: Into<BoxError>> + Send + 'static,
+{
     let (client, inner) = duplex(64 * 1_024);
     let writes = Arc::default();
     let (io, observed) = PolicedIo::new(CountWrites { inner, writes: Arc::clone(&writes) }, Duration::MAX);
     let http2 = Http2 { h2: Builder::new(), keepalive_interval: INTERVAL, keepalive_timeout: TIMEOUT };
-    let mut connection = http2.serve(io, service);
+    let mut connection = http2.serve(io, service, early);
     if is_to_go {
         Pin::new(&mut connection).go_away(true);
     }
@@ -128,6 +149,81 @@ async fn calls_that_come_together_are_answered_in_one_write() {
         assert_eq!(body.data().await.unwrap().unwrap(), "answer");
     }
     assert_eq!(writes.load(Relaxed) - before, 1);
+}
+
+/// Refuses every call, and counts them.
+#[derive(Debug, Default)]
+struct RefuseAll(AtomicUsize);
+
+impl EarlyRefusal for RefuseAll {
+    fn due(
+        &self,
+        _: &http::Method,
+        _: &http::Uri,
+        _: &http::HeaderMap,
+        _: &ConnectionHandle,
+    ) -> Option<&'static Method> {
+        methods::METHODS.first()
+    }
+
+    fn refuse(&self, _: &'static Method, _: &http::HeaderMap, _: &ConnectionHandle) -> Response<()> {
+        self.0.fetch_add(1, Relaxed);
+        Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).body(()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn calls_are_refused_together_and_no_service_sees_them() {
+    let (refusal, load) = (Arc::new(RefuseAll::default()), Arc::<ThreadLoad>::default());
+    let state = ConnectionState::new(Arc::clone(&load), None, Instant::now(), Holdings::default());
+    let early = EarlyAnswers::new(refusal.clone(), Arc::new(state));
+    let Served { client, writes, task: _task } = serve_unless(Some(early), service_fn(answer), false);
+    let mut sender = connect(client).await;
+    let (mut calls, mut before) = (Vec::new(), 0);
+    // The first one's answer tells that the handshake is over.
+    for n in 0..=20 {
+        let (call, mut body) = sender.send_request(request("/panic"), n % 2 == 0).unwrap();
+        if n % 2 == 1 {
+            body.send_data(Bytes::from_static(b"all of it"), true).unwrap();
+        }
+        calls.push(call);
+        if n == 0 {
+            assert_eq!(calls.remove(0).await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+            before = writes.load(Relaxed);
+        }
+    }
+    for call in calls {
+        let answer = call.await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.body().is_end_stream());
+    }
+    assert_eq!((refusal.0.load(Relaxed), writes.load(Relaxed) - before), (21, 1));
+    assert_eq!(load.calls.load(Relaxed), 0, "none is in flight any more");
+}
+
+#[tokio::test]
+async fn a_request_of_which_more_is_to_come_is_not_refused_early_and_loses_nothing() {
+    let refusal = Arc::new(RefuseAll::default());
+    let state = ConnectionState::new(Arc::default(), None, Instant::now(), Holdings::default());
+    let early = EarlyAnswers::new(refusal.clone(), Arc::new(state));
+    let (told, begun) = oneshot::channel();
+    let told = std::cell::Cell::new(Some(told));
+    let echo = service_fn(move |request: Request<IncomingBody>| {
+        told.take().unwrap().send(()).unwrap();
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            Ok::<_, Infallible>(Response::new(Full::new(body)))
+        }
+    });
+    let Served { client, .. } = serve_unless(Some(early), echo, false);
+    let mut sender = connect(client).await;
+    let (call, mut body) = sender.send_request(request("/"), false).unwrap();
+    body.send_data(Bytes::from_static(b"one half, "), false).unwrap();
+    soon(begun).await.unwrap();
+    body.send_data(Bytes::from_static(b"and the other"), true).unwrap();
+    let mut answer = call.await.unwrap().into_body();
+    assert_eq!(answer.data().await.unwrap().unwrap(), "one half, and the other");
+    assert_eq!(refusal.0.load(Relaxed), 0);
 }
 
 #[tokio::test]
