@@ -5,7 +5,7 @@
 //! as soon as reads are slow, and from then on every answer is too late. So a read waits only if
 //! it can end in time.
 //!
-//! A page of 1,000 users and a batch of two differ, by how much depends on what is short.
+//! A page of 1,000 users and a batch of two differ, and by how much depends on the store.
 //! So there is an average for each kind of read and each magnitude of its size.
 
 use std::time::{Duration, Instant};
