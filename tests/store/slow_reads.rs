@@ -97,8 +97,8 @@ async fn list(store: Arc<dyn Store>, n: u32) -> End {
 }
 
 async fn offer_three_times_the_capacity(store: Arc<dyn Store>) {
-    let capacity = capacity(&store).await;
-    let offered = 3 * capacity;
+    let before = capacity(&store).await;
+    let offered = 3 * before;
     let (mut calls, began) = (JoinSet::new(), Instant::now());
     for n in 0..offered {
         let arrival = began + LOAD.mul_f64(f64::from(n) / f64::from(offered));
@@ -106,6 +106,8 @@ async fn offer_three_times_the_capacity(store: Arc<dyn Store>) {
         calls.spawn(list(store.clone(), n));
     }
     let ended = calls.join_all().await;
+    // A busy machine reads less at one time than at another.
+    let capacity = before.min(capacity(&store).await);
     let [in_time, late, refused] =
         [End::InTime, End::Late, End::Refused].map(|end| ended.iter().filter(|other| **other == end).count());
     let said = format!(
