@@ -107,29 +107,31 @@ async fn offer_three_times_the_capacity(store: Arc<dyn Store>) {
     }
     let ended = calls.join_all().await;
     // A busy machine reads less at one time than at another.
-    let capacity = before.min(capacity(&store).await);
+    let capacity = u32::midpoint(before, capacity(&store).await);
     let [in_time, late, refused] =
         [End::InTime, End::Late, End::Refused].map(|end| ended.iter().filter(|other| **other == end).count());
     let said = format!(
         "{offered} offered, {capacity} could be read: {in_time} in time, {late} late, {refused} refused"
     );
     eprintln!("{said}");
-    assert!(in_time * 100 >= capacity as usize * 80, "{said}");
+    assert!(in_time * 4 >= capacity as usize * 3, "{said}");
     assert!(late * 20 <= in_time, "{said}");
 }
 
 /// How many reads a few callers get in the time of the load, each one after the other.
 async fn capacity(store: &Arc<dyn Store>) -> u32 {
-    const CALLERS: u32 = 8;
+    const CALLERS: usize = 8;
     let until = Instant::now() + LOAD / 3;
     let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
+    for caller in (0..).take(CALLERS) {
         let store = store.clone();
         callers.spawn(async move {
             let mut reads = 0;
-            while Instant::now() < until {
-                assert_eq!(list(store.clone(), reads * CALLERS + caller).await, End::InTime);
-                reads += 1;
+            for n in (caller..).step_by(CALLERS) {
+                if Instant::now() >= until {
+                    break;
+                }
+                reads += u32::from(list(store.clone(), n).await == End::InTime);
             }
             reads
         });
