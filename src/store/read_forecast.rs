@@ -106,8 +106,9 @@ impl ReadForecast {
         }
     }
 
-    /// Lets a read wait, if it can begin soon and end within `left`. Alone of its class it
-    /// is taken if it can begin: only reads can show that reads have become quick again.
+    /// Lets a read wait, if it can begin soon and end within `left`. Where it begins immediately,
+    /// it need not be certain that it does. Alone of its class it is taken if it can begin: only
+    /// reads can show that reads have become quick again.
     pub fn admit(
         &mut self,
         class: ReadClass,
@@ -119,7 +120,13 @@ impl ReadForecast {
         if self.share(self.waiting_work) > self.target() {
             return Err(Refusal::Wait);
         }
-        let takes = if self.active[class.0] == 0 { Duration::ZERO } else { self.bound(class, now) };
+        let takes = if self.active[class.0] == 0 {
+            Duration::ZERO
+        } else if self.is_idle() {
+            self.expected(class).mean
+        } else {
+            self.bound(class, now)
+        };
         if left.is_some_and(|left| left < self.wait(now) + takes) {
             return Err(Refusal::Deadline);
         }
@@ -130,13 +137,13 @@ impl ReadForecast {
         Ok(Waiting { class, expected })
     }
 
-    /// Whether a read that has waited for its turn still ends within `left`.
-    pub fn ends_within(&self, waiting: &Waiting, left: Option<Duration>, now: Instant) -> bool {
+    /// Whether a read whose turn it is should still end within `left`.
+    pub fn ends_within(&self, waiting: &Waiting, left: Option<Duration>) -> bool {
         let alone = self.active[waiting.class.0] == 1;
-        left.is_none_or(|left| alone || left > self.bound(waiting.class, now))
+        left.is_none_or(|left| alone || left > self.expected(waiting.class).mean)
     }
 
-    pub fn begin(&mut self, waiting: Waiting, now: Instant) -> Running {
+    pub fn begin(&mut self, waiting: &Waiting, now: Instant) -> Running {
         let class = waiting.class;
         self.give_up(waiting);
         self.active[class.0] += 1;
@@ -148,15 +155,15 @@ impl ReadForecast {
     }
 
     /// A read that waited is not begun.
-    pub fn give_up(&mut self, waiting: Waiting) {
+    pub fn give_up(&mut self, waiting: &Waiting) {
         self.active[waiting.class.0] -= 1;
         self.waiting -= 1;
         self.waiting_work -= waiting.expected;
     }
 
     /// A read has ended. One that failed tells only of more time than was expected.
-    pub fn end(&mut self, running: Running, succeeded: bool, now: Instant) {
-        let Running { number, class, began, expected } = running;
+    pub fn end(&mut self, running: &Running, succeeded: bool, now: Instant) {
+        let Running { number, class, began, expected } = *running;
         self.running.retain(|(other, ..)| *other != number);
         self.active[class.0] -= 1;
         let took = now.saturating_duration_since(began);
@@ -198,6 +205,11 @@ impl ReadForecast {
         self.all.mean.max(QUEUE_SLACK)
     }
 
+    /// Whether a read that comes now begins immediately.
+    fn is_idle(&self) -> bool {
+        self.waiting == 0 && self.running.len() < self.slots
+    }
+
     /// How long the slots take for so much work together.
     fn share(&self, work: Duration) -> Duration {
         work / u32::try_from(self.slots).unwrap_or(u32::MAX)
@@ -231,7 +243,7 @@ impl ReadForecast {
     /// How long a read that comes now waits at most: the work that waits is divided among the
     /// slots in the order in which they become free, as if it were a liquid.
     fn wait(&self, now: Instant) -> Duration {
-        if self.waiting == 0 && self.running.len() < self.slots {
+        if self.is_idle() {
             return Duration::ZERO;
         }
         let waiting = u32::try_from(self.waiting).unwrap_or(u32::MAX);
@@ -243,7 +255,7 @@ impl ReadForecast {
         free_in.extend(self.running.iter().map(left));
         free_in.sort_unstable();
         for (free, next) in (1..).zip(free_in.windows(2)) {
-            let until_next = (next[1] - next[0]) * free;
+            let until_next = next[1].saturating_sub(next[0]) * free;
             if work < until_next {
                 return next[0] + work / free;
             }

@@ -81,13 +81,11 @@ impl ReadQueue {
         }
         let mut forecast = self.forecast();
         let (now, left) = (Instant::now(), deadline.remaining());
-        match place.waiting.take_if(|waiting| forecast.ends_within(waiting, left, now)) {
-            Some(waiting) => Ok(forecast.begin(waiting, now)),
-            None => {
-                self.metrics.refused_expired.increment(1);
-                Err(Error::Overloaded { retry_delay: forecast.refuse(now) })
-            }
+        if let Some(waiting) = place.waiting.take_if(|waiting| forecast.ends_within(waiting, left)) {
+            return Ok(forecast.begin(&waiting, now));
         }
+        self.metrics.refused_expired.increment(1);
+        Err(Error::Overloaded { retry_delay: forecast.refuse(now) })
     }
 
     fn forecast(&self) -> MutexGuard<'_, ReadForecast> {
@@ -104,7 +102,7 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(waiting) = self.waiting.take() {
-            self.queue.forecast().give_up(waiting);
+            self.queue.forecast().give_up(&waiting);
         }
     }
 }
@@ -121,7 +119,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
         let mut forecast = self.queue.forecast();
-        forecast.end(running, self.succeeded, Instant::now());
+        forecast.end(&running, self.succeeded, Instant::now());
         let (mean, limit) = (forecast.mean(), forecast.waiting_limit().min(self.queue.max_calls));
         drop(forecast);
         self.queue.metrics.read_time.set(mean.as_secs_f64());

@@ -10,9 +10,9 @@ const BATCH: ReadClass = ReadClass(0);
 /// Begins a read and ends it.
 fn read(forecast: &mut ReadForecast, class: ReadClass, took: Duration, now: &mut Instant) {
     let waiting = forecast.admit(class, None, *now).unwrap();
-    let running = forecast.begin(waiting, *now);
+    let running = forecast.begin(&waiting, *now);
     *now += took;
-    forecast.end(running, true, *now);
+    forecast.end(&running, true, *now);
 }
 
 /// After many reads that took `took` each.
@@ -28,7 +28,7 @@ fn forecast(class: ReadClass, took: Duration) -> (ReadForecast, Instant) {
 fn occupy(forecast: &mut ReadForecast, class: ReadClass, now: Instant) -> Vec<Running> {
     let begin = |_| {
         let waiting = forecast.admit(class, None, now).unwrap();
-        forecast.begin(waiting, now)
+        forecast.begin(&waiting, now)
     };
     (0..SLOTS).map(begin).collect()
 }
@@ -44,6 +44,15 @@ fn a_read_waits_if_it_ends_before_its_deadline() {
     // The one that waits is an eighth of a read more for each slot.
     assert_eq!(forecast.admit(PAGE, Some(310 * MS), now).unwrap_err(), Refusal::Deadline);
     assert!(forecast.admit(PAGE, Some(340 * MS), now).is_ok());
+}
+
+#[test]
+fn a_read_that_begins_immediately_is_taken_if_it_may_be_in_time() {
+    let (mut forecast, now) = forecast(BATCH, 4 * MS);
+    let _first = forecast.admit(BATCH, None, now).map(|waiting| forecast.begin(&waiting, now));
+    assert_eq!(forecast.admit(BATCH, Some(3 * MS), now).unwrap_err(), Refusal::Deadline);
+    let second = forecast.admit(BATCH, Some(5 * MS), now).unwrap();
+    assert!(forecast.ends_within(&second, Some(5 * MS)));
 }
 
 #[test]
@@ -91,14 +100,14 @@ fn a_class_that_was_slow_once_is_measured_again_while_others_are_busy() {
     let mut tried = 0;
     loop {
         let first = forecast.admit(PAGE, Some(200 * MS), now).unwrap();
-        assert!(forecast.ends_within(&first, Some(200 * MS), now));
+        assert!(forecast.ends_within(&first, Some(200 * MS)));
         let second = forecast.admit(PAGE, Some(200 * MS), now);
-        let running = forecast.begin(first, now);
+        let running = forecast.begin(&first, now);
         now += MS;
-        forecast.end(running, true, now);
+        forecast.end(&running, true, now);
         tried += 1;
         if let Ok(second) = second {
-            forecast.give_up(second);
+            forecast.give_up(&second);
             break;
         }
     }
@@ -112,7 +121,7 @@ fn a_slow_read_among_quick_ones_keeps_one_slot_and_no_other() {
     forecast.running.push((slow.number, slow.began, slow.expected));
     for _ in 1..SLOTS {
         let waiting = forecast.admit(BATCH, None, now).unwrap();
-        let _ = forecast.begin(waiting, now);
+        let _ = forecast.begin(&waiting, now);
     }
     assert!(forecast.admit(BATCH, Some(20 * MS), now).is_ok());
     assert!(forecast.wait(now) <= 2 * MS, "{:?}", forecast.wait(now));
@@ -133,9 +142,9 @@ fn a_read_that_failed_quickly_is_no_quick_read() {
     let (mut forecast, mut now) = forecast(PAGE, 100 * MS);
     let mut fail = |after| {
         let waiting = forecast.admit(PAGE, None, now).unwrap();
-        let running = forecast.begin(waiting, now);
+        let running = forecast.begin(&waiting, now);
         now += after;
-        forecast.end(running, false, now);
+        forecast.end(&running, false, now);
         forecast.mean()
     };
     assert_eq!(fail(MS), 100 * MS);
@@ -150,7 +159,7 @@ fn each_refused_caller_is_asked_to_come_later_than_the_one_before() {
     assert!(delays.is_sorted());
     assert_eq!((delays[0], delays[1_999]), (100 * MS, MAX_RETRY_DELAY));
     for running in running {
-        forecast.end(running, true, now + 100 * MS);
+        forecast.end(&running, true, now + 100 * MS);
     }
     assert_eq!(forecast.refuse(now + 100 * MS), MIN_RETRY_DELAY, "nothing runs any more");
 }
@@ -187,7 +196,7 @@ fn simulate(classes: &[(ReadClass, Duration)], times: f64) -> Outcome {
         let ends = first.map(|(at, (Reverse(ends), ..))| (at, *ends)).filter(|(_, ends)| *ends <= next.0);
         let now = if let Some((at, now)) = ends {
             let (_, read, deadline, took) = running.swap_remove(at);
-            forecast.end(read, true, now);
+            forecast.end(&read, true, now);
             outcome.work += took;
             if now > began + length / 4 {
                 outcome.slowest = outcome.slowest.max(now + DEADLINE - deadline);
@@ -213,14 +222,14 @@ fn simulate(classes: &[(ReadClass, Duration)], times: f64) -> Outcome {
         while running.len() < SLOTS
             && let Some((waiting, deadline, takes)) = queue.pop_front()
         {
-            if !forecast.ends_within(&waiting, Some(deadline.saturating_duration_since(now)), now) {
-                forecast.give_up(waiting);
+            if !forecast.ends_within(&waiting, Some(deadline.saturating_duration_since(now))) {
+                forecast.give_up(&waiting);
                 continue;
             }
             // A tenth more or less.
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let took = takes.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u32::MAX));
-            running.push((Reverse(now + took), forecast.begin(waiting, now), deadline, took));
+            running.push((Reverse(now + took), forecast.begin(&waiting, now), deadline, took));
         }
     }
     outcome.capacity = length * u32::try_from(SLOTS).unwrap();

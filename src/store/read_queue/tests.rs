@@ -22,8 +22,8 @@ fn in_an_hour() -> Deadline {
 fn with_slow_reads(queue: &ReadQueue) {
     let (mut forecast, now) = (queue.forecast(), Instant::now());
     let waiting = forecast.admit(class(), None, now).unwrap();
-    let running = forecast.begin(waiting, now);
-    forecast.end(running, true, now + Duration::from_hours(100));
+    let running = forecast.begin(&waiting, now);
+    forecast.end(&running, true, now + Duration::from_hours(100));
 }
 
 /// The metrics that `test` leaves behind.
@@ -99,8 +99,8 @@ fn a_read_that_has_become_late_is_not_begun() {
         std::thread::sleep(Duration::from_millis(20));
         let waiting = queue.forecast().admit(class(), None, Instant::now()).unwrap();
         let mut forecast = queue.forecast();
-        let slow = forecast.begin(waiting, Instant::now());
-        forecast.end(slow, true, Instant::now() + Duration::from_hours(100));
+        let slow = forecast.begin(&waiting, Instant::now());
+        forecast.end(&slow, true, Instant::now() + Duration::from_hours(100));
         drop(forecast);
         drop(running);
         assert!(matches!(over.await.unwrap(), Err(Error::DeadlineExceeded)));
