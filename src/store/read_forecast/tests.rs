@@ -183,7 +183,7 @@ fn simulate(classes: &[(ReadClass, Duration)], times: f64) -> Outcome {
     const DEADLINE: Duration = Duration::from_secs(1);
     let total: Duration = classes.iter().map(|(_, takes)| *takes).sum();
     let mean = total / u32::try_from(classes.len()).unwrap();
-    let interval = mean.div_f64(times * SLOTS as f64);
+    let interval = mean.div_f64(times) / u32::try_from(SLOTS).unwrap();
     let length = mean * 200;
     let (mut forecast, began) = (ReadForecast::new(SLOTS), Instant::now());
     let (mut outcome, mut random) = (Outcome::default(), 1_u32);
@@ -202,9 +202,9 @@ fn simulate(classes: &[(ReadClass, Duration)], times: f64) -> Outcome {
                 outcome.slowest = outcome.slowest.max(now + DEADLINE - deadline);
             }
             if now <= deadline {
-                outcome.in_time += 1
+                outcome.in_time += 1;
             } else {
-                outcome.late += 1
+                outcome.late += 1;
             }
             now
         } else {

@@ -33,7 +33,7 @@ fn metrics_of<F: Future<Output = ()>>(test: impl FnOnce() -> F) -> Vec<String> {
 
 fn refused(lines: &[String], reason: &str) -> bool {
     let line = format!("user_service_store_reads_refused_total{{reason=\"{reason}\"}} 1");
-    lines.iter().any(|other| *other == line)
+    lines.contains(&line)
 }
 
 #[test]
@@ -97,11 +97,7 @@ fn a_read_that_has_become_late_is_not_begun() {
         let (late, in_time) = (wait(in_an_hour()), wait(Deadline::NONE));
         tokio::task::yield_now().await;
         std::thread::sleep(Duration::from_millis(20));
-        let waiting = queue.forecast().admit(class(), None, Instant::now()).unwrap();
-        let mut forecast = queue.forecast();
-        let slow = forecast.begin(&waiting, Instant::now());
-        forecast.end(&slow, true, Instant::now() + Duration::from_hours(100));
-        drop(forecast);
+        with_slow_reads(&queue);
         drop(running);
         assert!(matches!(over.await.unwrap(), Err(Error::DeadlineExceeded)));
         assert!(matches!(late.await.unwrap(), Err(Error::Overloaded { .. })));
