@@ -47,8 +47,8 @@ MOST_IN_A_COMMIT = 256
 # Calls a second that the load, on one core, can offer without falling behind.
 MOST_OFFERED = 30_000
 STREAMS = 64
-# In flight where larger reads are to be as many as there can be, and none is to be refused.
-LARGER_READS = 32
+# Larger reads in flight: as many as run concurrently, and as many that wait, so none is refused.
+LARGER_READS = 16
 # What plots are made of, by part.
 KEPT = defaultdict(lambda: defaultdict(dict))
 HEAD = ["what", "a second", "p50 us", "p99 us", "CPU us each", "beside"]
