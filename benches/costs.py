@@ -47,6 +47,8 @@ MOST_IN_A_COMMIT = 256
 # Calls a second that the load, on one core, can offer without falling behind.
 MOST_OFFERED = 30_000
 STREAMS = 64
+# Larger reads in flight: as many as run concurrently, and as many that wait, so none is refused.
+LARGER_READS = 16
 # What plots are made of, by part.
 KEPT = defaultdict(lambda: defaultdict(dict))
 HEAD = ["what", "a second", "p50 us", "p99 us", "CPU us each", "beside"]
@@ -140,6 +142,9 @@ def gets():
 def overload():
     with running(OURS, fresh()) as process:
         yield from open_loop(process, "create", "CreateUser on SQLite, one core for calls and store")
+    with running(OURS, stores.holding(USERS)) as process:
+        for kind, what in (("batch", "BatchGetUsers of 100"), ("page", "ListUsers of 1,000")):
+            yield from open_loop(process, kind, f"{what} on SQLite, one core for both", "--users", USERS, in_flight=LARGER_READS)
     yield from slow_store()
     with running(OURS, stores.holding(USERS)) as process:
         for times, in_flight in ((1, 200), (3, 600), (10, 2000)):
@@ -157,6 +162,7 @@ def slow_store():
         yield from open_loop(process, "create", "CreateUser, 20 ms a commit")
         database.sql(postgres.SLOW_READS)
         yield from open_loop(process, "get", "GetUser, 50 ms a statement", "--users", USERS)
+        yield from open_loop(process, "page", "ListUsers of 1,000, 25 ms a statement", "--users", USERS, in_flight=LARGER_READS)
 
 
 def slow_commits():
@@ -213,9 +219,9 @@ def postgres_with_slow_commits(commit):
         yield process, lambda: int(database.sql("SELECT count(*) FROM user_service.users"))
 
 
-def open_loop(process, kind, what, *options):
+def open_loop(process, kind, what, *options, in_flight=1024):
     """Arrivals at so many times of what was the most that it could do."""
-    found, _ = closed(process, kind, 1024, "--first", 10**7, *options)
+    found, _ = closed(process, kind, in_flight, "--first", 10**7, *options)
     peak = found["calls"] / found["seconds"]
     first, unloaded = 10**8, None
     for times in (0.25, 1, 2, 3):

@@ -16,7 +16,7 @@ from rig.figures import LATEST, RECORDED
 
 IMAGES = figures.ROOT / "docs" / "images"
 OURS_COLOR, OTHER_COLOR, GOAL_COLOR = "#c2410c", "#94a3b8", "#475569"
-PALETTE = ["#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#64748b"]
+PALETTE = ["#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#64748b", "#be185d"]
 
 
 def peers(found):
@@ -66,7 +66,7 @@ def overload(found):
         axes.set_xlabel("arrivals, x the peak")
         axes.minorticks_off()
         axes.grid(color="#e2e8f0")
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -2,9 +2,12 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use tokio::time;
+
 use super::{Feed, Subscription, buffer::Fetch, follows, metrics::terminated};
 use crate::domain::{
-    Deadline, Entry, Error, LogPosition, PageSize, Progress, ResumeToken, Revision, StoreId, User, UserId,
+    Deadline, Entry, Error, LogPosition, Page, PageSize, Progress, ResumeToken, Revision, StoreId, User,
+    UserId,
 };
 
 /// Users, or entries, in one read: few enough for many concurrent watches, and for a
@@ -146,11 +149,22 @@ impl Watch {
         Ok(())
     }
 
+    /// The next page of users. Where the store has too many reads, a watch can wait, which has
+    /// no deadline.
+    async fn page(&self, cursor: Option<&UserId>) -> Result<Page, Error> {
+        loop {
+            let page = self.subscription.feed.0.store.list(cursor, SCAN_PAGE_SIZE, Deadline::NONE).await;
+            match page {
+                Err(Error::Overloaded { retry_delay }) => time::sleep(retry_delay).await,
+                page => return page,
+            }
+        }
+    }
+
     /// Reads a page of users. Who was written since the watch began is left out,
     /// and comes with the changes.
     async fn scan(&mut self, began: LogPosition, cursor: Option<UserId>) -> Result<(), Error> {
-        let page =
-            self.subscription.feed.0.store.list(cursor.as_ref(), SCAN_PAGE_SIZE, Deadline::NONE).await?;
+        let page = self.page(cursor.as_ref()).await?;
         self.seen = self.subscription.feed.0.store.log_head(Deadline::NONE).await?.newest;
         let last = page.users.last().map(|user| user.id.clone()).or(cursor);
         let old = page.users.into_iter().filter(|user| user.revision <= began.revision);

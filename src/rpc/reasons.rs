@@ -128,7 +128,7 @@ reasons! {
         "Whether a write with a `request_id` was applied is unknown."
         "Repeat it with the same `request_id`.";
     OVERLOADED "OVERLOADED" [Unavailable] [OVERLOAD_MS]
-        "The server has more calls or waiting writes than it can answer in time. Nothing was applied."
+        "The server has more calls, or waiting writes or larger reads, than it can answer in time. Nothing was applied."
         "Repeat the call after the delay in `RetryInfo`; a write has one of its own.";
     STORE_UNAVAILABLE "STORE_UNAVAILABLE" [Unavailable] [STORE_MS]
         "The store cannot be reached or cannot be written. Nothing was applied."

@@ -17,14 +17,14 @@ const QUICK_COMMIT: Duration = Duration::from_millis(100);
 
 /// How long a write may wait for the commits of whole batches ahead of it, after the
 /// writer's work under way.
-const QUEUE_SLACK: Duration = Duration::from_millis(100);
+pub(super) const QUEUE_SLACK: Duration = Duration::from_millis(100);
 
 /// What an answer takes from its commit to its caller.
-const ANSWER_SLACK: Duration = Duration::from_millis(5);
+pub(super) const ANSWER_SLACK: Duration = Duration::from_millis(5);
 
 /// The bounds of what a refused caller is asked to wait.
-const MIN_RETRY_DELAY: Duration = Duration::from_millis(10);
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
+pub(super) const MIN_RETRY_DELAY: Duration = Duration::from_millis(10);
+pub(super) const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// What commits took lately, and what the writer does now.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ struct Work {
     commits: u32,
 }
 
-/// Why a write is not queued.
+/// Why a write, or a read, is not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// More batches are ahead of it than quick commits clear.

@@ -28,12 +28,9 @@ pub(super) struct WriterMetrics {
 
 impl WriterMetrics {
     pub fn new(queue_limit: usize) -> Self {
-        gauge!(QUEUE_LIMIT).set(f64::from(u32::try_from(queue_limit).unwrap_or(u32::MAX)));
-        let refused = |reason: &'static str| {
-            let counter = counter!("user_service_store_writes_refused_total", "reason" => reason);
-            counter.increment(0);
-            counter
-        };
+        gauge!(QUEUE_LIMIT).set(count(queue_limit));
+        let refused =
+            |reason| counted(counter!("user_service_store_writes_refused_total", "reason" => reason));
         let commit_time = gauge!("user_service_store_commit_seconds");
         commit_time.set(0.0);
         Self {
@@ -53,7 +50,49 @@ pub(super) fn writer_panics() -> Counter {
     counter!("user_service_store_writer_panics_total")
 }
 
-/// Reads of a database that have not ended.
+/// How reads do that wait for their turn.
+pub(super) struct ReadQueueMetrics {
+    /// What a read took lately, in seconds.
+    pub read_time: Gauge,
+    /// How many may wait, because of that.
+    pub waiting_limit: Gauge,
+    /// Reads that would have waited for too much work.
+    pub refused_wait: Counter,
+    /// Reads whose deadline was before their end.
+    pub refused_deadline: Counter,
+    /// Reads that slower ones than expected made late.
+    pub refused_expired: Counter,
+}
+
+impl ReadQueueMetrics {
+    pub fn new(max_calls: usize) -> Self {
+        let refused =
+            |reason| counted(counter!("user_service_store_reads_refused_total", "reason" => reason));
+        let metrics = Self {
+            read_time: gauge!("user_service_store_read_seconds"),
+            waiting_limit: gauge!("user_service_store_read_queue_limit"),
+            refused_wait: refused("wait"),
+            refused_deadline: refused("deadline"),
+            refused_expired: refused("expired"),
+        };
+        metrics.read_time.set(0.0);
+        metrics.waiting_limit.set(count(max_calls));
+        metrics
+    }
+}
+
+/// A counter that is there before it counts.
+fn counted(counter: Counter) -> Counter {
+    counter.increment(0);
+    counter
+}
+
+/// So many, as a gauge shows it.
+pub(super) fn count(things: usize) -> f64 {
+    f64::from(u32::try_from(things).unwrap_or(u32::MAX))
+}
+
+/// Reads of a store that have not ended.
 pub(super) struct ReadMetrics {
     queued: Gauge,
     in_flight: Gauge,
@@ -73,7 +112,7 @@ impl ReadMetrics {
         GaugeGuard::one(&self.queued)
     }
 
-    /// One that the database is to answer, until this is dropped.
+    /// One that the store is to answer, until this is dropped.
     pub fn in_flight(&self) -> GaugeGuard {
         GaugeGuard::one(&self.in_flight)
     }

@@ -18,6 +18,8 @@ mod memory;
 mod metrics;
 mod postgres;
 mod queue;
+mod read_forecast;
+mod read_queue;
 mod sqlite;
 mod writer_loop;
 

@@ -21,7 +21,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::{
     CLOSED,
     forecast::{Forecast, Refusal},
-    metrics::WriterMetrics,
+    metrics::{WriterMetrics, count},
 };
 use crate::domain::{Change, Deadline, Error, Write, WriteResult};
 
@@ -292,11 +292,6 @@ impl Drop for WriteReceiver {
         drop(state);
         self.0.metrics.queue_depth.decrement(count(left.0.len() + left.1.len()));
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a queue is small")]
-fn count(writes: usize) -> f64 {
-    writes as f64
 }
 
 /// Answers requests, each with its own.

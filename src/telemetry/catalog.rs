@@ -150,6 +150,14 @@ metrics! {
         "What a commit took lately, by which the queue forecasts when a write would be durable.";
     "user_service_store_writes_refused_total" Counter ["reason"] Durable
         "Writes that were not begun because they could not be durable in time, by reason: the queue is `full`, they would `wait` for more than 100 ms of earlier batches, their `deadline` is too close, or a slow commit made them late in the queue (`expired`).";
+    "user_service_store_reads" Gauge ["state"] Durable
+        "Reads of PostgreSQL, and larger ones of SQLite: `in_flight` (begun and not ended) and `queued` (because too many are in flight).";
+    "user_service_store_read_seconds" Gauge [] Durable
+        "What a larger read (BatchGetUsers, a page of ListUsers) took lately, by which the queue forecasts when the next one would end.";
+    "user_service_store_read_queue_limit" Gauge [] Durable
+        "How many larger reads may wait, because of that, before more are turned away.";
+    "user_service_store_reads_refused_total" Counter ["reason"] Durable
+        "Larger reads that were not begun because they would not end in time, by reason: they would `wait` for more than 100 ms of earlier ones, or than such a read takes; their `deadline` is too close; or slower reads than before made them late in the queue (`expired`).";
     "user_service_store_writable" Gauge [] Always
         "1 where the store takes writes, 0 where it does not.";
     "user_service_store_writer_panics_total" Counter [] Durable
@@ -162,8 +170,6 @@ metrics! {
         "Connections to the database that are open, by what they are for.";
     "user_service_store_connections_limit" Gauge ["use"] Postgres
         "How many connections to the database there are when all is well.";
-    "user_service_store_reads" Gauge ["state"] Postgres
-        "Reads of the database: `in_flight` (sent and not answered) and `queued` (because too many are in flight).";
     "user_service_store_connects_total" Counter ["outcome"] Postgres
         "Attempts to connect to the database: at the start, and whenever a connection is lost.";
     "user_service_store_retries_total" Counter ["operation"] Postgres

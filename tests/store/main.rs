@@ -36,6 +36,7 @@ mod readiness;
 mod replicas;
 mod rules;
 mod slow_commits;
+mod slow_reads;
 mod sqlite_file;
 mod standby;
 mod strace;

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::fixtures::{at, create, get, stored, write};
+use crate::{
+    fixtures::{at, create, get, stored, write},
+    slow_reads,
+};
 use futures_util::future::join_all;
 use rusqlite::Connection;
 use user_service::{domain::Error, store};
@@ -123,4 +126,11 @@ fn creates_without_syncing() {
         say(&format!("created user-{n}"));
     }
     say("done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a process that other tests start"]
+async fn lists_more_than_it_can() {
+    let Some(file) = file() else { return };
+    slow_reads::list_more_than_can_be_read(&file).await;
 }

@@ -1,17 +1,28 @@
 //! What those who watch a store are told: every change once and in order, however
 //! often and wherever they go on.
 
-use std::{collections::BTreeMap, slice, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    slice,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
 
 use crate::{
-    fixtures::{create, delete, fields, id, stored, write},
+    fixtures::{create, delete, fields, id, memory, stored, write},
+    forward::{Forward, Hooks},
     support::TEST_TIMEOUT,
 };
 use tokio::task::{JoinHandle, JoinSet};
 use user_service::{
     domain::{
-        Age, Change, Deadline, Entry, Error, Event, LogPosition, PageSize, Patch, Progress, ResumeToken,
-        Store, StoreId, Timestamp, User, UserId,
+        Age, Change, Deadline, Entry, Error, Event, LogPosition, Page, PageSize, Patch, Progress,
+        ResumeToken, Store, StoreId, Timestamp, User, UserId,
     },
     feed::{Feed, Item, Watch, WatchError},
 };
@@ -332,4 +343,40 @@ pub async fn a_watch_that_falls_behind_is_cut_and_can_be_resumed(store: Arc<dyn 
     assert!(folded.users == table(&store).await, "what was told is the table");
     // One that had not begun to be served from the buffer is not too slow for it.
     other.follow(&mut quick, newest).await;
+}
+
+/// A store that refuses every other page.
+struct Busy {
+    store: Arc<dyn Store>,
+    pages: AtomicUsize,
+}
+
+#[async_trait]
+impl Hooks for Busy {
+    fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
+        if self.pages.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            return Err(Error::Overloaded { retry_delay: Duration::from_millis(1) });
+        }
+        self.store.list(after, size, deadline).await
+    }
+}
+
+#[tokio::test]
+async fn a_watch_waits_where_the_store_has_too_many_reads() {
+    let store = memory().store;
+    for n in 0..250 {
+        stored(&store, create(&format!("user-{n:03}"))).await;
+    }
+    let busy: Arc<dyn Store> = Arc::new(Forward(Busy { store, pages: AtomicUsize::new(0) }));
+    let running = Running::start(&busy, ROOMY);
+    let mut watch = begin(&running.feed, None).await.unwrap();
+    let mut folded = Folded::default();
+    while folded.caught_up == 0 {
+        folded.take(next(&mut watch).await.unwrap());
+    }
+    assert_eq!(folded.users.len(), 250);
 }

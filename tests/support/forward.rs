@@ -24,6 +24,10 @@ pub trait Hooks: Send + Sync + 'static {
         self.store().get(key, deadline).await
     }
 
+    async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
+        self.store().list(after, size, deadline).await
+    }
+
     async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {
         self.store().write(write, deadline).await
     }
@@ -49,7 +53,7 @@ impl<H: Hooks> Store for Forward<H> {
 
     async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
         self.0.begin(deadline)?;
-        self.0.store().list(after, size, deadline).await
+        self.0.list(after, size, deadline).await
     }
 
     async fn write(&self, write: Write, deadline: Deadline) -> Result<WriteResult, Error> {

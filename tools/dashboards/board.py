@@ -172,6 +172,13 @@ def saturation():
                 (f"user_service_store_commit_seconds{{{ON}}}", by_instance))
     yield lines("Writes refused", "Not begun, because they could not be durable in time.", "reqps",
                 (rate("user_service_store_writes_refused_total", "reason"), "{{reason}}"), rare=True)
+    yield lines("Reads that wait", "Reads of one user on PostgreSQL, and larger reads, that wait for their turn; how many larger ones may, by what they took lately.",
+                "short", (f"user_service_store_reads{{state=\"queued\", {ON}}}", by_instance),
+                (f"min (user_service_store_read_queue_limit{{{ON}}})", "limit"))
+    yield lines("Time of a larger read", "What a batch or a page took lately; one is taken only if it can end in time.", "s",
+                (f"user_service_store_read_seconds{{{ON}}}", by_instance))
+    yield lines("Larger reads refused", "Batches and pages that were not begun, because they would not end in time.", "reqps",
+                (rate("user_service_store_reads_refused_total", "reason"), "{{reason}}"), rare=True)
     yield lines("CPU", "CPUs kept busy.", "short", (rate("process_cpu_seconds_total", "instance"), by_instance))
     yield lines("Memory", "Memory that is resident.", "bytes", (f"process_resident_memory_bytes{{{ON}}}", by_instance))
     yield lines("Files", "File descriptors that are open.", "short", (f"process_open_fds{{{ON}}}", by_instance))
@@ -238,8 +245,8 @@ def dependencies():
     yield lines("Connections to PostgreSQL", "Open ones by use, and how many there are when all is well.", "short",
                 (f"sum by (use) ({connections}{{{ON}}})", "{{use}}"),
                 (f"sum by (use) ({connections}_limit{{{ON}}})", "{{use}} limit"), no_value=ON_POSTGRES)
-    yield lines("Reads of PostgreSQL", "Reads that are asked and not answered yet, and those that wait for their turn.",
-                "short", (f"sum by (state) (user_service_store_reads{{{ON}}})", "{{state}}"), no_value=ON_POSTGRES)
+    yield lines("Reads of the store", "Reads of PostgreSQL and larger ones of SQLite: those that run, and those that wait for their turn.",
+                "short", (f"sum by (state) (user_service_store_reads{{{ON}}})", "{{state}}"))
     yield lines("Attempts on PostgreSQL", "Attempts to connect, by outcome; and operations that were made again.", "ops",
                 (rate("user_service_store_connects_total", "outcome"), "connect {{outcome}}"),
                 (rate("user_service_store_retries_total", "operation"), "{{operation}} again"), rare=True,

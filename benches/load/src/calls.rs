@@ -17,6 +17,9 @@ use crate::{
 /// Users in a `BatchGetUsers`.
 const BATCH: usize = 100;
 
+/// Users in a page of `ListUsers`.
+const PAGE: i32 = 1_000;
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Kind {
     /// `user.v1.UserService/GetUser`
@@ -27,6 +30,8 @@ pub enum Kind {
     Absent,
     /// `user.v1.UserService/BatchGetUsers` of 100
     Batch,
+    /// `user.v1.UserService/ListUsers`, the first 1,000
+    Page,
     /// `user.v1.UserService/CreateUser`
     Create,
     /// The same with a bad name, address and age: `INVALID_ARGUMENT`
@@ -58,6 +63,7 @@ impl Calls {
         match self.which.kind {
             Kind::Get | Kind::GetByEmail | Kind::Absent => "/user.v1.UserService/GetUser",
             Kind::Batch => "/user.v1.UserService/BatchGetUsers",
+            Kind::Page => "/user.v1.UserService/ListUsers",
             Kind::Create | Kind::Invalid => "/user.v1.UserService/CreateUser",
             Kind::Update => "/user.v1.UserService/UpdateUser",
             Kind::Delete => "/user.v1.UserService/DeleteUser",
@@ -75,6 +81,9 @@ impl Calls {
             Kind::Batch => {
                 let ids = (0..BATCH).map(|_| id(self.any())).collect();
                 frame(&v1::BatchGetUsersRequest { ids, allow_missing: false })
+            }
+            Kind::Page => {
+                frame(&v1::ListUsersRequest { page_size: PAGE, ..v1::ListUsersRequest::default() })
             }
             Kind::Create => {
                 let n = self.fresh();

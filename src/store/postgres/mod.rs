@@ -57,6 +57,7 @@ use super::{
     heartbeat::{TRY_INTERVAL, WriteHeartbeat},
     metrics::retries,
     queue::{Queue, queue},
+    read_forecast::{ReadClass, ReadKind},
     writer_loop,
 };
 use crate::{
@@ -109,7 +110,7 @@ impl PostgresStore {
             prune_at: now,
             try_at: now + TRY_INTERVAL,
         };
-        let readers = Arc::new(Readers::new(&connector, config.store_connections));
+        let readers = Arc::new(Readers::new(&connector, config.store_connections, config.max_unary_calls));
         let store = Self {
             get_batcher: GetBatcher::new(Arc::clone(&readers)),
             readers,
@@ -142,8 +143,10 @@ impl Store for PostgresStore {
     }
 
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
-        let asked: Vec<_> = ids.iter().map(UserId::as_str).collect();
-        let rows = self.readers.rows(Sql::Users, &[&asked, &[""; 0].as_slice()], deadline).await?;
+        let asked: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        let readers = Arc::clone(&self.readers);
+        let read = async move { readers.ask(Sql::Users, &[&asked, &[""; 0].as_slice()]).await };
+        let rows = self.readers.larger(ReadClass::new(ReadKind::Batch, ids.len()), deadline, read).await?;
         let users = rows::users(&rows)?.into_iter().map(|user| (user.id.clone(), user));
         let users: HashMap<UserId, User> = users.collect();
         Ok(ids.iter().map(|id| users.get(id).cloned()).collect())
@@ -152,9 +155,11 @@ impl Store for PostgresStore {
     async fn list(&self, after: Option<&UserId>, size: PageSize, deadline: Deadline) -> Result<Page, Error> {
         // No id is empty, so every id comes after the empty text. One row more than
         // asked for tells whether there is more.
-        let after = after.map_or("", UserId::as_str);
+        let after = after.map_or("", UserId::as_str).to_owned();
         let limit = i64::try_from(size.get() + 1).unwrap_or(i64::MAX);
-        let rows = self.readers.rows(Sql::Page, &[&after, &limit], deadline).await?;
+        let readers = Arc::clone(&self.readers);
+        let read = async move { readers.ask(Sql::Page, &[&after, &limit]).await };
+        let rows = self.readers.larger(ReadClass::new(ReadKind::Page, size.get()), deadline, read).await?;
         let mut users = rows::users(&rows)?;
         let more = users.len() > size.get();
         users.truncate(size.get());

@@ -20,11 +20,19 @@ use super::{
 };
 use crate::{
     domain::{Deadline, Error},
-    store::metrics::{ReadMetrics, retries},
+    store::{
+        metrics::{ReadMetrics, retries},
+        read_forecast::ReadClass,
+        read_queue::ReadQueue,
+    },
 };
 
 /// How many reads may be under way on one connection.
 const MAX_READS_PER_CONNECTION: usize = 32;
+
+/// How many of them are larger ones. The server runs the statements of a connection one after
+/// the other, so the second is there when the first ends, and more would only wait there.
+const MAX_LARGER_READS_PER_CONNECTION: usize = 2;
 
 pub(super) struct Readers {
     sessions: Vec<ReconnectingSession>,
@@ -32,11 +40,15 @@ pub(super) struct Readers {
     room: Semaphore,
     limit: Duration,
     retries: Counter,
-    pub metrics: ReadMetrics,
+    /// Where larger reads wait.
+    queue: Arc<ReadQueue>,
+    pub metrics: Arc<ReadMetrics>,
 }
 
 impl Readers {
-    pub fn new(connector: &Arc<Connector>, connections: usize) -> Self {
+    pub fn new(connector: &Arc<Connector>, connections: usize, max_calls: usize) -> Self {
+        let metrics = Arc::new(ReadMetrics::new());
+        let larger = connections * MAX_LARGER_READS_PER_CONNECTION;
         Self {
             sessions: (0..connections)
                 .map(|_| ReconnectingSession::keep(Arc::clone(connector), "read"))
@@ -45,7 +57,8 @@ impl Readers {
             room: Semaphore::new(connections * MAX_READS_PER_CONNECTION),
             limit: connector.limit,
             retries: retries("read"),
-            metrics: ReadMetrics::new(),
+            queue: ReadQueue::new(larger, max_calls, Arc::clone(&metrics)),
+            metrics,
         }
     }
 
@@ -57,6 +70,26 @@ impl Readers {
             drop(queued);
             let _in_flight = self.metrics.in_flight();
             self.ask(sql, params).await
+        };
+        self.in_time(deadline, reading).await
+    }
+
+    /// Runs a larger read, in its turn. It goes on when its caller goes away, because the
+    /// server does not stop it.
+    pub async fn larger(
+        self: &Arc<Self>,
+        class: ReadClass,
+        deadline: Deadline,
+        read: impl Future<Output = Result<Vec<Row>, Error>> + Send + 'static,
+    ) -> Result<Vec<Row>, Error> {
+        if self.sessions.iter().all(|session| session.session().is_none()) {
+            return Err(DISCONNECTED);
+        }
+        let reading = async {
+            let turn = self.queue.turn(class, deadline).await?;
+            let readers = Arc::clone(self);
+            let read = async move { turn.end(readers.in_time(Deadline::NONE, read).await) };
+            tokio::spawn(read).await.map_err(|error| Error::Internal(error.into()))?
         };
         self.in_time(deadline, reading).await
     }

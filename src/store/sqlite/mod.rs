@@ -34,7 +34,11 @@ use std::{
 use async_trait::async_trait;
 use metrics::Gauge;
 use rusqlite::Connection;
-use tokio::{runtime::Builder, sync::watch, task};
+use tokio::{
+    runtime::Builder,
+    sync::{Semaphore, watch},
+    task,
+};
 
 pub(super) use self::backup::{
     backup, check as check_backup, create as create_backup, files, open_up_to_date as open_backup_up_to_date,
@@ -46,8 +50,10 @@ use self::{
 };
 use super::{
     CLOSED, OpenError,
-    metrics::writable,
+    metrics::{ReadMetrics, writable},
     queue::{Queue, WriteReceiver, queue},
+    read_forecast::{ReadClass, ReadKind},
+    read_queue::ReadQueue,
 };
 use crate::{
     config::Config,
@@ -61,6 +67,12 @@ use crate::{
 /// read to another thread takes longer than the read.
 const SMALL_PAGE_ROWS: usize = 50;
 
+/// How many larger reads run concurrently, so that they never take all threads.
+const MAX_BLOCKING_READS: usize = 8;
+
+/// How many reads of the change log run concurrently.
+const MAX_CHANGE_LOG_READS: usize = 2;
+
 /// A read that takes longer than this counts as one that fails.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -70,6 +82,10 @@ pub(super) struct SqliteStore {
 
 struct Inner {
     readers: Arc<Readers>,
+    /// Where larger reads wait.
+    read_queue: Arc<ReadQueue>,
+    /// Where reads of the change log wait: watches depend on each, so none is refused.
+    change_log_reads: Arc<Semaphore>,
     write_state: Arc<SharedWriteState>,
     cache: Arc<Cache>,
     /// The last revision that is durable.
@@ -134,29 +150,41 @@ impl SqliteStore {
             lock,
         };
         let thread = Mutex::default();
-        let inner = Inner { readers, write_state, cache, newest, queue, writer: thread, writable };
+        let reads = Arc::new(ReadMetrics::new());
+        let inner = Inner {
+            readers,
+            read_queue: ReadQueue::new(MAX_BLOCKING_READS, config.max_unary_calls, reads),
+            change_log_reads: Arc::new(Semaphore::new(MAX_CHANGE_LOG_READS)),
+            write_state,
+            cache,
+            newest,
+            queue,
+            writer: thread,
+            writable,
+        };
         Ok((inner, writer, receiver))
     }
 
-    /// Runs a read that may take a while on a thread that may be blocked.
-    async fn blocking_read<T: Send + 'static>(
+    /// Runs a larger read, in its turn.
+    async fn larger_read<T: Send + 'static>(
         &self,
+        class: ReadClass,
         deadline: Deadline,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let permits = self.inner.readers.blocking_reads.clone();
-        let permit = permits.acquire_owned().await.map_err(|_| CLOSED)?;
-        // The permit may have taken long.
-        if deadline.is_over() {
-            return Err(Error::DeadlineExceeded);
-        }
+        let turn = self.inner.read_queue.turn(class, deadline).await?;
+        self.blocking_read(move |readers| turn.end(readers.with(read))).await
+    }
+
+    /// Runs a read that may take a while on a thread that may be blocked. It goes on when its
+    /// caller goes away, with what it holds.
+    async fn blocking_read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Readers) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let inner = self.inner.clone();
-        let read = move || {
-            // With the read, which goes on when the caller goes away.
-            let _permit = permit;
-            inner.readers.with(read)
-        };
-        task::spawn_blocking(read).await.map_err(|error| Error::Internal(error.into()))?
+        let read = task::spawn_blocking(move || read(&inner.readers));
+        read.await.map_err(|error| Error::Internal(error.into()))?
     }
 }
 
@@ -183,7 +211,8 @@ impl Store for SqliteStore {
 
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
         let ids = ids.to_vec();
-        self.blocking_read(deadline, move |connection| {
+        let class = ReadClass::new(ReadKind::Batch, ids.len());
+        self.larger_read(class, deadline, move |connection| {
             ids.iter().map(|id| rows::by_id(connection, id)).collect()
         })
         .await
@@ -196,7 +225,7 @@ impl Store for SqliteStore {
         if size <= SMALL_PAGE_ROWS {
             self.inner.readers.with(read)
         } else {
-            self.blocking_read(deadline, read).await
+            self.larger_read(ReadClass::new(ReadKind::Page, size), deadline, read).await
         }
     }
 
@@ -212,7 +241,17 @@ impl Store for SqliteStore {
     }
 
     async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        self.blocking_read(deadline, move |connection| change_log::entries(connection, after, limit)).await
+        let permits = Arc::clone(&self.inner.change_log_reads);
+        let permit = permits.acquire_owned().await.map_err(|_| CLOSED)?;
+        // The permit may have taken long.
+        if deadline.is_over() {
+            return Err(Error::DeadlineExceeded);
+        }
+        self.blocking_read(move |readers| {
+            let _permit = permit;
+            readers.with(|connection| change_log::entries(connection, after, limit))
+        })
+        .await
     }
 
     async fn changed(&self, after: Revision) {

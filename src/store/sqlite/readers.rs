@@ -10,16 +10,12 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::Semaphore;
 
 use super::{
     commit_epoch::{CommitEpoch, StableEpoch},
     connections,
 };
 use crate::{domain::Error, store::CLOSED};
-
-/// How many blocking reads run concurrently, so that they never take all threads.
-const MAX_BLOCKING_READS: usize = 8;
 
 /// How many idle connections are kept.
 const MAX_IDLE_CONNECTIONS: usize = 16;
@@ -30,7 +26,6 @@ pub(super) struct Readers {
     open: RwLock<bool>,
     idle: Mutex<Vec<Reader>>,
     commit_epoch: Arc<CommitEpoch>,
-    pub blocking_reads: Arc<Semaphore>,
 }
 
 struct Reader {
@@ -41,8 +36,7 @@ struct Reader {
 
 impl Readers {
     pub fn new(path: PathBuf, commit_epoch: Arc<CommitEpoch>) -> Self {
-        let blocking_reads = Arc::new(Semaphore::new(MAX_BLOCKING_READS));
-        Self { path, open: RwLock::new(true), idle: Mutex::default(), commit_epoch, blocking_reads }
+        Self { path, open: RwLock::new(true), idle: Mutex::default(), commit_epoch }
     }
 
     /// Runs `read` on one connection, in one snapshot, which holds every
