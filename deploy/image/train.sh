@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs an instrumented binary for half a minute under every kind of call, and merges what
-# it counted into a profile: train.sh SERVER LOAD PROFILE
+# Runs an instrumented binary for some 40 s under every kind of call, and merges what it
+# counted into a profile: train.sh SERVER LOAD PROFILE
 set -eu
 server=$1 load=$2 profile=$3
 users=20000
@@ -37,8 +37,8 @@ drain() {
     wait "$pid"
     pid=
 }
-some_users() {
-    awk -v users="$users" 'BEGIN { for (n = 0; n < users; n++)
+some_users() { # the first number
+    awk -v first="$1" -v users="$users" 'BEGIN { for (n = first; n < first + users; n++)
         printf "{\"id\":\"u-%09d\",\"name\":\"User Number %d\",\"email\":\"user.%d@example.com\",\"age\":%d}\n", n, n, n, n % 100 }'
 }
 
@@ -59,7 +59,7 @@ web() { # kind, protocol, options
 
 shown=
 serve
-some_users | "$server" import --server "$address"
+some_users 0 | "$server" import --server "$address"
 # Watches go on while everything else changes users.
 load watch --watches 10 --seconds 20 &
 watching=$!
@@ -135,7 +135,7 @@ closed get 10 20 2
 closed get 50 1 1
 closed create 10 20 1 --first 6000000
 # shellcheck disable=SC2086
-some_users | "$server" import --server "$address" $shown
+some_users 7000000 | "$server" import --server "$address" $shown
 # shellcheck disable=SC2086
 "$server" export --server "$address" $shown >/dev/null
 drain
