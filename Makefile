@@ -148,7 +148,7 @@ stack-native: bin/otelcol $(BUILT)/release/user-service ## The same with servers
 
 .PHONY: image image-report
 image image-report: IMAGE := $(BUILT)/image/$(ARCH)
-image: ## Make the container image of the Dockerfile without Docker or a registry, for ARCH=amd64 or arm64 (PGO=1: quicker to serve, three times as long to build).
+image: ## Make the container image of the Dockerfile without Docker or a registry, for ARCH=amd64 or arm64 (PGO=0: in a third of the time, slower to serve; PROFILE=a release's .profdata: the same bytes again).
 	deploy/image/toolchain.sh $(ARCH)
 	deploy/image/build.sh $(ARCH)
 	deploy/image/pack.sh $(ARCH)

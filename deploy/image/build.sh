@@ -1,18 +1,30 @@
 #!/bin/sh
 # Builds the binary of the image for an architecture: target/image/ARCH/user-service.
 #
-# It is compiled with counters, trained (train.sh), and compiled again by the profile. The
-# counts of a training differ a little each time, and so do the binaries. An architecture
-# that this machine cannot run is built without a profile, because names of functions hold
-# the target and another target's profile fits none. It takes three times as long as a build
-# without a profile, which is what PGO=0, the default, asks for.
+# It is compiled with counters, trained (train.sh), and compiled again by the profile. That
+# takes three times as long as one compilation. From the environment:
+#   PROFILE=FILE   compile by this profile, and train nothing
+#   PGO=0          compile without a profile
+#
+# The counts of a training differ a little each time, and so do the binaries. The same
+# profile gives the same bytes, so it is kept: user-service.profdata, next to the binary.
+# An architecture that this machine cannot run is built without a profile unless one is
+# given, because names of functions hold the target and another target's profile fits none.
 set -eu
 arch=$1
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 out=$target_dir/image/$arch
+profile=${PROFILE:+$(realpath -m "$PROFILE")}
 cd "$(dirname "$0")/../.."
 
-if [ "${PGO:-0}" = 0 ]; then
+if [ -n "$profile" ]; then
+    if [ ! -f "$profile" ] || [ ! -r "$profile" ]; then
+        echo "$profile is no profile that can be read" >&2
+        exit 1
+    fi
+    exec deploy/image/compile.sh "$arch" "$profile"
+fi
+if [ "${PGO:-1}" = 0 ]; then
     exec deploy/image/compile.sh "$arch" plain
 fi
 if [ "$arch" != "$(dpkg --print-architecture)" ]; then
@@ -23,12 +35,11 @@ fi
 load=$target_dir/bench/cargo/release/load
 deploy/image/compile.sh "$arch" instrumented
 cargo build --manifest-path benches/Cargo.toml --target-dir "$target_dir/bench/cargo" --locked --release -p load
-# Cargo compares the path of a profile and not its contents. So a new profile gets a new
-# name, and a binary whose sources are the same is not trained again.
-trained=$(cat "$out/user-service-instrumented" "$load" deploy/image/train.sh | sha256sum | cut -c 1-16)
-profile=$out/$trained.profdata
-if [ ! -e "$profile" ]; then
-    rm -f "$out"/*.profdata
-    deploy/image/train.sh "$out/user-service-instrumented" "$load" "$profile"
+# A binary whose sources are the same is not trained again.
+inputs=$(cat "$out/user-service-instrumented" "$load" deploy/image/train.sh | sha256sum | cut -c 1-16)
+trained=$out/trained-$inputs.profdata
+if [ ! -e "$trained" ]; then
+    rm -f "$out"/trained-*.profdata
+    deploy/image/train.sh "$out/user-service-instrumented" "$load" "$trained"
 fi
-deploy/image/compile.sh "$arch" "$profile"
+exec deploy/image/compile.sh "$arch" "$trained"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Whether the Dockerfile's last stage still makes the image that the chart relies
-# on, the same one each time, whether the report knows one that is too large, and whether
-# a build refuses a profile that rustc has not used.
+# on, the same one each time, whether the report knows one that is too large, and by which
+# profile a build compiles, if by any.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -29,9 +29,11 @@ report=$(python3 deploy/image/report.py "$work/large.tar" 2>&1) && { echo "image
 root=$work/root
 mkdir -p "$root/deploy/image" "$work/bin" "$root/target/bench/cargo/release"
 cp deploy/image/build.sh deploy/image/compile.sh "$root/deploy/image/"
+# Each training counts something else.
 cat >"$root/deploy/image/train.sh" <<'EOF'
 #!/bin/sh
-echo "$1" >"$3"
+echo trained
+mktemp --dry-run >"$3"
 EOF
 cat >"$work/bin/cargo" <<'EOF'
 #!/bin/sh
@@ -52,7 +54,7 @@ chmod +x "$work/bin/cargo" "$root/deploy/image/train.sh"
 own=$(dpkg --print-architecture) other=arm64
 [[ $own == amd64 ]] || other=amd64
 build() { # architecture, environment
-    (cd "$root" && env -u RUSTFLAGS -u CARGO_TARGET_DIR PATH="$work/bin:$PATH" "${@:2}" deploy/image/build.sh "$1") \
+    (cd "$root" && env -u RUSTFLAGS -u CARGO_TARGET_DIR -u PGO -u PROFILE PATH="$work/bin:$PATH" "${@:2}" deploy/image/build.sh "$1") \
         >"$work/said" 2>&1
 }
 built() { # architecture, pattern
@@ -61,15 +63,61 @@ built() { # architecture, pattern
     cat "$work/said" "$root/target/image/$1/user-service" >&2
     exit 1
 }
+kept() { # architecture, the profile that must be next to its binary
+    cmp "$root/target/image/$1/user-service.profdata" "$2" && return
+    echo "image: the profile of $1 is not kept" >&2
+    exit 1
+}
+trainings() { # how many the last build has made
+    [[ $(grep -c '^trained$' "$work/said") == "$1" ]] && return
+    echo "image: not $1 trainings:" >&2
+    cat "$work/said" >&2
+    exit 1
+}
+refused() { # reason, environment
+    rm -f "$root/target/image/$own/user-service"
+    if build "$own" "${@:2}" || [[ -e $root/target/image/$own/user-service ]]; then
+        echo "image: a build with ${*:2} passes" >&2
+        exit 1
+    fi
+    grep -q -e "$1" "$work/said" || { cat "$work/said" >&2; exit 1; }
+}
+build "$own" HOT=500
+built "$own" '-Cprofile-use=/.*\.profdata$'
+trainings 1
+cp "$root/target/image/$own/user-service" "$work/first"
+cp "$root/target/image/$own/user-service.profdata" "$work/first.profdata"
+build "$own" HOT=500
+trainings 0
+kept "$own" "$work/first.profdata"
+build "$other" HOT=0
+built "$other" '^built $'
+grep -q "$other: without a profile" "$work/said" || { cat "$work/said" >&2; exit 1; }
 build "$own" PGO=0 HOT=0
 built "$own" '^built $'
-build "$own" PGO=1 HOT=500
-built "$own" '-Cprofile-use=/.*\.profdata$'
-build "$other" PGO=1 HOT=0
-built "$other" '^built $'
-rm "$root/target/image/$own/user-service"
-if build "$own" PGO=1 HOT=0 || [[ -e $root/target/image/$own/user-service ]]; then
-    echo "image: a profile that was not used passes" >&2
+if [[ -e $root/target/image/$own/user-service.profdata ]]; then
+    echo "image: a build without a profile has one" >&2
     exit 1
 fi
-grep -q 'rustc has not used' "$work/said" || { cat "$work/said" >&2; exit 1; }
+
+# The profile of a build that is given to another one: nothing is trained, and cargo is asked for
+# the same. Other contents have another name, or cargo would not compile again.
+build "$own" PROFILE="$work/first.profdata" HOT=500
+trainings 0
+cmp "$root/target/image/$own/user-service" "$work/first"
+kept "$own" "$work/first.profdata"
+echo another >"$root/given"
+build "$own" PROFILE=given PGO=0 HOT=500
+kept "$own" "$root/given"
+if cmp --silent "$root/target/image/$own/user-service" "$work/first"; then
+    echo "image: cargo does not see that a profile is another one" >&2
+    exit 1
+fi
+build "$other" PROFILE=given HOT=500
+built "$other" '-Cprofile-use=/.*\.profdata$'
+kept "$other" "$root/given"
+
+refused 'rustc has not used' HOT=0
+refused 'rustc has not used' PROFILE=given HOT=0
+refused 'no profile that can be read' PROFILE=nothing HOT=500
+refused 'no profile that can be read' PROFILE=deploy HOT=500

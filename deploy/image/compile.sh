@@ -2,7 +2,8 @@
 # Compiles the static binary for an architecture. build.sh calls it, and says why:
 #   compile.sh ARCH plain          target/image/ARCH/user-service
 #   compile.sh ARCH instrumented   target/image/ARCH/user-service-instrumented, which counts
-#   compile.sh ARCH PROFILE        target/image/ARCH/user-service, optimised by such counts
+#   compile.sh ARCH PROFILE        target/image/ARCH/user-service, optimised by such counts, and
+#                                  user-service.profdata, a copy of the profile
 set -eu
 arch=$1 profile=$2
 case $arch in
@@ -63,8 +64,14 @@ instrumented)
     flags="$flags -Cprofile-generate=$out/counts"
     ;;
 *)
+    # Cargo compares the path of a profile and not its contents, so its name follows from them.
+    used=$out/$(sha256sum "$profile" | cut -c 1-16).profdata
+    if [ ! -e "$used" ]; then
+        cp "$profile" "$used.new"
+        mv "$used.new" "$used"
+    fi
     link_map=$out/link.map
-    flags="$flags -Cprofile-use=$profile -Clink-arg=-Wl,-Map=$link_map"
+    flags="$flags -Cprofile-use=$used -Clink-arg=-Wl,-Map=$link_map"
     ;;
 esac
 export RUSTFLAGS="$flags"
@@ -82,3 +89,8 @@ if [ -n "${link_map:-}" ]; then
     fi
 fi
 cp "$target_dir/$target/release/user-service" "$binary"
+case $profile in
+plain) rm -f "$binary.profdata" ;;
+instrumented) ;;
+*) cp "$used" "$binary.profdata" ;;
+esac

@@ -25,6 +25,6 @@ fi
 rustup target add "$cpu-unknown-linux-musl"
 "$(dirname "$0")/../../tools/cargo-tool.sh" cargo-auditable@0.7.7
 # llvm-profdata, for what is trained.
-if [ "${PGO:-0}" != 0 ] && [ "$arch" = "$own" ]; then
+if [ -z "${PROFILE:-}" ] && [ "${PGO:-1}" != 0 ] && [ "$arch" = "$own" ]; then
     rustup component add llvm-tools
 fi

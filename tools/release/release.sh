@@ -15,6 +15,9 @@ rm -rf "$folder"
 mkdir -p "$folder"
 name=user-service-$version
 cp "$target_dir/image/$arch/user-service" "$folder/$name-linux-$arch"
+# The same bytes can be built by it. A build without a profile has none.
+profile=$target_dir/image/$arch/user-service.profdata
+[[ ! -e $profile ]] || cp "$profile" "$folder/$name-linux-$arch.profdata"
 cp "$target_dir/image/$arch/image.tar" "$folder/$name-image-$arch.tar"
 tools/release/bills.sh "$arch" "$folder/$name-linux-$arch.cdx.json" "$folder/$name-image-$arch.cdx.json"
 bin/helm package helm/user-service --destination "$folder" >/dev/null

@@ -2,7 +2,7 @@
 # Builds binary and image of this checkout a second time in another folder, and compares
 # them byte by byte with those of `make image`: reproduce.sh ARCH
 #
-# The profile of `make image PGO=1` is measured, so that such builds differ each time.
+# Another training would give other bytes, so the second build takes the profile of the first.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 arch=$1
@@ -18,7 +18,9 @@ cp -r "$first/tools" "$second/tools"
 (
     cd "${second%/*}"
     unset CARGO_TARGET_DIR
-    PGO=0 deploy/image/build.sh "$arch"
+    profile=$first/image/$arch/user-service.profdata
+    [[ -e $profile ]] || profile=
+    PGO=0 PROFILE=$profile deploy/image/build.sh "$arch"
     REVISION=$(git -C "$OLDPWD" rev-parse HEAD) CREATED=$(git -C "$OLDPWD" log -1 --format=%cI) deploy/image/pack.sh "$arch"
 )
 for file in "image/$arch/user-service" "image/$arch/image.tar"; do

@@ -8,7 +8,7 @@ use prost::Message;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    Which,
+    Result, Which,
     connection::Reply,
     messages as article,
     messages::user::v1::{self, get_user_request::Key},
@@ -113,6 +113,26 @@ impl Calls {
                 frame(&article::CreateUserRequest { user: Some(user) })
             }
         }
+    }
+
+    /// The next request in JSON, of those that are called in it.
+    pub fn json(&self) -> Result<String> {
+        match self.which.kind {
+            Kind::Get => Ok(format!(r#"{{"id": "{}"}}"#, id(self.any()))),
+            Kind::Absent => Ok(format!(r#"{{"id": "absent-{}"}}"#, self.fresh())),
+            Kind::Create => {
+                let n = self.fresh();
+                let (name, email, age, id) = (name(n), email(n), age(n), id(n));
+                let user = format!(r#"{{"name": "{name}", "email": "{email}", "age": {age}}}"#);
+                Ok(format!(r#"{{"user": {user}, "userId": "{id}"}}"#))
+            }
+            _ => Err("only get, absent and create are called in JSON".into()),
+        }
+    }
+
+    /// Whether each answer has a user in it.
+    pub fn brings_users(&self) -> bool {
+        !matches!(self.which.kind, Kind::Absent | Kind::Invalid | Kind::Delete)
     }
 
     /// Whether an OK really brought what was asked for.

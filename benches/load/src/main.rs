@@ -11,6 +11,7 @@ mod start;
 mod summary;
 mod target;
 mod watch;
+mod web;
 
 use std::{error::Error, process::ExitCode};
 
@@ -44,6 +45,8 @@ enum Command {
     List(list::Options),
     /// Watches that read whatever comes.
     Watch(watch::Options),
+    /// The calls of browsers and scripts: Connect and gRPC-Web.
+    Web(web::Options),
     /// Runs a server and waits until its health says SERVING; stops it.
     Start(start::Options),
 }
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
             Command::Open(options) => open::run(&target, options).await,
             Command::List(options) => list::run(&target, options).await,
             Command::Watch(options) => watch::run(&target, options).await,
+            Command::Web(options) => web::run(&target, options).await,
             Command::Start(options) => start::run(&target, options).await,
         }
     });
