@@ -7,6 +7,7 @@
 //! **Invariant:** revisions come from one row, under its lock, so they are in commit order
 //! for all replicas. It deliberately trusts no clock and no memory of another replica.
 
+mod alone;
 mod backup;
 mod batch;
 mod columns;
@@ -76,7 +77,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct PostgresStore {
     readers: Arc<Readers>,
-    get_batcher: Arc<GetBatcher>,
+    get_batcher: GetBatcher,
     writer_session: Arc<ReconnectingSession>,
     /// The last revision that this replica wrote.
     newest: Arc<watch::Sender<Revision>>,
@@ -101,6 +102,7 @@ impl PostgresStore {
         let mut writer = Writer {
             session: Arc::clone(&writer_session),
             newest: Arc::clone(&newest),
+            is_alone: false,
             retries: retries("write"),
             heartbeat: Arc::clone(&heartbeat),
             limit: connector.limit,
@@ -109,9 +111,11 @@ impl PostgresStore {
             prune_at: now,
             try_at: now + TRY_INTERVAL,
         };
-        let readers = Arc::new(Readers::new(&connector, config.store_connections));
+        // Half of the connections are opened by the threads that read.
+        let own = config.store_connections / 2;
+        let readers = Arc::new(Readers::new(&connector, config.store_connections - own));
         let store = Self {
-            get_batcher: GetBatcher::new(Arc::clone(&readers)),
+            get_batcher: GetBatcher::new(Arc::clone(&readers), connector, own),
             readers,
             writer_session,
             newest,
@@ -210,5 +214,6 @@ impl Store for PostgresStore {
         }
         self.writer_session.close();
         self.readers.close();
+        self.get_batcher.close();
     }
 }
