@@ -1,10 +1,10 @@
-//! A batch of a replica that nobody else's writes come between: its read, and one statement.
+//! A batch while no other replica writes: its read, and one statement.
 //!
-//! A statement that nothing surrounds is a transaction. Its commit, or the reason why there is
-//! none, is in its one answer, where [`super::commit`] waits for six. Such a statement sees
-//! the tables as they were before it waited for the counter, so it cannot check what
-//! another replica wrote meanwhile. It takes the counter only where that has not moved, so
-//! nothing was written. Otherwise it writes nothing.
+//! A statement outside of BEGIN and COMMIT is a transaction. Its one answer says whether it was
+//! committed; [`super::commit`] waits for six answers. The statement sees the tables from
+//! before its wait for the counter, so it cannot check what another replica wrote during
+//! that wait. It takes the counter only where that has not moved: then no replica has
+//! written since the read. Otherwise it writes nothing.
 
 use tokio::time;
 use tokio_postgres::error::Severity;
@@ -58,7 +58,7 @@ pub(super) async fn commit(
             assign_revisions(&mut answers, seen);
             Ok(Some(answers))
         }
-        // What is no worse than an error undoes the statement: none comes after a commit.
+        // PostgreSQL reports an ERROR only before a commit; FATAL may come at any time.
         Ok(Err(error)) if is_undone(&error) => Err(rows_failed(error, false)),
         Ok(Err(_)) | Err(_) => {
             session.mark_broken();

@@ -6,7 +6,7 @@
 //! queued, so they see every write that was acknowledged before.
 //!
 //! To wake another thread takes longer than such a statement. So the first threads that
-//! read get a connection of their own, which their own runtime drives.
+//! read open a connection each, which their runtime drives.
 //!
 //! Where more reads wait than a statement takes, the newest are sent first. Oldest first,
 //! all of them would be answered too late once the queue is as long as a deadline.
@@ -56,7 +56,7 @@ struct PendingGet {
 pub(super) struct GetBatcher {
     readers: Arc<Readers>,
     connector: Arc<Connector>,
-    /// How many runtimes get a connection of their own.
+    /// How many runtimes open a connection.
     connections: usize,
     queues: RwLock<Vec<Arc<GetQueue>>>,
 }
