@@ -6,10 +6,11 @@ use crate::{
     support::TEST_TIMEOUT,
 };
 use tokio::{
-    task::block_in_place,
+    task::{block_in_place, spawn_blocking},
     time::{self, Duration},
 };
 use user_service::{
+    config::StoreUrl,
     domain::{Deadline, Error},
     store,
 };
@@ -65,5 +66,48 @@ async fn a_batch_is_one_statement_unless_another_replica_writes_meanwhile() {
     let request = || store.write(repeatable(create("user-3"), 1, "user-3"), Deadline::NONE);
     assert_eq!(request().await.unwrap().revision, 6);
     assert_eq!(request().await.unwrap().revision, 6, "a request is known again");
+    store.close().await;
+}
+
+/// What the statement that waits for the counter holds, if there is one that waits.
+const HELD: &str = "
+    SELECT coalesce(bool_or(granted AND relation IN ('user_service.users'::regclass, 'user_service.changes'::regclass)), false)
+    FROM pg_stat_activity JOIN pg_locks USING (pid)
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'WITH taken%' HAVING count(*) > 0";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_of_one_statement_waits_for_a_migration_without_a_table_that_it_needs() {
+    let config = shared().fresh().await;
+    let store = block_in_place(|| store::open(&config).unwrap());
+    for id in ["user-0", "user-1"] {
+        store.write(plain(create(id)), Deadline::NONE).await.unwrap();
+    }
+    let (gate, client) = (shared().client(&name(&config)).await, shared().client(&name(&config)).await);
+    gate.batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
+    let step = "SELECT pg_advisory_xact_lock(7); ALTER TABLE user_service.changes ADD COLUMN note text;
+        ALTER TABLE user_service.users ADD COLUMN nickname text";
+    let StoreUrl::Postgres(place) = config.store_url.clone() else { unreachable!("it is a database") };
+    let migrating = spawn_blocking(move || store::migrate_further(&place, &config, &[step]));
+    let writing = async {
+        let mut revision = 2;
+        while !migrating.is_finished() {
+            revision += 1;
+            let written = store.write(plain(create(&format!("user-{revision}"))), Deadline::NONE).await;
+            assert_eq!(written.unwrap().revision, revision);
+        }
+    };
+    let watching = async {
+        let held = time::timeout(TEST_TIMEOUT, async {
+            loop {
+                if let Some(row) = client.query_opt(HELD, &[]).await.unwrap() {
+                    break row.get::<_, bool>(0);
+                }
+            }
+        });
+        assert!(!held.await.expect("a write waits"), "the migration needs what the write has locked");
+        gate.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    };
+    tokio::join!(writing, watching);
+    migrating.await.unwrap().unwrap();
     store.close().await;
 }

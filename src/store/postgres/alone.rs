@@ -5,6 +5,9 @@
 //! before its wait for the counter, so it cannot check what another replica wrote during
 //! that wait. It takes the counter only where that has not moved: then no replica has
 //! written since the read. Otherwise it writes nothing.
+//!
+//! It locks its tables before it waits, and the counter's table first, for which a
+//! migration therefore waits as well ([`super::schema`]).
 
 use tokio::time;
 use tokio_postgres::error::Severity;

@@ -1,4 +1,5 @@
-//! What a batch writes: users, change log and recorded requests, a statement each.
+//! What a batch writes: users, change log and recorded requests, a statement each, or one
+//! statement for all of it.
 
 use futures_util::future;
 use uuid::Uuid;
