@@ -53,6 +53,7 @@ use crate::{
 /// clones share every limit and count. `find` knows the methods that the service serves:
 /// [`methods::find`](crate::rpc::methods::find) those of this service, and another function
 /// those of a test. The second value refuses calls for the layers, where that is possible.
+#[expect(clippy::type_complexity, reason = "neither part of the pair can have a name")]
 pub fn stack<S, B, R>(
     service: S,
     find: FindMethod,

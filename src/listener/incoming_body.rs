@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -28,6 +28,17 @@ impl From<Incoming> for IncomingBody {
 impl From<StreamBody> for IncomingBody {
     fn from(body: StreamBody) -> Self {
         Self::Http2(body)
+    }
+}
+
+impl IncomingBody {
+    /// Whether a request over HTTP/2 that nothing was read of yet has arrived whole. Nothing of
+    /// it is lost by asking once.
+    pub fn has_arrived(&mut self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(body) => body.has_arrived(),
+        }
     }
 }
 
@@ -68,9 +79,14 @@ impl StreamBody {
         Self { stream, first: None, is_over: false }
     }
 
-    /// One whose first DATA was read already.
-    pub fn begun(first: Option<Bytes>, stream: RecvStream) -> Self {
-        Self { first: first.map(Box::new), ..Self::new(stream) }
+    /// Whether it has arrived whole, in one DATA at most, which is kept to be read.
+    fn has_arrived(&mut self) -> bool {
+        if let Poll::Ready(Some(Ok(bytes))) = self.stream.poll_data(&mut Context::from_waker(Waker::noop())) {
+            // It fails for a stream that has ended, which needs no window.
+            let _ = self.stream.flow_control().release_capacity(bytes.len());
+            self.first = Some(Box::new(bytes));
+        }
+        self.stream.is_end_stream()
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {

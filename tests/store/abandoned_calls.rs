@@ -205,7 +205,7 @@ pub async fn a_call_may_end_at_any_await(store: Arc<dyn Store>) {
     let router = Router::new(&config, &slot, &Health::new(&config));
     let traces = TraceConfig { sampler: None, follows_callers: true };
     let (recorder, in_flight) = (PrometheusBuilder::new().build_recorder(), InFlight::default());
-    let mut service = metrics::with_local_recorder(&recorder, || {
+    let (mut service, _) = metrics::with_local_recorder(&recorder, || {
         layers::stack(router, methods::find, &config, traces, in_flight.clone(), None)
     });
     let mut awaits = MAX_AWAITS;

@@ -23,6 +23,7 @@ mod imports;
 mod linearizability;
 mod list;
 mod litestream;
+mod lone_replica;
 mod migrations;
 mod model;
 mod outages;

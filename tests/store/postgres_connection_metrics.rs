@@ -10,7 +10,8 @@ use std::{
 use tokio::task::block_in_place;
 use tonic::transport::Channel;
 use user_service::proto::user::v1::{
-    CreateUserRequest, ListUsersRequest, User, user_service_client::UserServiceClient,
+    CreateUserRequest, GetUserRequest, ListUsersRequest, User, get_user_request::Key,
+    user_service_client::UserServiceClient,
 };
 
 use crate::{
@@ -50,13 +51,14 @@ async fn the_metrics_tell_that_the_database_went_and_came_back() {
     let config = database.fresh().await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
     let place = format!("postgres://tests@127.0.0.1:{}/{}?sslmode=disable", database.port, name(&config));
-    command.env("USERSVC_STORE_URL", place);
+    command.env("USERSVC_STORE_URL", place).args(["--store-connections", "4", "--serving-threads", "3"]);
     let server = block_in_place(|| Server::spawn(command));
     let channel = Channel::from_shared(format!("http://{}", server.grpc_addr)).unwrap();
     let mut users = UserServiceClient::new(channel.connect().await.unwrap());
     let user = User { name: "Ada".into(), email: "ada@example.com".into(), ..User::default() };
     let create = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };
-    users.create_user(create.clone()).await.unwrap();
+    let created = users.create_user(create.clone()).await.unwrap().into_inner();
+    let id = created.user.unwrap().id;
     let until = |what: &str, so: &dyn Fn(&str) -> bool| block_in_place(|| until(server.admin_addr, what, so));
     let open = |page: &str| {
         ["read", "write"].map(|of| {
@@ -66,6 +68,16 @@ async fn the_metrics_tell_that_the_database_went_and_came_back() {
     };
     let connected = "user_service_store_connects_total{outcome=\"connected\"}";
     let failed = "user_service_store_connects_total{outcome=\"failed\"}";
+    until("half of the connections are open", &|page| open(page) == ["2", "1"]);
+    // A connection each, so that every serving thread has one.
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut users = UserServiceClient::new(channel.connect().await.unwrap());
+        let get = GetUserRequest { key: Some(Key::Id(id.clone())) };
+        users.get_user(get).await.unwrap();
+        clients.push(users);
+    }
+    // The third thread shares them.
     let all_open = |page: &str| open(page) == ["4", "1"];
     let before = until("every connection is open", &all_open);
     assert!(value(&before, connected) >= 5.0);

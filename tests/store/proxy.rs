@@ -104,19 +104,21 @@ async fn ask(
     mute: &AtomicBool,
 ) -> Option<Vec<u8>> {
     let mut buffer = vec![0; 1 << 16];
+    let mut alone = None;
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        alone = prepared_in(&buffer[..read]).or(alone);
         let _ = plan.subscribe().wait_for(|plan| *plan != Plan::Silence).await;
         let now = *plan.borrow();
         if let Plan::Slow(wait) = now {
             time::sleep(wait).await;
         }
         let cuts = matches!(now, Plan::CutBeforeCommit | Plan::CutAndDeliverLate | Plan::CutAfterCommit);
-        if let Some(commit) = commit_in(&buffer[..read]).filter(|_| cuts) {
+        if let Some(commit) = commit_in(&buffer[..read], alone.as_deref()).filter(|_| cuts) {
             plan.send_replace(Plan::Forward);
             match now {
                 Plan::CutBeforeCommit => {
-                    // All but that message, whose text its kind and its length stand before.
-                    let _ = to.write_all(&buffer[..commit - 5]).await;
+                    // All but that message.
+                    let _ = to.write_all(&buffer[..commit]).await;
                     return None;
                 }
                 Plan::CutAndDeliverLate => return Some(buffer[..read].to_vec()),
@@ -142,7 +144,8 @@ async fn answer(
         let _ = plan.subscribe().wait_for(|plan| *plan != Plan::Silence).await;
         if mute.load(Ordering::SeqCst) {
             kept.extend_from_slice(&buffer[..read]);
-            if commit_in(&kept).is_some() {
+            // There is no transaction any more.
+            if find(&kept, b"Z\0\0\0\x05I").is_some() {
                 return;
             }
         } else if to.write_all(&buffer[..read]).await.is_err() {
@@ -151,7 +154,22 @@ async fn answer(
     }
 }
 
-/// Where the statement is, or the answer to it.
-fn commit_in(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(7).position(|window| window == b"COMMIT\0")
+/// Where the message is that commits: a statement, or a Bind of the one that commits by itself.
+fn commit_in(bytes: &[u8], alone: Option<&[u8]>) -> Option<usize> {
+    let bind = alone.map(|name| [b"\0", name, b"\0"].concat()).and_then(|bind| find(bytes, &bind));
+    let commit = find(bytes, b"COMMIT\0").or(bind)?;
+    // Its kind and its length stand before.
+    commit.checked_sub(5)
+}
+
+/// The name that these bytes give to the statement that writes a whole batch, if they do.
+fn prepared_in(bytes: &[u8]) -> Option<Vec<u8>> {
+    let text = find(bytes, b"logged AS (")?;
+    let end = bytes[..text].iter().rposition(|byte| *byte == 0)?;
+    let begin = bytes[..end].iter().rposition(|byte| *byte == b's')?;
+    Some(bytes[begin..end].to_vec())
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
 }

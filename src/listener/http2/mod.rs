@@ -201,13 +201,10 @@ where
     B: Body<Data: Default + Send, Error: Into<BoxError>> + Send + 'static,
 {
     while let Some((request, respond)) = ready!(connection.poll_accept(cx)).transpose()? {
-        let answered = match early {
-            Some(early) => early.answer(request),
-            None => Err(request.map(|stream| StreamBody::new(stream).into())),
-        };
-        match answered {
-            Ok(answer) => come.refused.push((respond, answer)),
-            Err(request) => come.begun.push(Box::pin(Exchange::new(service.call(request), respond))),
+        let mut request = request.map(|stream| StreamBody::new(stream).into());
+        match early.and_then(|early| early.answer(&mut request)) {
+            Some(answer) => come.refused.push((respond, answer)),
+            None => come.begun.push(Box::pin(Exchange::new(service.call(request), respond))),
         }
     }
     Poll::Ready(Ok(()))

@@ -36,20 +36,20 @@ pub(super) fn selected() -> String {
     list(|column| format!("u.{column}"))
 }
 
-/// Inserts users, an array for each column, or overwrites those with their ids. Revisions
-/// are counted back from the counter, which is ours.
-pub(super) fn put() -> String {
+/// Inserts users, an array for each column from parameter `$first` on, or overwrites those
+/// with their ids. Revisions are counted back from the counter, which is ours in `meta`.
+pub(super) fn put(first: usize, meta: &str) -> String {
     let columns = list(str::to_owned);
     let values = list(|column| match column {
         "revision" => "m.revision + u.revision".into(),
         _ => format!("u.{column}"),
     });
-    let arrays: Vec<_> = (1..=COLUMNS.len()).map(|n| format!("${n}")).collect();
+    let arrays: Vec<_> = (first..first + COLUMNS.len()).map(|n| format!("${n}")).collect();
     let set: Vec<_> =
         COLUMNS[1..].iter().map(|(column, _)| format!("{column} = excluded.{column}")).collect();
     format!(
         "INSERT INTO user_service.users ({columns}) SELECT {values}
-         FROM UNNEST({}) AS u ({columns}), user_service.meta m
+         FROM UNNEST({}) AS u ({columns}), {meta} m
          ON CONFLICT (id) DO UPDATE SET {}",
         arrays.join(", "),
         set.join(", ")

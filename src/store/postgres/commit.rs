@@ -15,6 +15,7 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::{
+    alone,
     batch::{Batch, Keys, assign_revisions},
     connect_error::ConnectError,
     in_doubt::confirm_durable,
@@ -73,7 +74,7 @@ fn check_failed(error: tokio_postgres::Error) -> CommitError {
 
 /// Why rows were not written, or not committed. With `locked`, only a writer
 /// that bypasses the service can have been in their way.
-fn rows_failed(error: tokio_postgres::Error, locked: bool) -> CommitError {
+pub(super) fn rows_failed(error: tokio_postgres::Error, locked: bool) -> CommitError {
     match refusal::rule(&error) {
         Some(_) if !locked && refusal::may_pass(&error) => CommitError::Conflict,
         Some(rule) => CommitError::Row(rule),
@@ -108,15 +109,23 @@ pub(super) struct CommitLimits {
 }
 
 /// Makes one transaction of all requests. Without a failure, everything is durable.
-/// `locked` keeps others from writing from the beginning.
+/// `locked` keeps others from writing from the beginning. `is_alone` says whether no other
+/// replica wrote during the last batch, and then whether none did during this one.
 pub(super) async fn commit(
     session: &Session,
     requests: &[PendingWrite],
     locked: bool,
+    is_alone: &mut bool,
     limits: CommitLimits,
 ) -> Result<Vec<WriteAnswer>, CommitError> {
     let limit = limits.statement;
     let keys = Keys::of(requests.iter().map(|request| &request.write));
+    if !locked && *is_alone && alone::is_possible(session, requests) {
+        if let Some(answers) = alone::commit(session, requests, &keys, limits).await? {
+            return Ok(answers);
+        }
+        *is_alone = false;
+    }
     let read = async {
         // The read comes before BEGIN. A read inside the transaction would hold a table
         // lock, and a migration that already holds the counter would deadlock with it.
@@ -160,6 +169,7 @@ pub(super) async fn commit(
     match time::timeout_at(limits.until + limit, round_trip).await {
         Ok((Ok(_), Ok(()))) if session.was_warned() => Err(CommitError::MaybeNotReplicated),
         Ok((Ok(base), Ok(()))) => {
+            *is_alone = !locked && base == seen;
             assign_revisions(&mut answers, base);
             Ok(answers)
         }
@@ -181,11 +191,11 @@ pub(super) async fn commit(
 }
 
 /// What the writes are about, as it was at one revision or a little later.
-struct Read {
-    revision: Revision,
+pub(super) struct Read {
+    pub revision: Revision,
     /// Incremented when a batch is in doubt ([`super::in_doubt::resolve`]).
-    fence: i64,
-    batch: Batch,
+    pub fence: i64,
+    pub batch: Batch,
 }
 
 /// What the database is asked once it holds the counter for us.
@@ -213,23 +223,20 @@ impl<'a> ConflictCheck<'a> {
     }
 }
 
-/// Reads what the writes are about, and first of all the revision that it is not
-/// older than.
-async fn fetch(session: &Session, keys: &Keys<'_>) -> Result<Read, CommitError> {
+/// Reads what the writes are about, and the revision that it is not older than.
+pub(super) async fn fetch(session: &Session, keys: &Keys<'_>) -> Result<Read, CommitError> {
     let since = since();
     let users: [Param; 2] = [&keys.ids, &keys.emails];
     let requests: [Param; 2] = [&keys.requests, &since];
     let recorded = async {
         if keys.requests.is_empty() { Ok(Vec::new()) } else { session.rows(Sql::Recorded, &requests).await }
     };
-    let (seen, (users, recorded)) = future::try_join(
-        session.row(Sql::Revision, &[]),
-        future::try_join(session.rows(Sql::Users, &users), recorded),
-    )
-    .await?;
+    let (known, recorded) = future::try_join(session.rows(Sql::Known, &users), recorded).await?;
     let mut batch = Batch::default();
-    for user in rows::users(&users)? {
-        batch.load(user);
+    for row in &known {
+        if let Some(user) = rows::maybe_user(row, 2)? {
+            batch.load(user);
+        }
     }
     for row in &recorded {
         let payload = rows::get::<&[u8]>(row, 1)?;
@@ -244,7 +251,7 @@ async fn fetch(session: &Session, keys: &Keys<'_>) -> Result<Read, CommitError> 
         let left = image.map(|image| after_image::decode(image, known.id.clone(), known.revision));
         batch.load_recorded(key, known, rows::decode(left.transpose())?, rows::maybe_user(row, 5)?);
     }
-    Ok(Read { revision: rows::revision(&seen, 0)?, fence: rows::get(&seen, 1)?, batch })
+    Ok(Read { revision: rows::revision(&known[0], 0)?, fence: rows::get(&known[0], 1)?, batch })
 }
 
 /// From when on a recorded write counts.
@@ -253,7 +260,7 @@ fn since() -> i64 {
     Timestamp::now().as_micros().saturating_sub(retention)
 }
 
-fn decide(mut batch: Batch, requests: &[PendingWrite]) -> (Batch, Vec<WriteAnswer>) {
+pub(super) fn decide(mut batch: Batch, requests: &[PendingWrite]) -> (Batch, Vec<WriteAnswer>) {
     let answers = requests.iter().map(|request| {
         fault_point();
         // An abandoned write is not begun.

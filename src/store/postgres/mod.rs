@@ -7,6 +7,7 @@
 //! **Invariant:** revisions come from one row, under its lock, so they are in commit order
 //! for all replicas. It deliberately trusts no clock and no memory of another replica.
 
+mod alone;
 mod backup;
 mod batch;
 mod columns;
@@ -77,7 +78,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct PostgresStore {
     readers: Arc<Readers>,
-    get_batcher: Arc<GetBatcher>,
+    get_batcher: GetBatcher,
     writer_session: Arc<ReconnectingSession>,
     /// The last revision that this replica wrote.
     newest: Arc<watch::Sender<Revision>>,
@@ -102,6 +103,7 @@ impl PostgresStore {
         let mut writer = Writer {
             session: Arc::clone(&writer_session),
             newest: Arc::clone(&newest),
+            is_alone: false,
             retries: retries("write"),
             heartbeat: Arc::clone(&heartbeat),
             limit: connector.limit,
@@ -110,9 +112,12 @@ impl PostgresStore {
             prune_at: now,
             try_at: now + TRY_INTERVAL,
         };
-        let readers = Arc::new(Readers::new(&connector, config.store_connections, config.max_unary_calls));
+        // Half of the connections are opened by the threads that read.
+        let own = config.store_connections / 2;
+        let readers =
+            Arc::new(Readers::new(&connector, config.store_connections - own, config.max_unary_calls));
         let store = Self {
-            get_batcher: GetBatcher::new(Arc::clone(&readers)),
+            get_batcher: GetBatcher::new(Arc::clone(&readers), connector, own),
             readers,
             writer_session,
             newest,
@@ -145,7 +150,7 @@ impl Store for PostgresStore {
     async fn batch_get(&self, ids: &[UserId], deadline: Deadline) -> Result<Vec<Option<User>>, Error> {
         let asked: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
         let readers = Arc::clone(&self.readers);
-        let read = async move { readers.ask(Sql::Users, &[&asked, &[""; 0].as_slice()]).await };
+        let read = async move { readers.ask(None, Sql::Users, &[&asked, &[""; 0].as_slice()]).await };
         let rows = self.readers.larger(ReadClass::new(ReadKind::Batch, ids.len()), deadline, read).await?;
         let users = rows::users(&rows)?.into_iter().map(|user| (user.id.clone(), user));
         let users: HashMap<UserId, User> = users.collect();
@@ -158,7 +163,7 @@ impl Store for PostgresStore {
         let after = after.map_or("", UserId::as_str).to_owned();
         let limit = i64::try_from(size.get() + 1).unwrap_or(i64::MAX);
         let readers = Arc::clone(&self.readers);
-        let read = async move { readers.ask(Sql::Page, &[&after, &limit]).await };
+        let read = async move { readers.ask(None, Sql::Page, &[&after, &limit]).await };
         let rows = self.readers.larger(ReadClass::new(ReadKind::Page, size.get()), deadline, read).await?;
         let mut users = rows::users(&rows)?;
         let more = users.len() > size.get();
@@ -215,5 +220,6 @@ impl Store for PostgresStore {
         }
         self.writer_session.close();
         self.readers.close();
+        self.get_batcher.close();
     }
 }

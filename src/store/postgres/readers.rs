@@ -69,7 +69,7 @@ impl Readers {
             let _room = self.room.acquire().await.map_err(|_| DISCONNECTED)?;
             drop(queued);
             let _in_flight = self.metrics.in_flight();
-            self.ask(sql, params).await
+            self.ask(None, sql, params).await
         };
         self.in_time(deadline, reading).await
     }
@@ -94,9 +94,15 @@ impl Readers {
         self.in_time(deadline, reading).await
     }
 
-    /// The same without a limit on how many are under way.
-    pub async fn ask(&self, sql: Sql, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
-        let session = self.session().ok_or(DISCONNECTED)?;
+    /// The same without a limit on how many are under way, and over this connection if it works.
+    pub async fn ask(
+        &self,
+        own: Option<&ReconnectingSession>,
+        sql: Sql,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        let own = own.and_then(ReconnectingSession::session);
+        let session = own.or_else(|| self.session()).ok_or(DISCONNECTED)?;
         match session.rows(sql, params).await {
             // Cut in the middle, or not begun: reading again does no harm.
             Err(error) if error.is_closed() || is_stale(&error) => {

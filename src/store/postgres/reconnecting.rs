@@ -96,7 +96,7 @@ impl Connector {
             time::timeout(self.limit, connecting).await.map_err(|_| ConnectError::Timeout)??;
         let warned = Arc::<AtomicBool>::default();
         let work = async {
-            let session = Session::new(client, Arc::clone(&self.lasting), Arc::clone(&warned));
+            let session = Session::new(client, Arc::clone(&self.lasting), self.limit, Arc::clone(&warned));
             let session = time::timeout(self.limit, session).await.map_err(|_| ConnectError::Timeout)??;
             Ok(use_it(Arc::new(session)).await)
         };

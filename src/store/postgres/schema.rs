@@ -94,9 +94,10 @@ async fn steps_made(session: &Session, steps: &[&str]) -> Result<usize, tokio_po
     let from = version(session).await?;
     client.batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")).await?;
     if from > 0 {
-        // Writers hold this while they wait for tables: a session that takes them in
-        // another order would wait with them in a circle.
-        client.batch_execute("SELECT FROM user_service.meta FOR UPDATE").await?;
+        // Writers lock this table before any other: a session that takes tables in another
+        // order would wait with them in a circle. Its row would not do: a statement that
+        // waits for it has the tables already.
+        client.batch_execute("LOCK TABLE user_service.meta IN EXCLUSIVE MODE").await?;
     }
     for step in steps.iter().skip(from) {
         client.batch_execute(step).await?;

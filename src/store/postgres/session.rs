@@ -50,6 +50,8 @@ pub(super) struct Session {
     lasting: Arc<Lasting>,
     /// What every transaction sets besides its limits.
     corrections: String,
+    /// Whether a statement without a transaction around it has the same limits and settings.
+    pub has_limits: bool,
     /// Whether the server warned of anything.
     warned: Arc<AtomicBool>,
     is_broken: AtomicBool,
@@ -59,12 +61,17 @@ pub(super) struct Session {
 impl Session {
     /// Makes the statements known where they last. The connection must be driven
     /// during this call.
-    pub async fn new(client: Client, lasting: Arc<Lasting>, warned: Arc<AtomicBool>) -> Result<Self, Error> {
+    pub async fn new(
+        client: Client,
+        lasting: Arc<Lasting>,
+        limit: Duration,
+        warned: Arc<AtomicBool>,
+    ) -> Result<Self, Error> {
         let about = client.query_typed(ABOUT, &[]).await?.swap_remove(0);
         if lasting.get() && pooler::is_between(&client, about.try_get(0)?).await? {
             lasting.end("a pooler stands between the store and its database");
         }
-        let prepared = if lasting.get() { Some(prepare(&client).await) } else { None };
+        let prepared = if lasting.get() { Some(prepare(&client, limit).await) } else { None };
         let statements = match prepared.transpose() {
             Err(error) if is_lost_statement(&error) => {
                 lasting.end("prepared statements of several connections are mixed up");
@@ -73,8 +80,9 @@ impl Session {
             statements => statements?,
         };
         let (stale, is_broken) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (corrections, broken) = (about.try_get(1)?, Notify::new());
-        Ok(Self { client, statements, stale, lasting, corrections, warned, is_broken, broken })
+        let (corrections, broken) = (about.try_get::<_, String>(1)?, Notify::new());
+        let has_limits = statements.is_some() && corrections.is_empty();
+        Ok(Self { client, statements, stale, lasting, corrections, has_limits, warned, is_broken, broken })
     }
 
     /// Runs one statement. It is on its way when this is polled for the first time.
@@ -207,8 +215,13 @@ impl Lasting {
     }
 }
 
-async fn prepare(client: &Client) -> Result<Vec<Statement>, Error> {
-    client.batch_execute(PLANNER_SETTINGS).await?;
+async fn prepare(client: &Client, limit: Duration) -> Result<Vec<Statement>, Error> {
+    let limit = limit.as_millis().max(1);
+    let settings = format!(
+        "{PLANNER_SETTINGS}; SET statement_timeout = {limit}; SET lock_timeout = {limit}; \
+         SET default_transaction_isolation = 'read committed'"
+    );
+    client.batch_execute(&settings).await?;
     let prepare = |sql: &Sql| client.prepare_typed(sql.text(), sql.types());
     futures_util::future::try_join_all(Sql::ALL.iter().map(prepare)).await
 }

@@ -6,7 +6,10 @@ use std::sync::LazyLock;
 
 use tokio_postgres::types::Type;
 
-use super::columns::{arrays, put, selected};
+use super::columns::{COLUMNS, arrays, put, selected};
+
+/// The table of the counter.
+const META: &str = "user_service.meta";
 
 /// A statement that fails unless it writes so many rows.
 fn all_rows(statement: &str, count: &str) -> String {
@@ -16,6 +19,37 @@ fn all_rows(statement: &str, count: &str) -> String {
          THEN 'a trigger or a policy left rows out' ELSE '0' END AS integer)"
     )
 }
+
+/// Users by `$1`, ids, and by `$2`, addresses.
+fn users() -> String {
+    format!(
+        "SELECT {user} FROM user_service.users u WHERE id = ANY($1)
+         UNION ALL SELECT {user} FROM user_service.users u WHERE email = ANY($2)",
+        user = selected()
+    )
+}
+
+/// Inserts changes, arrays from parameter `$first` on. Revisions as in [`put`].
+fn log(first: usize, meta: &str) -> String {
+    let [batch, behind, time, kind, id, email, image] = std::array::from_fn(|n| format!("${}", first + n));
+    format!(
+        "INSERT INTO user_service.changes (batch, revision, time, kind, id, email, after_image)
+         SELECT {batch}, m.revision + behind, time, kind, id, email, after_image
+         FROM UNNEST({behind}, {time}, {kind}, {id}, {email}, {image})
+             AS c (behind, time, kind, id, email, after_image), {meta} m"
+    )
+}
+
+/// The types of what [`log`] takes.
+const LOG: [Type; 7] = [
+    Type::UUID,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT4_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+];
 
 macro_rules! statements {
     ($($(#[doc = $doc:literal])* $name:ident $types:tt = $text:expr;)+) => {
@@ -51,10 +85,14 @@ impl Sql {
 
 statements! {
     /// Some by id, and some by address; a user that matches both comes twice.
-    Users(TEXT_ARRAY, TEXT_ARRAY) = format!(
-        "SELECT {user} FROM user_service.users u WHERE id = ANY($1)
-         UNION ALL SELECT {user} FROM user_service.users u WHERE email = ANY($2)", user = selected()
+    Users(TEXT_ARRAY, TEXT_ARRAY) = users();
+    /// The same behind the counter and the fence, and a row also where there is no user.
+    Known(TEXT_ARRAY, TEXT_ARRAY) = format!(
+        "SELECT m.revision, m.fence, {} FROM (VALUES (1)) one
+         LEFT JOIN user_service.meta m ON true LEFT JOIN ({}) u ON true", selected(), users()
     );
+    UsersById(TEXT_ARRAY) =
+        format!("SELECT {} FROM user_service.users u WHERE id = ANY($1)", selected());
     Page(TEXT, INT8) = format!(
         "SELECT {} FROM user_service.users u WHERE id > $1 ORDER BY id LIMIT $2", selected()
     );
@@ -93,14 +131,20 @@ statements! {
     /// Fails unless all of `$2` users were there. This one and those below fail where a
     /// trigger or a policy leaves rows out, which the database says nothing of.
     Delete(TEXT_ARRAY, INT8) = all_rows("DELETE FROM user_service.users WHERE id = ANY($1)", "$2");
-    Put[arrays()] = all_rows(&put(), "cardinality($1)");
+    Put[arrays()] = all_rows(&put(1, META), "cardinality($1)");
     /// Here and below revisions are counted back from the counter, which is ours.
-    Log(UUID, INT8_ARRAY, INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY) = all_rows(
-        "INSERT INTO user_service.changes (batch, revision, time, kind, id, email, after_image)
-         SELECT $1, m.revision + behind, time, kind, id, email, after_image
-         FROM UNNEST($2, $3, $4, $5, $6, $7) AS c (behind, time, kind, id, email, after_image),
-             user_service.meta m",
-        "cardinality($2)"
+    Log[LOG.into()] = all_rows(&log(1, META), "cardinality($2)");
+    /// A whole batch without a transaction around it: `$1` revisions, users and changes. Writes
+    /// nothing and gives no row unless the counter is still at `$2`, so nothing has changed, and the
+    /// fence at `$3`. Gives where the counter was.
+    CommitAlone[[vec![Type::INT8; 3], arrays(), LOG.into()].concat()] = format!(
+        "WITH taken AS (UPDATE user_service.meta SET revision = revision + $1
+             WHERE revision = $2 AND fence = $3 RETURNING revision),
+         put AS ({} RETURNING 1), logged AS ({} RETURNING 1)
+         SELECT revision - $1, CAST(CASE WHEN (SELECT count(*) FROM put) <> cardinality($4)
+             OR (SELECT count(*) FROM logged) <> cardinality(${})
+         THEN 'a trigger or a policy left rows out' ELSE '0' END AS integer) FROM taken",
+        put(4, "taken"), log(4 + COLUMNS.len(), "taken"), 5 + COLUMNS.len()
     );
     Record(BYTEA_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, INT8_ARRAY, INT8_ARRAY) = all_rows(
         "INSERT INTO user_service.idempotency (key, payload, id, revision, time)

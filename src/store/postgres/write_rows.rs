@@ -1,4 +1,5 @@
-//! What a batch writes: users, change log and recorded requests, a statement each.
+//! What a batch writes: users, change log and recorded requests, a statement each, or one
+//! statement for all of it.
 
 use futures_util::future;
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use super::{
     session::{Param, Session},
     sql::Sql,
 };
-use crate::store::after_image;
+use crate::{domain::User, store::after_image};
 
 pub(super) async fn users(session: &Session, batch: &Batch) -> Result<(), tokio_postgres::Error> {
     let (gone, there) = batch.dirty_users();
@@ -17,14 +18,51 @@ pub(super) async fn users(session: &Session, batch: &Batch) -> Result<(), tokio_
     let delete: [Param; 2] = [&gone, &count];
     let delete =
         async { if gone.is_empty() { Ok(Vec::new()) } else { session.rows(Sql::Delete, &delete).await } };
-    let mut users = Users::default();
-    for user in &there {
-        users.push(user, batch.offset_from_last(user.revision));
-    }
+    let users = columns(batch, &there);
     let put = users.params();
     let put = async { if there.is_empty() { Ok(Vec::new()) } else { session.rows(Sql::Put, &put).await } };
     let (deleted, put) = future::join(delete, put).await;
     deleted.and(put).map(drop)
+}
+
+fn columns<'a>(batch: &Batch, there: &[&'a User]) -> Users<'a> {
+    let mut users = Users::default();
+    for user in there {
+        users.push(user, batch.offset_from_last(user.revision));
+    }
+    users
+}
+
+/// The changes of a batch, column by column.
+struct Log<'a> {
+    batch_id: Uuid,
+    behind: Vec<i64>,
+    times: Vec<i64>,
+    kinds: Vec<i32>,
+    ids: Vec<&'a str>,
+    emails: Vec<Option<&'a str>>,
+    images: Vec<Option<String>>,
+}
+
+impl<'a> Log<'a> {
+    fn of(batch: &'a Batch, batch_id: Uuid) -> Self {
+        let rows = || batch.log.iter();
+        let users = || rows().map(|row| row.user.as_ref());
+        Self {
+            batch_id,
+            behind: (1 - batch.count()..=0).collect(),
+            times: rows().map(|row| row.time.as_micros()).collect(),
+            kinds: rows().map(|row| row.kind as i32).collect(),
+            ids: rows().map(|row| row.id.as_str()).collect(),
+            emails: users().map(|user| user.map(|user| user.fields.email.as_str())).collect(),
+            images: users().map(|user| user.map(after_image::encode)).collect(),
+        }
+    }
+
+    fn params(&self) -> [Param<'_>; 7] {
+        let Self { batch_id, behind, times, kinds, ids, emails, images } = self;
+        [batch_id, behind, times, kinds, ids, emails, images]
+    }
 }
 
 pub(super) async fn log(
@@ -35,15 +73,24 @@ pub(super) async fn log(
     if batch.log.is_empty() {
         return Ok(());
     }
-    let behind: Vec<_> = (1 - batch.count()..=0).collect();
-    let times: Vec<_> = batch.log.iter().map(|row| row.time.as_micros()).collect();
-    let kinds: Vec<_> = batch.log.iter().map(|row| row.kind as i32).collect();
-    let ids: Vec<_> = batch.log.iter().map(|row| row.id.as_str()).collect();
-    let users = || batch.log.iter().map(|row| row.user.as_ref());
-    let emails: Vec<_> = users().map(|user| user.map(|user| user.fields.email.as_str())).collect();
-    let images: Vec<_> = users().map(|user| user.map(after_image::encode)).collect();
-    let params: [Param; 7] = [&batch_id, &behind, &times, &kinds, &ids, &emails, &images];
-    session.rows(Sql::Log, &params).await.map(drop)
+    session.rows(Sql::Log, &Log::of(batch, batch_id).params()).await.map(drop)
+}
+
+/// Commits a batch of users that are there afterwards, unless the counter or the fence has
+/// moved; the counter before the batch.
+pub(super) async fn commit_alone(
+    session: &Session,
+    batch: &Batch,
+    (seen, fence): (i64, i64),
+    batch_id: Uuid,
+) -> Result<Option<i64>, tokio_postgres::Error> {
+    let (count, log) = (batch.count(), Log::of(batch, batch_id));
+    let (_, there) = batch.dirty_users();
+    let users = columns(batch, &there);
+    let counters: [Param; 3] = [&count, &seen, &fence];
+    let params = [&counters[..], &users.params(), &log.params()].concat();
+    let rows = session.rows(Sql::CommitAlone, &params).await?;
+    rows.first().map(|row| row.try_get(0)).transpose()
 }
 
 pub(super) async fn requests(session: &Session, batch: &Batch) -> Result<(), tokio_postgres::Error> {

@@ -50,6 +50,8 @@ pub(super) struct Writer {
     pub session: Arc<ReconnectingSession>,
     /// Where it says how far it has come.
     pub newest: Arc<watch::Sender<Revision>>,
+    /// Whether no other replica wrote during the last batch.
+    pub is_alone: bool,
     pub retries: Counter,
     pub heartbeat: Arc<WriteHeartbeat>,
     pub limit: Duration,
@@ -95,7 +97,7 @@ impl BatchWriter for Writer {
 impl Writer {
     /// Answers all requests, in their order. Those that share a transaction with a row that
     /// a rule of the database refuses are made again in halves, until it is alone.
-    async fn batch(&self, requests: Vec<PendingWrite>) {
+    async fn batch(&mut self, requests: Vec<PendingWrite>) {
         let mut parts = vec![requests];
         while let Some(mut part) = parts.pop() {
             let done = self.transaction(&part).await;
@@ -125,12 +127,12 @@ impl Writer {
 
     /// Makes one transaction of all requests, and says what became of each. The error is a
     /// rule of the database that refuses a row of theirs: then nothing was written.
-    async fn transaction(&self, requests: &[PendingWrite]) -> Result<Vec<WriteAnswer>, String> {
+    async fn transaction(&mut self, requests: &[PendingWrite]) -> Result<Vec<WriteAnswer>, String> {
         let all = |error: fn() -> Error| Ok(requests.iter().map(|_| Err(error())).collect());
         let limits = CommitLimits { until: Instant::now() + self.limit, statement: self.limit };
         for tries in 0..MAX_ATTEMPTS {
             let Some(session) = self.session.session() else { return all(|| DISCONNECTED) };
-            match commit::commit(&session, requests, tries > 0, limits).await {
+            match commit::commit(&session, requests, tries > 0, &mut self.is_alone, limits).await {
                 Ok(answers) => return Ok(answers),
                 Err(CommitError::Row(rule)) => return Err(rule),
                 Err(CommitError::Conflict) => self.retries.increment(1),

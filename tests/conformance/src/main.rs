@@ -127,10 +127,10 @@ fn start(config: &Config) -> Result<(SocketAddr, RunningListener), BoxError> {
     let addr = listener.local_addr();
     let traces = TraceConfig { sampler: None, follows_callers: false };
     let router = SuiteRouter::new(config.max_request_bytes);
-    let stack = layers::stack(router, methods::find, config, traces, InFlight::default(), None);
+    let (stack, early) = layers::stack(router, methods::find, config, traces, InFlight::default(), None);
     let files = FileDescriptorSet::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"))[..])?;
     let service = Edge::new(PlainErrors(stack), Schema::new(files)?, config);
-    Ok((addr, listener.serve(&service, &(Arc::new(|_| ()) as _))?))
+    Ok((addr, listener.serve(&service, early.as_ref(), &(Arc::new(|_| ()) as _))?))
 }
 
 /// Reads a message behind its length in four bytes.

@@ -43,6 +43,10 @@ pub struct Database {
     pub cut_batches: usize,
     /// How often a transaction was begun within another one.
     pub joined: usize,
+    /// Whether sessions allow a batch of one statement.
+    pub has_limits: bool,
+    /// How many batches were committed by one statement.
+    pub alone: usize,
     /// Where the callers of each replica put their writes.
     pub queues: Vec<Arc<Queue>>,
 }
@@ -61,6 +65,8 @@ impl Database {
             cuts_next_commit: false,
             cut_batches: 0,
             joined: 0,
+            has_limits: true,
+            alone: 0,
             queues: Vec::new(),
         }
     }
@@ -78,7 +84,11 @@ impl Database {
 
     /// Whether the answer to this request is lost because a test asks for it.
     fn is_commit_cut(&mut self, request: &Request) -> bool {
-        let is_commit = matches!(request, Request::Simple(sql) if sql == "COMMIT");
+        let is_commit = match request {
+            Request::Simple(sql) => sql == "COMMIT",
+            Request::Prepared(sql, _) => sql == Sql::CommitAlone.text(),
+            Request::Sync => false,
+        };
         is_commit && mem::take(&mut self.cuts_next_commit)
     }
 
@@ -198,12 +208,15 @@ impl Backend {
             self.transaction = Some(transaction);
             return Some(Answer::Error("25P02"));
         }
-        let locks = matches!(sql, Sql::TakeRevisions | Sql::LockRevision | Sql::Touch | Sql::Fence);
+        let locks = matches!(
+            sql,
+            Sql::TakeRevisions | Sql::LockRevision | Sql::Touch | Sql::Fence | Sql::CommitAlone
+        );
         let bug = self.shared.lock().unwrap().bug;
         if locks && transaction.tables.is_none() {
             if bug != Bug::Sequence && !self.lock().await {
                 transaction.is_failed = true;
-                self.transaction = Some(transaction);
+                self.transaction = Some(transaction).filter(|transaction| transaction.is_begun);
                 return (!self.is_over()).then_some(Answer::Error("55P03"));
             }
             transaction.tables = Some(self.shared.lock().unwrap().committed.clone());
@@ -219,8 +232,15 @@ impl Backend {
         transaction.is_failed = matches!(answer, Answer::Error(_));
         if transaction.is_begun {
             self.transaction = Some(transaction);
-        } else if !transaction.is_failed {
-            database.commit(self.number, transaction.effects);
+        } else if transaction.is_failed {
+            database.release(self.number);
+        } else {
+            database.alone += usize::from(sql == Sql::CommitAlone && !transaction.effects.is_empty());
+            if database.bug == Bug::EarlyAnswer && !transaction.effects.is_empty() {
+                self.late = Some(transaction.effects);
+            } else {
+                database.commit(self.number, transaction.effects);
+            }
         }
         Some(answer)
     }

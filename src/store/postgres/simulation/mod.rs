@@ -50,6 +50,8 @@ pub enum Bug {
     Sequence,
     /// A commit is answered before it is made.
     EarlyAnswer,
+    /// A batch is committed by one statement though another replica was faster.
+    BlindCommit,
 }
 
 struct Outcome {
@@ -59,6 +61,8 @@ struct Outcome {
     cut_batches: usize,
     /// How often a batch was sent behind one that was given up.
     joined: usize,
+    /// How many batches were committed by one statement.
+    alone: usize,
 }
 
 fn simulate(seed: u64, bug: Bug) -> Outcome {
@@ -104,8 +108,8 @@ fn simulate(seed: u64, bug: Bug) -> Outcome {
     let database = Arc::into_inner(shared).expect("every task has ended").into_inner().unwrap();
     let (changes, users) = tables(&database);
     let wrong = check(&changes, &users, &events);
-    let Database { log, committed, cut_batches, joined, .. } = database;
-    Outcome { log: log.lines(), wrong, revision: committed.revision, cut_batches, joined }
+    let Database { log, committed, cut_batches, joined, alone, .. } = database;
+    Outcome { log: log.lines(), wrong, revision: committed.revision, cut_batches, joined, alone }
 }
 
 /// Restarts the database's server once in a while, and kills replicas.
@@ -146,16 +150,22 @@ fn tables(database: &Database) -> (Vec<Logged>, BTreeMap<String, (u64, Row)>) {
 
 #[test]
 fn simulated_commits_are_what_their_callers_were_told() {
-    let (mut revisions, mut restarts) = (0, 0);
+    let (mut revisions, mut restarts, mut of_one_statement) = (0, 0, 0);
     for seed in 0..seeds() {
-        let Outcome { log, wrong, revision, cut_batches, joined } = simulate(seed, Bug::None);
+        let Outcome { log, wrong, revision, cut_batches, joined, alone } = simulate(seed, Bug::None);
         assert!(wrong.is_empty(), "seed {seed}: {}\n{}", wrong.join("\n"), log.join("\n"));
         assert_eq!(joined, 0, "seed {seed}: batches that joined a transaction\n{}", log.join("\n"));
         revisions += revision;
         restarts += cut_batches;
+        of_one_statement += alone;
     }
     println!("{} seeds: {revisions} writes, {restarts} restarts of the database within a batch", seeds());
+    println!("{of_one_statement} batches of one statement");
     assert!(restarts > 0, "no restart was within a batch");
+    assert!(
+        of_one_statement > usize::try_from(seeds()).unwrap(),
+        "{of_one_statement} batches of one statement only"
+    );
     assert!(revisions > 20 * seeds().cast_signed(), "{revisions} writes only");
 }
 
@@ -173,6 +183,11 @@ fn assert_caught(bug: Bug, what: &str) {
 #[test]
 fn a_commit_without_a_fence_is_caught() {
     assert_caught(Bug::NoFence, "failed");
+}
+
+#[test]
+fn a_statement_that_commits_in_spite_of_another_replica_is_caught() {
+    assert_caught(Bug::BlindCommit, "revision");
 }
 
 #[test]

@@ -55,12 +55,13 @@ async fn create(shared: &Shared, name: &str, events: &Mutex<Vec<Event>>) -> Resu
 /// Two writes of one batch that panics at this step, one that is queued during it, and one after
 /// that; whether the step was not reached.
 async fn write_around(plan: Plan, shared: &Shared, events: &Mutex<Vec<Event>>) -> bool {
-    let Plan { seed, step, cuts } = plan;
+    let Plan { seed, step, cuts, has_limits } = plan;
     let actor = |slot: u64| Actor::new(seed, slot, "replica");
     let actors = Actors { keeper: actor(1), writer: actor(2), server: actor(3) };
     while !is_quiet() {
         Actor::pause(100..=100).await;
     }
+    shared.lock().unwrap().has_limits = has_limits;
     let replica = Running::start(shared, 0, &actors, seed);
     Actor::pause(20..=20).await;
     create(shared, "before", events).await.expect("nothing is wrong yet");
@@ -99,22 +100,26 @@ struct Plan {
     step: usize,
     /// Whether the answer to the commit is lost.
     cuts: bool,
+    /// Whether the session allows a batch of one statement.
+    has_limits: bool,
 }
 
 /// Panics at each step in turn, until the batch has none that was not tried, for some seeds; how
 /// many steps that were at least.
-fn panic_at_each_step(cuts: bool) -> usize {
-    (0..SEEDS).map(|seed| panic_at_each_step_of(seed, cuts)).min().expect("there are seeds")
+fn panic_at_each_step(cuts: bool, has_limits: bool) -> usize {
+    let plans = (0..SEEDS).map(|seed| Plan { seed, step: 1, cuts, has_limits });
+    plans.map(panic_at_each_step_of).min().expect("there are seeds")
 }
 
-fn panic_at_each_step_of(seed: u64, cuts: bool) -> usize {
+fn panic_at_each_step_of(first: Plan) -> usize {
+    let seed = first.seed;
     for step in 1..MAX_STEPS {
         let shared = Arc::new(Mutex::new(Database::new(Bug::None)));
         let events = Mutex::default();
         let mut is_done = false;
         let gauges = recorded(|| {
             is_done = simulation::run(async {
-                let plan = Plan { seed, step, cuts };
+                let plan = Plan { step, ..first };
                 as_actor(Actor::new(seed, 0, "tester"), write_around(plan, &shared, &events)).await
             });
         });
@@ -136,14 +141,23 @@ fn panic_at_each_step_of(seed: u64, cuts: bool) -> usize {
 
 #[test]
 fn a_panic_at_any_step_of_a_batch_costs_that_batch_only() {
-    let steps = panic_at_each_step(false);
+    let steps = panic_at_each_step(false, false);
     println!("a panic at each of {steps} steps");
     assert!(steps > 15, "{steps} steps only");
 }
 
 #[test]
+fn a_panic_at_any_step_of_a_batch_of_one_statement_costs_that_batch_only() {
+    let steps = panic_at_each_step(false, true);
+    println!("a panic at each of {steps} steps");
+    assert!(steps > 10, "{steps} steps only");
+    let in_doubt = panic_at_each_step(true, true);
+    assert!(in_doubt > steps, "{in_doubt} steps only");
+}
+
+#[test]
 fn a_panic_at_any_step_of_finding_out_about_a_commit_costs_that_batch_only() {
-    let (plain, in_doubt) = (panic_at_each_step(false), panic_at_each_step(true));
+    let (plain, in_doubt) = (panic_at_each_step(false, false), panic_at_each_step(true, false));
     println!("a panic at each of {in_doubt} steps");
     assert!(in_doubt > plain, "{in_doubt} steps only");
 }

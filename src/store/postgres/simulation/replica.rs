@@ -105,8 +105,10 @@ async fn keep(shared: Shared, slot: Slot, server: Actor) {
         if let Ok(Ok((client, connection))) = time::timeout(LIMIT, connecting).await {
             let warned = Arc::default();
             let work = async {
-                let session = Session::new(client, Lasting::new(false), Arc::clone(&warned)).await;
-                if let Ok(session) = session.map(Arc::new) {
+                let session = Session::new(client, Lasting::new(false), LIMIT, Arc::clone(&warned)).await;
+                if let Ok(mut session) = session {
+                    session.has_limits = shared.lock().unwrap().has_limits;
+                    let session = Arc::new(session);
                     set(&slot, Some(Arc::clone(&session)));
                     session.wait_until_broken(LIMIT).await;
                 }
@@ -129,6 +131,7 @@ async fn write(receiver: WriteReceiver, slot: Slot) {
     let mut writer = Interruptible(Writer {
         session: Arc::new(ReconnectingSession::simulated(slot)),
         newest: Arc::new(watch::Sender::new(0)),
+        is_alone: false,
         retries: counter!("simulated"),
         heartbeat: Arc::new(WriteHeartbeat::new()),
         limit: LIMIT,

@@ -108,18 +108,10 @@ impl Tables {
     ) -> Answer {
         let types = sql.types();
         let texts = |at| param::<Vec<String>>(params, types, at);
-        let numbers = |at| param::<Vec<i64>>(params, types, at);
         let number = |at| param::<i64>(params, types, at);
         let before = effects.len();
         let answer = match sql {
-            Sql::Users => {
-                let (ids, emails) = (texts(0), texts(1));
-                let by_id = self.users.values().filter(|user| ids.contains(user.text("id")));
-                let by_email = self.users.values().filter(|user| emails.contains(user.text("email")));
-                let rows = by_id.chain(by_email).map(|user| user_cells(Some(user))).collect();
-                Answer::Rows(user_types(), rows)
-            }
-            Sql::Revision => int8s(&[Some(self.revision), Some(self.fence)]),
+            Sql::Known => self.known(&texts(0), &texts(1)),
             Sql::Recorded => self.recorded(&param::<Vec<Vec<u8>>>(params, types, 0)),
             Sql::TakeRevisions => {
                 let base = if bug == Bug::Sequence { *sequence } else { self.revision };
@@ -148,26 +140,30 @@ impl Tables {
                 effects.extend(ids.into_iter().map(Effect::Delete));
                 zero()
             }
-            Sql::Put => match self.put(params, types, *sequence, bug) {
-                Some(users) => {
-                    effects.extend(users.into_iter().map(Effect::Put));
-                    zero()
-                }
-                None => TAKEN,
-            },
-            Sql::Log => {
-                let batch = param::<Uuid>(params, types, 0);
-                let (behind, ids) = (numbers(1), texts(4));
-                let emails = param::<Vec<Option<String>>>(params, types, 5);
-                let images = param::<Vec<Option<String>>>(params, types, 6);
+            Sql::Put => {
                 let counter = if bug == Bug::Sequence { *sequence } else { self.revision };
-                for (((behind, id), email), image) in behind.into_iter().zip(ids).zip(emails).zip(images) {
-                    if self.changes.contains_key(&(counter + behind)) {
-                        return TAKEN;
-                    }
-                    effects.push(Effect::Log(counter + behind, ChangeRow { id, image, email, batch }));
+                self.put(params, types, counter).map_or(TAKEN, |puts| done(effects, puts))
+            }
+            Sql::Log => {
+                let counter = if bug == Bug::Sequence { *sequence } else { self.revision };
+                self.log(params, types, counter).map_or(TAKEN, |rows| done(effects, rows))
+            }
+            Sql::CommitAlone => {
+                let (count, seen, fence) = (number(0), number(1), number(2));
+                let is_moved = self.revision != seen && bug != Bug::BlindCommit;
+                if is_moved || (self.fence != fence && bug != Bug::NoFence) {
+                    return Answer::Rows(vec![Type::INT8, Type::INT4], Vec::new());
                 }
-                zero()
+                let base = if bug == Bug::Sequence { *sequence } else { self.revision };
+                *sequence = base + count;
+                let put = self.put(&params[3..], &types[3..], *sequence);
+                let of_log = 3 + COLUMNS.len();
+                let log = self.log(&params[of_log..], &types[of_log..], *sequence);
+                let (Some(put), Some(log)) = (put, log) else { return TAKEN };
+                effects.push(Effect::Revision(*sequence));
+                effects.extend(put.into_iter().chain(log));
+                let row = vec![Cell::of(&Type::INT8, &base), Cell::of(&Type::INT4, &0_i32)];
+                Answer::Rows(vec![Type::INT8, Type::INT4], vec![row])
             }
             Sql::Record => {
                 let (keys, payloads) =
@@ -199,15 +195,41 @@ impl Tables {
         answer
     }
 
+    /// The counter, the fence, and users by id and by address.
+    fn known(&self, ids: &[String], emails: &[String]) -> Answer {
+        let mut columns = vec![Type::INT8, Type::INT8];
+        columns.extend(user_types());
+        let by_id = self.users.values().filter(|user| ids.contains(user.text("id")));
+        let by_email = self.users.values().filter(|user| emails.contains(user.text("email")));
+        let mut users: Vec<_> = by_id.chain(by_email).map(Some).collect();
+        if users.is_empty() {
+            users.push(None);
+        }
+        let rows = users.into_iter().map(|user| {
+            let counters = [self.revision, self.fence].map(|counter| Cell::of(&Type::INT8, &counter));
+            counters.into_iter().chain(user_cells(user)).collect()
+        });
+        Answer::Rows(columns, rows.collect())
+    }
+
+    /// The rows of a `Log`; `None` where a revision of theirs is taken.
+    fn log(&self, params: &[Option<Vec<u8>>], types: &[Type], counter: i64) -> Option<Vec<Effect>> {
+        let batch = param::<Uuid>(params, types, 0);
+        let behind = param::<Vec<i64>>(params, types, 1);
+        let ids = param::<Vec<String>>(params, types, 4);
+        let emails = param::<Vec<Option<String>>>(params, types, 5);
+        let images = param::<Vec<Option<String>>>(params, types, 6);
+        let rows = behind.into_iter().zip(ids).zip(emails).zip(images);
+        let row = |(((behind, id), email), image)| {
+            let revision = counter + behind;
+            let is_taken = self.changes.contains_key(&revision);
+            (!is_taken).then_some(Effect::Log(revision, ChangeRow { id, image, email, batch }))
+        };
+        rows.map(row).collect()
+    }
+
     /// The users of a `Put`; `None` where an address of theirs is taken.
-    fn put(
-        &self,
-        params: &[Option<Vec<u8>>],
-        types: &[Type],
-        sequence: i64,
-        bug: Bug,
-    ) -> Option<Vec<UserRow>> {
-        let counter = if bug == Bug::Sequence { sequence } else { self.revision };
+    fn put(&self, params: &[Option<Vec<u8>>], types: &[Type], counter: i64) -> Option<Vec<Effect>> {
         let column = |(at, (name, of)): (usize, &(&str, Type))| match (*name, of) {
             ("revision", _) => values(params, types, at, |behind: i64| Value::Int8(counter + behind)),
             (_, &Type::TEXT) => values(params, types, at, Value::Text),
@@ -225,7 +247,8 @@ impl Tables {
                     && !users.iter().any(|put| put.text("id") == other.text("id"))
             })
         };
-        (!users.iter().any(is_taken)).then_some(users)
+        let is_free = !users.iter().any(is_taken);
+        is_free.then(|| users.into_iter().map(Effect::Put).collect())
     }
 
     fn recorded(&self, keys: &[Vec<u8>]) -> Answer {
@@ -275,6 +298,12 @@ fn user_cells(user: Option<&UserRow>) -> Row {
 fn int8s(values: &[Option<i64>]) -> Answer {
     let row = values.iter().map(|value| Cell::of(&Type::INT8, value)).collect();
     Answer::Rows(vec![Type::INT8; values.len()], vec![row])
+}
+
+/// What a statement gives that did what it was asked to.
+fn done(effects: &mut Vec<Effect>, more: Vec<Effect>) -> Answer {
+    effects.extend(more);
+    zero()
 }
 
 /// What a check that passes gives.
