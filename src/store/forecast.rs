@@ -17,7 +17,7 @@ const QUICK_COMMIT: Duration = Duration::from_millis(100);
 
 /// How long a write may wait for the commits of whole batches ahead of it, after the
 /// writer's work under way.
-pub(super) const QUEUE_SLACK: Duration = Duration::from_millis(100);
+const QUEUE_SLACK: Duration = Duration::from_millis(100);
 
 /// What an answer takes from its commit to its caller.
 pub(super) const ANSWER_SLACK: Duration = Duration::from_millis(5);

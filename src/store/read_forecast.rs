@@ -10,8 +10,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::forecast::{ANSWER_SLACK, MAX_RETRY_DELAY, MIN_RETRY_DELAY, QUEUE_SLACK, Refusal};
+use super::forecast::{ANSWER_SLACK, MAX_RETRY_DELAY, MIN_RETRY_DELAY, Refusal};
 use crate::domain::MAX_PAGE_SIZE;
+
+/// How long a read may wait for those before it. A caller who has time would rather wait than
+/// come again, and a deadline of a second still leaves time to read.
+const MAX_WAIT: Duration = Duration::from_millis(500);
 
 /// How many kinds there are in [`ReadKind`].
 const KINDS: usize = 2;
@@ -202,7 +206,7 @@ impl ReadForecast {
     /// How long reads may wait for those before them: where reads are slow, so long that none
     /// of those that run concurrently is without a next one.
     fn target(&self) -> Duration {
-        self.all.mean.max(QUEUE_SLACK)
+        self.all.mean.max(MAX_WAIT)
     }
 
     /// Whether a read that comes now begins immediately.

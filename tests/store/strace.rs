@@ -54,14 +54,13 @@ pub fn unsynced(trace: &str, answers: &[f64]) -> Vec<usize> {
     bad
 }
 
-/// The syncs of all files: on which thread, and when each began.
-pub fn syncs(trace: &str) -> Vec<(&str, f64)> {
-    trace.lines().filter_map(sync).collect()
+/// The thread of each sync, in their order.
+pub fn syncing_threads(trace: &str) -> Vec<&str> {
+    trace.lines().filter_map(syncing_thread).collect()
 }
 
-fn sync(line: &str) -> Option<(&str, f64)> {
+fn syncing_thread(line: &str) -> Option<&str> {
     let mut words = line.split_whitespace();
-    let (thread, time, call) = (words.next()?, words.next()?, words.next()?);
-    let is_sync = call.starts_with("fsync(") || call.starts_with("fdatasync(");
-    is_sync.then_some((thread, time.parse().ok()?))
+    let (thread, _, call) = (words.next()?, words.next()?, words.next()?);
+    (call.starts_with("fsync(") || call.starts_with("fdatasync(")).then_some(thread)
 }

@@ -66,8 +66,8 @@ fn a_read_does_not_wait_for_long_though_it_has_time() {
             Err(refused) => break refused,
         }
     };
-    // 100 ms of reads for each slot.
-    assert_eq!((refused, waiting), (Refusal::Wait, 10 * SLOTS + 1));
+    // 500 ms of reads for each slot.
+    assert_eq!((refused, waiting), (Refusal::Wait, 50 * SLOTS + 1));
     assert_eq!(forecast.waiting_limit(), waiting);
 }
 
@@ -255,7 +255,7 @@ fn at_any_load_nearly_as_many_are_read_in_time_as_the_store_can() {
             assert!(outcome.work * 10 >= outcome.capacity * 9, "{said}");
             assert!(outcome.late * 100 <= outcome.in_time, "{said}");
             let largest = classes.iter().map(|(_, takes)| *takes).max().unwrap();
-            assert!(outcome.slowest <= QUEUE_SLACK.max(largest) + largest * 9 / 4, "{said}");
+            assert!(outcome.slowest <= MAX_WAIT.max(largest) + largest * 9 / 4, "{said}");
         }
     }
 }
