@@ -304,7 +304,9 @@ bench-costs: bench-tools ## Measure durable writes, batches, listings, start, la
 	python3 benches/costs.py $(PARTS)
 	$(PLOT) $(or $(PARTS),creates overload slow_commits postgres protocols access)
 
+# Of a file without a profile: no two trainings count the same.
 .PHONY: bench-instructions
+bench-instructions: export PGO := 0
 bench-instructions: bench-tools ## Fail where a call takes 5% more instructions than recorded (RECORD=--record records).
 	python3 benches/instructions.py $(RECORD)
 	$(PLOT) instructions
