@@ -170,6 +170,8 @@ impl Maintenance {
             receiver.plan(expected);
             return Ok(());
         }
+        // Known before it ends, for the writes that come until then.
+        receiver.expect_double(true);
         let done = receiver.busy(expected, || {
             self.readers.with_snapshots_closed(|| {
                 if truncates {
