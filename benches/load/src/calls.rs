@@ -82,9 +82,7 @@ impl Calls {
                 let ids = (0..BATCH).map(|_| id(self.any())).collect();
                 frame(&v1::BatchGetUsersRequest { ids, allow_missing: false })
             }
-            Kind::Page => {
-                frame(&v1::ListUsersRequest { page_size: PAGE, ..v1::ListUsersRequest::default() })
-            }
+            Kind::Page => frame(&v1::ListUsersRequest { page_size: PAGE, ..v1::ListUsersRequest::default() }),
             Kind::Create => {
                 let n = self.fresh();
                 let user = v1::User { name: name(n), email: email(n), age: age(n), ..v1::User::default() };
