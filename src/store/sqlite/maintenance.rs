@@ -127,8 +127,7 @@ impl Maintenance {
         if now >= self.prune_at && receiver.len() == 0 {
             connection.execute_batch("BEGIN IMMEDIATE")?;
             self.prune(connection, 0)?;
-            let readers = Arc::clone(&self.readers);
-            readers.with_snapshots_closed(|| connection.execute_batch("COMMIT"))?;
+            self.readers.with_snapshots_closed(|| connection.execute_batch("COMMIT"))?;
         }
         if self.concurrent.is_running() {
             return Ok(());

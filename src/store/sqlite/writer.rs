@@ -201,6 +201,8 @@ impl BatchWriter for Writer {
 
     async fn maintain(&mut self, receiver: &WriteReceiver) {
         if let Err(error) = self.maintenance.run(&self.connection, &self.write_state, receiver) {
+            // Its transaction may be open, and the next batch needs another one.
+            self.roll_back();
             self.note_write_failure(&error);
         }
     }
