@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 
-use crate::rpc::protocol::Protocol;
+use crate::rpc::protocol::{GRPC, Protocol};
 
 /// How one message is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +76,6 @@ formats! {
     "application/connect+proto" ConnectStream Proto;
     "application/connect+json" ConnectStream Json;
 }
-
-/// What passes untouched.
-pub const GRPC: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 
 /// The format of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,11 +12,11 @@ use http_body_util::BodyExt as _;
 
 use super::{
     answer::EdgeAnswer,
-    format::{FORMATS, Format, GRPC},
+    format::{FORMATS, Format},
     request_head::ACCEPT_POST,
     schema::MethodSchema,
 };
-use crate::rpc::status;
+use crate::rpc::{protocol::GRPC, status};
 
 /// Why a request is no call.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::rpc::{
     headers::{GRPC_ENCODING, GRPC_TIMEOUT},
+    protocol::GRPC,
     status,
 };
 
@@ -42,7 +43,7 @@ pub fn translate(
     limit: usize,
 ) -> (Translation, bool) {
     let json = (format.codec == Codec::Json).then(|| method.input.clone());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format::GRPC[0]));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC[0]));
     headers.remove(CONTENT_LENGTH);
     let (encoding, accepted) = match format.wire {
         Wire::Grpc | Wire::Web | Wire::WebText => {

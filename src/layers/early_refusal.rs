@@ -19,10 +19,8 @@ use crate::rpc::{
     goaway::ConnectionHandle,
     methods::{Method, MethodKind},
     permits::turned_away,
+    protocol::GRPC,
 };
-
-/// The content types of gRPC with protobuf.
-const GRPC: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
 
 /// Refuses where admission would.
 #[derive(Debug)]
@@ -51,7 +49,7 @@ impl EarlyRefusal for EarlyRefusals {
         let method = route::matched(method, uri, self.find)?;
         let is_due = method.kind == MethodKind::Unary
             && self.limits.is_full(method, connection)
-            && headers.get(CONTENT_TYPE).is_some_and(|value| GRPC.contains(&value.as_bytes()));
+            && headers.get(CONTENT_TYPE).is_some_and(|value| GRPC.iter().any(|name| value == name));
         is_due.then_some(method)
     }
 

@@ -1,5 +1,8 @@
 //! The protocol that a caller speaks.
 
+/// The content types of gRPC with protobuf, which needs no translation.
+pub const GRPC: [&str; 2] = ["application/grpc", "application/grpc+proto"];
+
 /// A bounded label. The layers see every call as gRPC, whatever its caller speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
