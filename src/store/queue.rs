@@ -4,6 +4,11 @@
 //! call. So the writer is woken once for a batch, when as many writes wait as it waits
 //! for, and the callers of a batch once for each thread that they are on.
 //!
+//! The thread that puts a write in wakes the writer only after what it has to do already,
+//! which may be to put in more. Where the two share a core, a writer that is woken at the
+//! first write takes the core at once, and commits two or three writes at a time just when
+//! there is the least CPU for that.
+//!
 //! **Invariant:** a write is queued only if, by the [`Forecast`], it will be durable
 //! before its deadline. A write whose deadline the next commit would miss is not begun.
 
@@ -79,6 +84,16 @@ impl State {
     }
 }
 
+/// Wakes the writer in any case: also where its task is dropped because its runtime ends, since
+/// there may be writes of other runtimes.
+struct WakeOnDrop(Waker);
+
+impl Drop for WakeOnDrop {
+    fn drop(&mut self) {
+        self.0.wake_by_ref();
+    }
+}
+
 /// The writer's end. Dropping it drops the queued writes and closes the queue.
 pub(super) struct WriteReceiver(Arc<Queue>);
 
@@ -112,7 +127,8 @@ impl Queue {
             && let Some(writer) = state.writer.take()
         {
             drop(state);
-            writer.wake();
+            let wake = WakeOnDrop(writer);
+            drop(tokio::spawn(async move { drop(wake) }));
         }
         Ok(answered)
     }

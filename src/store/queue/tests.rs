@@ -1,3 +1,8 @@
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    task::Wake,
+};
+
 use futures_util::FutureExt;
 
 use super::*;
@@ -53,6 +58,53 @@ async fn the_writer_is_woken_when_as_many_wait_as_it_waits_for() {
     assert_eq!(waiting, 2);
     assert_eq!(receiver.take().unwrap().len(), 2);
     assert!(receiver.take().unwrap().is_empty());
+}
+
+/// Notes how many writes wait when it is woken.
+struct Seen {
+    queue: Arc<Queue>,
+    waiting: AtomicUsize,
+}
+
+impl Wake for Seen {
+    fn wake(self: Arc<Self>) {
+        self.waiting.store(self.queue.state().len(), Relaxed);
+    }
+}
+
+/// A writer that waits for one write.
+fn waiting_writer(queue: &Arc<Queue>, receiver: &WriteReceiver) -> Arc<Seen> {
+    let seen = Arc::new(Seen { queue: Arc::clone(queue), waiting: AtomicUsize::default() });
+    let waker = Waker::from(Arc::clone(&seen));
+    assert!(receiver.poll_wait_for(1, &Context::from_waker(&waker)).is_pending());
+    seen
+}
+
+#[tokio::test]
+async fn what_its_callers_thread_has_ready_is_put_in_before_the_writer_is_woken() {
+    let (queue, receiver) = queue(8);
+    let seen = waiting_writer(&queue, &receiver);
+    for _ in 0..3 {
+        let queue = Arc::clone(&queue);
+        tokio::spawn(async move { push(&queue).map(drop) });
+    }
+    while seen.waiting.load(Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(seen.waiting.load(Relaxed), 3);
+}
+
+#[test]
+fn the_writer_is_woken_even_where_the_callers_runtime_ends_before() {
+    let (queue, receiver) = queue(8);
+    let seen = waiting_writer(&queue, &receiver);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let entered = runtime.enter();
+    let _answered = push(&queue).unwrap();
+    assert_eq!(seen.waiting.load(Relaxed), 0, "it has not run");
+    drop(entered);
+    drop(runtime);
+    assert_eq!(seen.waiting.load(Relaxed), 1);
 }
 
 #[tokio::test]
