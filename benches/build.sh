@@ -61,9 +61,9 @@ build_go() {
     mkdir -p pb
     PATH=$out/bin:$PATH "$out/venv/bin/python" -m grpc_tools.protoc -I ../../../proto \
         --go_out=pb --go_opt=$mapping,module=peer/pb --go-grpc_out=pb --go-grpc_opt=$mapping,module=peer/pb user.proto
-    local server
-    for server in plain middleware connect; do
-        CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$out/bin/go-$server" "./$server"
+    local program
+    for program in plain middleware connect load; do
+        CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$out/bin/go-$program" "./$program"
     done
     cd - > /dev/null
 }

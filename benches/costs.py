@@ -49,6 +49,12 @@ MOST_OFFERED = 30_000
 STREAMS = 64
 # Larger reads in flight: as many as run concurrently, and as many that wait, so none is refused.
 LARGER_READS = 16
+# A server that is short of CPU has so much of its core, so that the load is not.
+CPU_SHARE = 0.25
+SHORT_OF_CPU = "CreateUser on SQLite, a quarter of a core"
+OVERLOAD_SECONDS, RECOVERY_SECONDS = 30, 2
+# Of an open loop, and of the closed one that its peak is taken from.
+CONNECTIONS, IN_FLIGHT = 100, 1000
 # What plots are made of, by part.
 KEPT = defaultdict(lambda: defaultdict(dict))
 HEAD = ["what", "a second", "p50 us", "p99 us", "CPU us each", "beside"]
@@ -60,9 +66,9 @@ def row(what, found, usage, beside="", each=1):
     return [what, f"{calls / found['seconds']:,.0f}", *micros, f"{usage.server * 1e6 / max(calls, 1):.2f}", beside]
 
 
-def closed(process, kind, in_flight, *options):
+def closed(process, kind, in_flight, *options, connections=None):
     """Keeps so many calls in flight; returns what was found, and what was used."""
-    connections = -(-in_flight // STREAMS)
+    connections = connections or -(-in_flight // STREAMS)
     with Usage(process.pid) as usage:
         found = load(process, "closed", "--kind", kind, "--connections", connections,
                      "--streams", in_flight // connections, "--seconds", SECONDS, *options)
@@ -140,8 +146,15 @@ def gets():
 
 
 def overload():
-    with running(OURS, fresh()) as process:
-        yield from open_loop(process, "create", "CreateUser on SQLite, one core for calls and store")
+    with running(OURS, fresh()) as process, machine.held(process.pid, CPU_SHARE):
+        peak = yield from open_loop(process, "create", SHORT_OF_CPU)
+        load(process, "open", "--kind", "create", "--first", 10**9, "--rate", peak * 3, "--seconds", OVERLOAD_SECONDS)
+        time.sleep(RECOVERY_SECONDS)
+        found, usage = closed(process, "create", IN_FLIGHT, "--first", 2 * 10**9, "--tolerant", connections=CONNECTIONS)
+        yield row(f"CreateUser, closed loop, {RECOVERY_SECONDS} s after {OVERLOAD_SECONDS} s at 3x", found, usage,
+                  f"{found['calls'] / found['seconds'] / peak:.2f} of the peak; {others(found)}")
+    with running(OURS, fresh()) as process, machine.held(process.pid, CPU_SHARE):
+        yield from open_loop(process, "article-create", f"{SHORT_OF_CPU}, called by grpc-go", client=go_load)
     with running(OURS, stores.holding(USERS)) as process:
         for kind, what in (("batch", "BatchGetUsers of 100"), ("page", "ListUsers of 1,000")):
             yield from open_loop(process, kind, f"{what} on SQLite, one core for both", "--users", USERS, in_flight=LARGER_READS)
@@ -219,15 +232,15 @@ def postgres_with_slow_commits(commit):
         yield process, lambda: int(database.sql("SELECT count(*) FROM user_service.users"))
 
 
-def open_loop(process, kind, what, *options, in_flight=1024):
-    """Arrivals at so many times of what was the most that it could do."""
-    found, _ = closed(process, kind, in_flight, "--first", 10**7, "--tolerant", *options)
+def open_loop(process, kind, what, *options, in_flight=IN_FLIGHT, client=load):
+    """Arrivals at so many times of what was the most that it could do, on as many connections."""
+    found, _ = closed(process, kind, in_flight, "--first", 10**7, "--tolerant", *options, connections=min(in_flight, CONNECTIONS))
     peak = found["calls"] / found["seconds"]
     first, unloaded = 10**8, None
     for times in (0.25, 1, 2, 3):
         with Usage(process.pid) as usage:
-            found = load(process, "open", "--kind", kind, "--first", first, "--rate", peak * times,
-                         "--warm-up", 1, "--seconds", SECONDS, *options)
+            found = client(process, "open", "--kind", kind, "--first", first, "--rate", peak * times, "--warm-up", 1,
+                           "--seconds", SECONDS, *options)
         first += 10**8
         unloaded = unloaded or max(found["p99_us"], 1)
         goodput = (found["calls"] - found["outside"]) / found["seconds"]
@@ -236,6 +249,15 @@ def open_loop(process, kind, what, *options, in_flight=1024):
         yield row(f"{what}, open loop, {times:g}x of {peak:,.0f} a second", found, usage,
                   f"goodput {goodput / peak:.2f} of the peak, p99 {found['p99_us'] / unloaded:.1f} x unloaded; "
                   f"{others(found)}; load {usage.client / usage.seconds:.0%} busy")
+    return peak
+
+
+def go_load(process, _open, _kind, _create, *options):
+    """The same calls as `article-create`, by a stock client."""
+    values = dict(zip(options[::2], options[1::2]))
+    command = [BIN / "go-load", "--address", f"127.0.0.1:{process.port}", "--first", values["--first"], "--rate", values["--rate"],
+               "--warm-up", f"{values['--warm-up']}s", "--counted", f"{values['--seconds']}s"]
+    return json.loads(machine.on_client_core(command))
 
 
 def on_postgres():

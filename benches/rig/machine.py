@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +27,9 @@ if SERVER_CORE == CLIENT_CORE:
 _hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 # Idle connections take descriptors on both sides.
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(65536, _hard), _hard))
+
+# Short, so that a process with little CPU is slow and does not stand still.
+CPU_PERIOD_US = 10_000
 
 _port = 21000
 
@@ -66,6 +70,31 @@ def run(command, **options):
 def on_client_core(command, **options):
     """Runs a command beside the server and returns what it printed."""
     return run(pinned(CLIENT_CORE, command), **options)
+
+
+@contextmanager
+def held(pid, cores):
+    """Gives a process so much CPU, as a limit of Kubernetes does. Needs root and cgroups, of either version."""
+    v1 = Path("/sys/fs/cgroup/cpu")
+    parent = v1 if v1.is_dir() else Path("/sys/fs/cgroup")
+    group = parent / f"user-service-bench-{pid}"
+    quota = int(CPU_PERIOD_US * cores)
+    if parent != v1:
+        (parent / "cgroup.subtree_control").write_text("+cpu")
+    group.mkdir()
+    try:
+        if parent == v1:
+            (group / "cpu.cfs_period_us").write_text(str(CPU_PERIOD_US))
+            (group / "cpu.cfs_quota_us").write_text(str(quota))
+        else:
+            (group / "cpu.max").write_text(f"{quota} {CPU_PERIOD_US}")
+        (group / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        # Only a group without processes can be removed.
+        for left in (group / "cgroup.procs").read_text().split():
+            (parent / "cgroup.procs").write_text(left)
+        group.rmdir()
 
 
 def say(text):

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    fixtures::{at, get, get_by_email},
+    fixtures::{at, create, get, get_by_email, write},
     strace, subprocess,
 };
 use tempfile::TempDir;
@@ -41,12 +41,17 @@ impl Seen {
 /// Runs a child under strace, with `inject` done to these files, on a new store.
 fn trace(role: &str, files: &[&str], inject: &[&str]) -> Seen {
     let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| fs::canonicalize(dir.path()).unwrap().join(name).to_str().unwrap().to_owned();
-    let (file, output) = (path("users.db"), path("trace"));
     if role != "creates_without_syncing" {
         // So that opening it syncs nothing, and what is counted are commits.
-        store::migrate(&at(Path::new(&file))).unwrap();
+        store::migrate(&at(&dir.path().join("users.db"))).unwrap();
     }
+    trace_on(dir, role, files, inject)
+}
+
+/// The same on the store in this directory.
+fn trace_on(dir: TempDir, role: &str, files: &[&str], inject: &[&str]) -> Seen {
+    let path = |name: &str| fs::canonicalize(dir.path()).unwrap().join(name).to_str().unwrap().to_owned();
+    let (file, output) = (path("users.db"), path("trace"));
     let files: Vec<_> = files.iter().map(|name| path(name)).collect();
     let files: Vec<_> = files.iter().map(String::as_str).collect();
     let wrapper = strace::arguments(&output, &files, inject);
@@ -123,6 +128,22 @@ async fn on_a_full_disk_writes_come_back_by_themselves() {
     assert_eq!((seen.users("unavailable").len(), seen.users("unknown").len()), (1, 0), "{:?}", seen.said);
     assert!(seen.said("back"), "{:?}", seen.said);
     assert_eq!(seen.users("created").len(), subprocess::USERS - 1);
+    assert_kept(&seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_come_back_where_the_disk_was_full_for_clearing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store::open(&at(&dir.path().join("users.db"))).unwrap();
+    for n in 0..10 {
+        write(&store, create(&format!("older-{n}"))).await.unwrap();
+    }
+    store.close().await;
+    // What the log is given first is the change log cleared.
+    let seen = trace_on(dir, "creates_after_clearing", LOG, &["inject=pwrite64:error=ENOSPC:when=1"]);
+    assert_eq!(seen.trace.matches("INJECTED").count(), 1, "{}", seen.trace);
+    assert!(seen.said("back"), "{:?}", seen.said);
+    assert_eq!(seen.users("created").len(), subprocess::USERS);
     assert_kept(&seen).await;
 }
 

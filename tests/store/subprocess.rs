@@ -6,6 +6,7 @@ use std::{
     io::{Read, stdin},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,7 +16,11 @@ use crate::{
 };
 use futures_util::future::join_all;
 use rusqlite::Connection;
-use user_service::{domain::Error, store};
+use user_service::{
+    config::Config,
+    domain::{Error, Store},
+    store,
+};
 
 const FILE: &str = "STORE_TEST_FILE";
 
@@ -66,12 +71,27 @@ fn holds_the_store() {
 #[ignore = "a process that other tests start"]
 async fn creates_one_by_one() {
     let Some(file) = file() else { return };
-    let store = store::open(&at(&file)).unwrap();
+    create_one_by_one(&store::open(&at(&file)).unwrap()).await;
+}
+
+/// The same once a change log that is too long has not been cleared.
+#[tokio::test]
+#[ignore = "a process that other tests start"]
+async fn creates_after_clearing() {
+    let Some(file) = file() else { return };
+    let store = store::open(&Config { change_log_rows: 1, ..at(&file) }).unwrap();
+    until_writes_are(&store, false).await;
+    until_writes_are(&store, true).await;
+    say(if store.probe().await.writes { "back" } else { "off" });
+    create_one_by_one(&store).await;
+}
+
+async fn create_one_by_one(store: &Arc<dyn Store>) {
     let mut waited = false;
     let mut created = Vec::new();
     for n in 0..USERS {
         let name = format!("user-{n}");
-        match write(&store, create(&name)).await {
+        match write(store, create(&name)).await {
             Ok(_) => {
                 say(&format!("created {name}"));
                 created.push(name);
@@ -84,18 +104,23 @@ async fn creates_one_by_one() {
         assert!(probe.reads, "reads go on");
         if !probe.writes && !waited {
             waited = true;
-            let until = Instant::now() + Duration::from_secs(4);
-            while !store.probe().await.writes && Instant::now() < until {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            until_writes_are(store, true).await;
             say(if store.probe().await.writes { "back" } else { "off" });
         }
     }
     for name in created {
-        assert!(get(&store, &name).await.is_some(), "{name} was acknowledged");
+        assert!(get(store, &name).await.is_some(), "{name} was acknowledged");
     }
     store.close().await;
     say("done");
+}
+
+/// Waits until writes are on, or off, and not for long.
+async fn until_writes_are(store: &Arc<dyn Store>, on: bool) {
+    let until = Instant::now() + Duration::from_secs(4);
+    while store.probe().await.writes != on && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Creates users in batches, until the log is longer than one that is left alone.
