@@ -19,7 +19,10 @@ const QUICK_COMMIT: Duration = Duration::from_millis(100);
 /// writer's work under way.
 const QUEUE_SLACK: Duration = Duration::from_millis(100);
 
-/// What an answer takes from its commit to its caller.
+/// What the answers of a batch take, each: one is sent no earlier than the others are made.
+const ANSWER: Duration = Duration::from_micros(10);
+
+/// What an answer takes from its commit to its caller, besides.
 pub(super) const ANSWER_SLACK: Duration = Duration::from_millis(5);
 
 /// The bounds of what a refused caller is asked to wait.
@@ -39,6 +42,8 @@ pub(super) struct Forecast {
     planned: Duration,
     /// Whether the next commit will take twice as long as others.
     next_is_double: bool,
+    /// How many writes the last batch held.
+    batch: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +64,9 @@ pub(super) enum Refusal {
 }
 
 impl Forecast {
-    pub fn begin_commit(&mut self, now: Instant) {
+    /// A commit of so many writes begins.
+    pub fn begin_commit(&mut self, writes: usize, now: Instant) {
+        self.batch = writes;
         let commits = self.next_commits();
         self.next_is_double = false;
         self.work = Some(Work { began: now, expected: self.commit * commits, commits });
@@ -160,9 +167,11 @@ impl Forecast {
         self.commit.max(self.work.map_or(Duration::ZERO, so_far))
     }
 
-    /// How long a commit takes, but for one in many, and its answers' way back.
+    /// How long a commit takes, but for one in many, and its answers' way back. It is taken
+    /// to hold as many writes as the last one.
     fn bound(&self, now: Instant) -> Duration {
-        self.next_commit(now) * self.next_commits() + self.deviation * 2 + ANSWER_SLACK
+        let answers = ANSWER * u32::try_from(self.batch).unwrap_or(u32::MAX) + ANSWER_SLACK;
+        self.next_commit(now) * self.next_commits() + self.deviation * 2 + answers
     }
 }
 
@@ -177,11 +186,11 @@ mod tests {
         let mut forecast = Forecast::default();
         let mut now = Instant::now();
         for _ in 0..40 {
-            forecast.begin_commit(now);
+            forecast.begin_commit(1, now);
             now += commit;
             forecast.end_commit(now);
         }
-        forecast.begin_commit(now);
+        forecast.begin_commit(1, now);
         (forecast, now + so_far)
     }
 
@@ -195,14 +204,24 @@ mod tests {
     }
 
     #[test]
+    fn the_answers_of_a_large_batch_take_time_as_well() {
+        let (mut forecast, now) = forecast(100 * MS, 100 * MS);
+        forecast.end_commit(now);
+        forecast.begin_commit(2_000, now);
+        // 100 ms of this commit, 100 ms of the next one, and 20 ms of answers are to come.
+        assert_eq!(forecast.admit(10, Some(230 * MS), now), Ok(()));
+        assert_eq!(forecast.admit(10, Some(215 * MS), now), Err(Refusal::Deadline));
+    }
+
+    #[test]
     fn after_its_first_commit_a_slow_disk_is_known() {
         let (mut forecast, mut now) = (Forecast::default(), Instant::now());
         for _ in 0..2 {
-            forecast.begin_commit(now);
+            forecast.begin_commit(1, now);
             now += 500 * MS;
             forecast.end_commit(now);
         }
-        forecast.begin_commit(now);
+        forecast.begin_commit(1, now);
         // 490 ms of this commit and 500 ms of the next one are to come.
         assert_eq!(forecast.admit(10, Some(1_000 * MS), now + 10 * MS), Ok(()));
     }
@@ -254,7 +273,7 @@ mod tests {
         forecast.end_commit(now);
         forecast.expect_double(true);
         assert!(!forecast.ends_within(Some(200 * MS), now) && forecast.ends_within(Some(210 * MS), now));
-        forecast.begin_commit(now);
+        forecast.begin_commit(1, now);
         // 150 ms of it and 100 ms of the next one are to come.
         assert_eq!(forecast.admit(10, Some(260 * MS), now + 50 * MS), Ok(()));
         assert_eq!(forecast.admit(10, Some(240 * MS), now + 50 * MS), Err(Refusal::Deadline));
@@ -279,7 +298,7 @@ mod tests {
         assert_eq!(forecast.admit(0, Some(MS), now), Ok(()));
         let mut commits = 0;
         while !forecast.ends_within(Some(200 * MS), now) {
-            forecast.begin_commit(now);
+            forecast.begin_commit(1, now);
             now += MS;
             forecast.end_commit(now);
             commits += 1;
@@ -319,7 +338,7 @@ mod tests {
                 let in_time = batch.iter().filter(|deadline| **deadline >= now + commit).count();
                 assert_eq!(in_time, batch.len(), "nothing is stored for a caller who has gone");
                 answered += in_time;
-                forecast.begin_commit(now);
+                forecast.begin_commit(batch.len(), now);
             }
             let could_be = 20 * capacity;
             assert!(answered * 10 >= could_be * 9, "{commit:?}, {times}x: {answered} of {could_be}");

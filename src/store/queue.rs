@@ -230,7 +230,7 @@ impl WriteReceiver {
         let now = Instant::now();
         let expired = state.expired(now);
         let requests = state.take();
-        state.forecast.begin_commit(now);
+        state.forecast.begin_commit(requests.len(), now);
         let delay = state.forecast.retry_delay(state.ahead(), state.refused, now);
         drop(state);
         let Queue { metrics, .. } = &*self.0;

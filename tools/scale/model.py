@@ -62,7 +62,7 @@ class Fifo:
     def batch_limit(self):
         return self.BATCH
 
-    def begin(self, now):
+    def begin(self, writes, now):
         pass
 
     def end(self, now):
@@ -74,13 +74,13 @@ class Forecasting:
 
     MAX_LINGER = 0.010
     MIN_BATCH, MAX_BATCH, QUICK_COMMIT = 256, 2048, 0.100
-    QUEUE_SLACK, ANSWER_SLACK = 0.100, 0.005
+    QUEUE_SLACK, ANSWER, ANSWER_SLACK = 0.100, 10e-6, 0.005
 
     def __init__(self, commit=0.0, limit=1024):
         """`commit` is what commits took before the run."""
         self.limit, self.calls = limit, deque()
         self.commit, self.deviation = commit, 0.0
-        self.began = None
+        self.began, self.batch = None, 0
 
     def __len__(self):
         return len(self.calls)
@@ -112,8 +112,8 @@ class Forecasting:
         grown = int(self.MIN_BATCH * self.commit / self.QUICK_COMMIT)
         return min(max(grown, self.MIN_BATCH), self.MAX_BATCH)
 
-    def begin(self, now):
-        self.began = now
+    def begin(self, writes, now):
+        self.began, self.batch = now, writes
 
     def end(self, now):
         took, self.began = now - self.began, None
@@ -127,7 +127,7 @@ class Forecasting:
         return self.commit if self.began is None else max(self.commit, now - self.began)
 
     def _bound(self, now):
-        return self._next_commit(now) + self.deviation * 2 + self.ANSWER_SLACK
+        return self._next_commit(now) + self.deviation * 2 + self.ANSWER * self.batch + self.ANSWER_SLACK
 
 
 class Database:
@@ -244,7 +244,7 @@ class Writer:
         self.busy = True
         batch, dropped = self.queue.take(now)
         self.outcome.dropped += dropped
-        self.queue.begin(now)
+        self.queue.begin(len(batch), now)
         if batch:
             self.outcome.batches += 1
             self.database.commit(self.lane, len(batch), lambda: self._end(batch, now))

@@ -80,12 +80,12 @@ class Model(unittest.TestCase):
 
     def test_the_constants_are_those_of_the_code(self):
         code = (STORE / "forecast.rs").read_text() + (STORE / "linger.rs").read_text()
-        number = lambda name: int(re.search(rf"const {name}: \w+ = (?:Duration::from_millis\()?([\d_]+)", code)[1])
+        number = lambda name: int(re.search(rf"const {name}: \w+ = (?:Duration::from_\w+\()?([\d_]+)", code)[1])
         self.assertEqual(
-            [number(name) for name in ("MIN_BATCH_LIMIT", "MAX_BATCH_LIMIT", "QUICK_COMMIT", "QUEUE_SLACK", "ANSWER_SLACK",
+            [number(name) for name in ("MIN_BATCH_LIMIT", "MAX_BATCH_LIMIT", "QUICK_COMMIT", "QUEUE_SLACK", "ANSWER", "ANSWER_SLACK",
                                        "MAX_WAIT", "DELAY_DIVISOR")],
             [Forecasting.MIN_BATCH, Forecasting.MAX_BATCH, Forecasting.QUICK_COMMIT * 1e3, Forecasting.QUEUE_SLACK * 1e3,
-             Forecasting.ANSWER_SLACK * 1e3, Forecasting.MAX_LINGER * 1e3, 4])
+             Forecasting.ANSWER * 1e6, Forecasting.ANSWER_SLACK * 1e3, Forecasting.MAX_LINGER * 1e3, 4])
 
 
 if __name__ == "__main__":

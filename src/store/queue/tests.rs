@@ -36,7 +36,7 @@ fn in_an_hour() -> Deadline {
 fn with_slow_commits(queue: &Queue) {
     let mut state = queue.state();
     let now = Instant::now();
-    state.forecast.begin_commit(now);
+    state.forecast.begin_commit(1, now);
     state.forecast.end_commit(now + Duration::from_hours(100));
 }
 
