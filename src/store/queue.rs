@@ -6,7 +6,7 @@
 //!
 //! The thread that puts a write in wakes the writer only after what it has to do already,
 //! which may be to put in more. Where the two share a core, a writer that is woken at the
-//! first write takes the core at once, and commits two or three writes at a time just when
+//! first write takes the core immediately, and commits two or three writes at a time just when
 //! there is the least CPU for that.
 //!
 //! **Invariant:** a write is queued only if, by the [`Forecast`], it will be durable
