@@ -16,7 +16,7 @@ from rig.figures import LATEST, RECORDED
 
 IMAGES = figures.ROOT / "docs" / "images"
 OURS_COLOR, OTHER_COLOR, GOAL_COLOR = "#c2410c", "#94a3b8", "#475569"
-PALETTE = ["#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#64748b", "#be185d"]
+PALETTE = ["#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#64748b", "#be185d", "#0f766e"]
 
 
 def peers(found):

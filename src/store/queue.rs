@@ -7,7 +7,7 @@
 //! The thread that puts a write in wakes the writer only after what it has to do already,
 //! which may be to put in more. Where the two share a core, a writer that is woken at the
 //! first write takes the core immediately, and commits two or three writes at a time just when
-//! there is the least CPU for that.
+//! there is the least CPU for that. A whole batch wakes the writer immediately.
 //!
 //! **Invariant:** a write is queued only if, by the [`Forecast`], it will be durable
 //! before its deadline. A write whose deadline the next commit would miss is not begun.
@@ -70,6 +70,8 @@ struct State {
     /// How many must wait for the writer to be woken.
     wanted: usize,
     writer: Option<Waker>,
+    /// Whether a thread wakes it later.
+    is_to_be_woken: bool,
     closed: bool,
 }
 
@@ -84,13 +86,26 @@ impl State {
     }
 }
 
-/// Wakes the writer in any case: also where its task is dropped because its runtime ends, since
-/// there may be writes of other runtimes.
-struct WakeOnDrop(Waker);
+/// Wakes the writer when it is dropped: also where its task never runs because its runtime ends,
+/// since there may be writes of other runtimes.
+struct WakeLater(Arc<Queue>);
 
-impl Drop for WakeOnDrop {
+impl Drop for WakeLater {
     fn drop(&mut self) {
-        self.0.wake_by_ref();
+        let mut state = self.0.state();
+        state.is_to_be_woken = false;
+        if state.len() >= state.wanted {
+            wake(state);
+        }
+    }
+}
+
+/// Wakes the writer if it waits, which takes the lock then.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let writer = state.writer.take();
+    drop(state);
+    if let Some(writer) = writer {
+        writer.wake();
     }
 }
 
@@ -109,7 +124,11 @@ impl Queue {
     ///
     /// # Errors
     /// [`Error::Overloaded`] where the write could not be durable in time.
-    pub fn push(&self, write: Write, deadline: Deadline) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
+    pub fn push(
+        self: &Arc<Self>,
+        write: Write,
+        deadline: Deadline,
+    ) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
         let (answer, answered) = oneshot::channel();
         let is_import = matches!(write.change, Change::Import { .. });
         let request = PendingWrite { write, deadline, answer, runtime: Handle::current() };
@@ -123,12 +142,14 @@ impl Queue {
         }
         if is_import { &mut state.imports } else { &mut state.calls }.push_back(request);
         self.metrics.queue_depth.increment(1.0);
-        if state.len() >= state.wanted
-            && let Some(writer) = state.writer.take()
-        {
-            drop(state);
-            let wake = WakeOnDrop(writer);
-            drop(tokio::spawn(async move { drop(wake) }));
+        if state.writer.is_some() && state.len() >= state.wanted {
+            if state.len() >= state.forecast.batch_limit() {
+                wake(state);
+            } else if !mem::replace(&mut state.is_to_be_woken, true) {
+                drop(state);
+                let later = WakeLater(Arc::clone(self));
+                drop(tokio::spawn(async move { drop(later) }));
+            }
         }
         Ok(answered)
     }
@@ -153,11 +174,7 @@ impl Queue {
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        let writer = state.writer.take();
-        drop(state);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        wake(state);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -12,16 +12,16 @@ use crate::{
     telemetry::testing::recorded,
 };
 
-fn push(queue: &Queue) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
+fn push(queue: &Arc<Queue>) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
     push_until(queue, Deadline::NONE)
 }
 
-fn push_until(queue: &Queue, deadline: Deadline) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
+fn push_until(queue: &Arc<Queue>, deadline: Deadline) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
     let change = Change::Delete { id: UserId::generate(), etag: None, allow_missing: true };
     queue.push(Write { change, idempotency: None, validate_only: false }, deadline)
 }
 
-fn push_import(queue: &Queue) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
+fn push_import(queue: &Arc<Queue>) -> Result<oneshot::Receiver<WriteAnswer>, Error> {
     let fields = Fields::example("ada@example.com");
     let change = Change::Import { id: None, new_id: UserId::generate(), fields, create_time: None };
     queue.push(Write { change, idempotency: None, validate_only: false }, Deadline::NONE)
@@ -92,6 +92,15 @@ async fn what_its_callers_thread_has_ready_is_put_in_before_the_writer_is_woken(
         tokio::task::yield_now().await;
     }
     assert_eq!(seen.waiting.load(Relaxed), 3);
+}
+
+#[tokio::test]
+async fn a_whole_batch_wakes_the_writer_immediately() {
+    let (queue, receiver) = queue(1_024);
+    let seen = waiting_writer(&queue, &receiver);
+    let limit = receiver.batch_limit();
+    let _answered: Vec<_> = (0..limit).map(|_| push(&queue).unwrap()).collect();
+    assert_eq!(seen.waiting.load(Relaxed), limit);
 }
 
 #[test]
