@@ -72,7 +72,7 @@ impl ParseError {
 fn without_secrets(mut error: clap::Error) -> clap::Error {
     let stray = match error.kind() {
         ErrorKind::UnknownArgument => Some(ContextKind::InvalidArg),
-        ErrorKind::InvalidSubcommand => Some(ContextKind::InvalidSubcommand),
+        ErrorKind::InvalidSubcommand | ErrorKind::ArgumentConflict => Some(ContextKind::InvalidSubcommand),
         _ => None,
     };
     let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');

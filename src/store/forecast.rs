@@ -50,7 +50,7 @@ pub(super) struct Forecast {
 struct Work {
     began: Instant,
     expected: Duration,
-    /// How many ordinary commits it takes as long as, if it is a commit.
+    /// How many ordinary commits it takes as long as, if it is a commit; 0 otherwise.
     commits: u32,
 }
 
@@ -80,7 +80,7 @@ impl Forecast {
     /// The writer is busy with something else, for about as long as `expected`.
     pub fn begin_other(&mut self, expected: Duration, now: Instant) {
         self.planned = Duration::ZERO;
-        self.work = Some(Work { began: now, expected, commits: 1 });
+        self.work = Some(Work { began: now, expected, commits: 0 });
     }
 
     /// The next commit takes twice as long as others, or does not.
@@ -90,7 +90,7 @@ impl Forecast {
 
     pub fn end_commit(&mut self, now: Instant) {
         if let Some(Work { began, commits, .. }) = self.work.take() {
-            let took = now.saturating_duration_since(began) / commits;
+            let took = now.saturating_duration_since(began) / commits.max(1);
             if self.commit.is_zero() {
                 // An average with no commit at all would call the next ones uncertain.
                 self.commit = took;
@@ -163,8 +163,8 @@ impl Forecast {
 
     /// How long the next commit takes: at least as long as one that has not ended yet.
     fn next_commit(&self, now: Instant) -> Duration {
-        let so_far = |work: Work| now.saturating_duration_since(work.began) / work.commits;
-        self.commit.max(self.work.map_or(Duration::ZERO, so_far))
+        let so_far = |work: Work| now.saturating_duration_since(work.began).checked_div(work.commits);
+        self.commit.max(self.work.and_then(so_far).unwrap_or_default())
     }
 
     /// How long a commit takes, but for one in many, and its answers' way back. It is taken
@@ -251,6 +251,9 @@ mod tests {
         forecast.begin_other(3_000 * MS, now);
         assert_eq!(forecast.admit(10, None, now), Ok(()));
         assert_eq!(forecast.admit(10, Some(1_000 * MS), now), Err(Refusal::Deadline));
+        // It says nothing of the commit that follows it.
+        let almost_done = now + 2_900 * MS;
+        assert_eq!(forecast.admit(10, Some(1_000 * MS), almost_done), Ok(()));
     }
 
     #[test]

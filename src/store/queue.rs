@@ -1,16 +1,17 @@
 //! Writes that wait for the one writer of a store.
 //!
 //! A writer takes waiting writes as one batch, and to wake another thread is a system
-//! call. So the writer is woken once for a batch, when as many writes wait as it waits
-//! for, and the callers of a batch once for each thread that they are on.
+//! call. So the writer is woken only when as many writes wait as it waits for, and the
+//! callers of a batch once for each thread that they are on.
 //!
 //! The thread that puts a write in wakes the writer only after what it has to do already,
 //! which may be to put in more. Where the two share a core, a writer that is woken at the
 //! first write takes the core immediately, and commits two or three writes at a time just when
 //! there is the least CPU for that. A whole batch wakes the writer immediately.
 //!
-//! **Invariant:** a write is queued only if, by the [`Forecast`], it will be durable
-//! before its deadline. A write whose deadline the next commit would miss is not begun.
+//! **Invariant:** a call's write is queued only if the writer is idle or, by the [`Forecast`], it
+//! will be durable before its deadline. A write whose deadline the next commit would miss is not
+//! begun, unless there is no other: a commit tells then whether the forecast is right.
 
 use std::{
     collections::VecDeque,

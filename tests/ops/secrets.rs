@@ -53,6 +53,7 @@ fn a_connection_string_in_the_wrong_place_is_shown_nowhere() {
         let words = url.split(' ');
         let mut unquoted = vec!["config", "--store-url"];
         unquoted.extend(words);
+        let without_command = unquoted[1..].to_vec();
         let cases = [
             vec![url],
             vec!["config", url],
@@ -67,6 +68,7 @@ fn a_connection_string_in_the_wrong_place_is_shown_nowhere() {
             vec!["export", "--server", url],
             vec!["import", "--retry-timeout-ms", url],
             unquoted,
+            without_command,
         ];
         for args in cases {
             let refused = cli.run(&args);
