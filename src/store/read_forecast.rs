@@ -14,8 +14,9 @@ use super::forecast::{ANSWER_SLACK, MAX_RETRY_DELAY, MIN_RETRY_DELAY, Refusal};
 use crate::domain::MAX_PAGE_SIZE;
 
 /// How long a read may wait for those before it. A caller who has time would rather wait than
-/// come again, and a deadline of a second still leaves time to read.
-const MAX_WAIT: Duration = Duration::from_millis(500);
+/// come again, above all while a replica starts, whose first reads are its slowest. One without
+/// time is refused by its deadline.
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// How many kinds there are in [`ReadKind`].
 const KINDS: usize = 2;
