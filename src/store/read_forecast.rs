@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use super::forecast::{ANSWER_SLACK, MAX_RETRY_DELAY, MIN_RETRY_DELAY, Refusal};
 use crate::domain::MAX_PAGE_SIZE;
 
-/// How long a read may wait for those before it. A caller who has time would rather wait than
-/// come again, above all while a replica starts, whose first reads are its slowest. One without
-/// time is refused by its deadline.
+/// How long a read may wait for those before it: half of its caller's time, between these. A caller
+/// who has time would rather wait than come again, above all while a replica starts, whose first
+/// reads are its slowest. But a queue as long as its callers' time answers at the last moment.
+const MIN_WAIT: Duration = Duration::from_millis(500);
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// How many kinds there are in [`ReadKind`].
@@ -122,7 +123,7 @@ impl ReadForecast {
     ) -> Result<Waiting, Refusal> {
         // By the averages, and whatever runs now: one slow read among quick ones makes a
         // wait and no overload.
-        if self.share(self.waiting_work) > self.target() {
+        if self.share(self.waiting_work) > self.target(left) {
             return Err(Refusal::Wait);
         }
         let takes = if self.active[class.0] == 0 {
@@ -200,14 +201,15 @@ impl ReadForecast {
     pub fn waiting_limit(&self) -> usize {
         let mean = self.all.mean.as_nanos().max(1);
         // The last one waits for as long as the target.
-        let each = usize::try_from(self.target().as_nanos() / mean).unwrap_or(usize::MAX);
+        let each = usize::try_from(self.target(None).as_nanos() / mean).unwrap_or(usize::MAX);
         each.saturating_mul(self.slots).saturating_add(1)
     }
 
     /// How long reads may wait for those before them: where reads are slow, so long that none
     /// of those that run concurrently is without a next one.
-    fn target(&self) -> Duration {
-        self.all.mean.max(MAX_WAIT)
+    fn target(&self, left: Option<Duration>) -> Duration {
+        let wait = left.map_or(MAX_WAIT, |left| (left / 2).clamp(MIN_WAIT, MAX_WAIT));
+        self.all.mean.max(wait)
     }
 
     /// Whether a read that comes now begins immediately.

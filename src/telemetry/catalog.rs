@@ -157,7 +157,7 @@ metrics! {
     "user_service_store_read_queue_limit" Gauge [] Durable
         "How many larger reads may wait, because of that, before more are turned away.";
     "user_service_store_reads_refused_total" Counter ["reason"] Durable
-        "Larger reads that were not begun because they would not end in time, by reason: they would `wait` for more than 2 s of earlier ones, or than such a read takes; their `deadline` is too close; or slower reads than before made them late in the queue (`expired`).";
+        "Larger reads that were not begun because they would not end in time, by reason: they would `wait` for earlier ones for more than half of their time (between 0.5 and 2 s) and more than such a read takes; their `deadline` is too close; or slower reads than before made them late in the queue (`expired`).";
     "user_service_store_writable" Gauge [] Always
         "1 where the store takes writes, 0 where it does not.";
     "user_service_store_writer_panics_total" Counter [] Durable

@@ -58,8 +58,8 @@ pub async fn run(target: &Target, options: Options) -> Result<String> {
         tick.tick().await;
         now = began.elapsed().as_secs_f64();
         while arrived < now.min(seconds) * options.rate {
-            arrived += 1.0;
             let arrival = began + Duration::from_secs_f64(arrived / options.rate);
+            arrived += 1.0;
             let connection = round.next().ok_or("no connection")?.clone();
             run.in_flight.set(run.in_flight.get() + 1);
             tokio::task::spawn_local(Rc::clone(&run).one(connection, arrival));

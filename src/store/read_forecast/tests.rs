@@ -72,6 +72,18 @@ fn a_read_does_not_wait_for_long_though_it_has_time() {
 }
 
 #[test]
+fn a_read_waits_for_half_of_its_time_at_most() {
+    let (mut forecast, now) = forecast(PAGE, 10 * MS);
+    let _running = occupy(&mut forecast, PAGE, now);
+    // 800 ms of reads for each slot.
+    for _ in 0..80 * SLOTS {
+        forecast.admit(PAGE, None, now).unwrap();
+    }
+    assert!(forecast.admit(PAGE, Some(1_700 * MS), now).is_ok());
+    assert_eq!(forecast.admit(PAGE, Some(1_500 * MS), now).err(), Some(Refusal::Wait));
+}
+
+#[test]
 fn sizes_and_kinds_are_told_apart() {
     let small = ReadClass::new(ReadKind::Batch, 2);
     let large = ReadClass::new(ReadKind::Batch, 1_000);
