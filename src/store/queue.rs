@@ -22,7 +22,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{
+    runtime::{self, Handle},
+    sync::oneshot,
+};
 
 use super::{
     CLOSED,
@@ -71,8 +74,9 @@ struct State {
     /// How many must wait for the writer to be woken.
     wanted: usize,
     writer: Option<Waker>,
-    /// Whether a thread wakes it later.
-    is_to_be_woken: bool,
+    /// The runtimes that wake it later. Each does so for its own writes, because another one may
+    /// have much more to do before.
+    woken_by: Vec<runtime::Id>,
     closed: bool,
 }
 
@@ -89,12 +93,15 @@ impl State {
 
 /// Wakes the writer when it is dropped: also where its task never runs because its runtime ends,
 /// since there may be writes of other runtimes.
-struct WakeLater(Arc<Queue>);
+struct WakeLater {
+    queue: Arc<Queue>,
+    runtime: runtime::Id,
+}
 
 impl Drop for WakeLater {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.is_to_be_woken = false;
+        let mut state = self.queue.state();
+        state.woken_by.retain(|runtime| *runtime != self.runtime);
         if state.len() >= state.wanted {
             wake(state);
         }
@@ -133,6 +140,7 @@ impl Queue {
         let (answer, answered) = oneshot::channel();
         let is_import = matches!(write.change, Change::Import { .. });
         let request = PendingWrite { write, deadline, answer, runtime: Handle::current() };
+        let runtime = request.runtime.id();
         let mut state = self.state();
         if state.closed {
             return Err(CLOSED);
@@ -146,9 +154,10 @@ impl Queue {
         if state.writer.is_some() && state.len() >= state.wanted {
             if state.len() >= state.forecast.batch_limit() {
                 wake(state);
-            } else if !mem::replace(&mut state.is_to_be_woken, true) {
+            } else if !state.woken_by.contains(&runtime) {
+                state.woken_by.push(runtime);
                 drop(state);
-                let later = WakeLater(Arc::clone(self));
+                let later = WakeLater { queue: Arc::clone(self), runtime };
                 drop(tokio::spawn(async move { drop(later) }));
             }
         }

@@ -104,6 +104,22 @@ async fn a_whole_batch_wakes_the_writer_immediately() {
 }
 
 #[test]
+fn a_thread_with_much_to_do_holds_up_no_write_of_another() {
+    let (queue, receiver) = queue(8);
+    let seen = waiting_writer(&queue, &receiver);
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+    // What it has ready never gets its turn.
+    let busy = runtime();
+    let _first = busy.block_on(async { push(&queue).unwrap() });
+    assert_eq!(seen.waiting.load(Relaxed), 0);
+    runtime().block_on(async {
+        let _second = push(&queue).unwrap();
+        tokio::task::yield_now().await;
+    });
+    assert_eq!(seen.waiting.load(Relaxed), 2);
+}
+
+#[test]
 fn the_writer_is_woken_even_where_the_callers_runtime_ends_before() {
     let (queue, receiver) = queue(8);
     let seen = waiting_writer(&queue, &receiver);
