@@ -114,9 +114,8 @@ async fn offer_three_times_the_capacity(store: Arc<dyn Store>) {
         "{offered} offered, {capacity} could be read: {in_time} in time, {late} late, {refused} refused"
     );
     eprintln!("{said}");
-    // A queue without a bound answers less than half of it, and most reads late.
-    assert!(in_time * 3 >= capacity as usize * 2, "{said}");
-    assert!(late * 10 <= in_time, "{said}");
+    assert!(in_time * 4 >= capacity as usize * 3, "{said}");
+    assert!(late * 20 <= in_time, "{said}");
 }
 
 /// How many reads a few callers get in the time of the load, each one after the other.
