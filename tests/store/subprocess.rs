@@ -81,8 +81,7 @@ async fn creates_after_clearing() {
     let Some(file) = file() else { return };
     let store = store::open(&Config { change_log_rows: 1, ..at(&file) }).unwrap();
     until_writes_are(&store, false).await;
-    until_writes_are(&store, true).await;
-    say(if store.probe().await.writes { "back" } else { "off" });
+    await_writes(&store).await;
     create_one_by_one(&store).await;
 }
 
@@ -104,8 +103,7 @@ async fn create_one_by_one(store: &Arc<dyn Store>) {
         assert!(probe.reads, "reads go on");
         if !probe.writes && !waited {
             waited = true;
-            until_writes_are(store, true).await;
-            say(if store.probe().await.writes { "back" } else { "off" });
+            await_writes(store).await;
         }
     }
     for name in created {
@@ -113,6 +111,12 @@ async fn create_one_by_one(store: &Arc<dyn Store>) {
     }
     store.close().await;
     say("done");
+}
+
+/// Says whether writes come back.
+async fn await_writes(store: &Arc<dyn Store>) {
+    until_writes_are(store, true).await;
+    say(if store.probe().await.writes { "back" } else { "off" });
 }
 
 /// Waits until writes are on, or off, and not for long.
