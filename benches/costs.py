@@ -234,7 +234,8 @@ def postgres_with_slow_commits(commit):
 
 
 def open_loop(process, kind, what, *options, in_flight=IN_FLIGHT, client=load):
-    """Arrivals at so many times of what was the most that it could do, on as many connections."""
+    """Arrivals at so many times of what was the most that it could do. Larger reads are few, and so were
+    their connections; the others were on as many."""
     found, _ = closed(process, kind, in_flight, "--first", 10**7, "--tolerant", *options, connections=min(in_flight, CONNECTIONS))
     peak = found["calls"] / found["seconds"]
     first, unloaded = 10**8, None
@@ -253,12 +254,9 @@ def open_loop(process, kind, what, *options, in_flight=IN_FLIGHT, client=load):
     return peak
 
 
-def go_load(process, _open, _kind, _create, *options):
+def go_load(process, *arguments):
     """The same calls as `article-create`, by a stock client."""
-    values = dict(zip(options[::2], options[1::2]))
-    command = [BIN / "go-load", "--address", f"127.0.0.1:{process.port}", "--first", values["--first"], "--rate", values["--rate"],
-               "--warm-up", f"{values['--warm-up']}s", "--counted", f"{values['--seconds']}s"]
-    return json.loads(machine.on_client_core(command))
+    return json.loads(machine.on_client_core([BIN / "go-load", f"127.0.0.1:{process.port}", *arguments]))
 
 
 def on_postgres():

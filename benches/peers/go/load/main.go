@@ -1,5 +1,5 @@
-// An open loop of CreateUser by a stock grpc-go client, and one JSON object of what came
-// of it, with the keys of benches/load.
+// An open loop of CreateUser by a stock grpc-go client: ADDRESS open --kind article-create, and
+// further options of benches/load, which it takes the place of. It prints the same JSON object.
 package main
 
 import (
@@ -33,17 +33,24 @@ type outcomes struct {
 }
 
 func main() {
-	address := flag.String("address", "", "of the server")
+	if len(os.Args) < 3 || os.Args[2] != "open" {
+		log.Fatal("usage: go-load ADDRESS open --kind article-create --rate N --seconds N [--first N] [--warm-up N]")
+	}
+	kind := flag.String("kind", "", "the call: article-create")
 	first := flag.Int("first", 0, "number of the first user")
 	rate := flag.Float64("rate", 0, "calls a second")
-	warmUp := flag.Duration("warm-up", 0, "how long calls arrive before answers are counted")
-	counted := flag.Duration("counted", 0, "how long answers are counted")
+	warmUp := flag.Float64("warm-up", 0, "for how many seconds calls arrive before answers are counted")
+	counted := flag.Float64("seconds", 0, "for how many seconds answers are counted")
 	connections := flag.Int("connections", 100, "how many connections share the calls")
-	flag.Parse()
+	// It ends the process where it fails.
+	_ = flag.CommandLine.Parse(os.Args[3:])
+	if *kind != "article-create" {
+		log.Fatalf("%q is not called, only article-create is", *kind)
+	}
 
 	clients := make([]pb.UserServiceClient, *connections)
 	for i := range clients {
-		connection, err := grpc.NewClient(*address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		connection, err := grpc.NewClient(os.Args[1], grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -53,7 +60,7 @@ func main() {
 
 	found := outcomes{others: map[codes.Code]int{}}
 	began := time.Now()
-	from, until := began.Add(*warmUp), began.Add(*warmUp+*counted)
+	from, until := began.Add(seconds(*warmUp)), began.Add(seconds(*warmUp+*counted))
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	var calls sync.WaitGroup
@@ -61,7 +68,7 @@ func main() {
 	for now := began; now.Before(until); now = <-tick.C {
 		for due := int(now.Sub(began).Seconds() * *rate); arrived < due; {
 			arrived++
-			arrival := began.Add(time.Duration(float64(arrived) / *rate * float64(time.Second)))
+			arrival := began.Add(seconds(float64(arrived) / *rate))
 			client, n := clients[arrived%len(clients)], *first+arrived
 			calls.Go(func() { found.add(create(client, n, arrival), arrival, from, until) })
 		}
@@ -69,6 +76,8 @@ func main() {
 	calls.Wait()
 	found.print(*counted)
 }
+
+func seconds(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
 
 func create(client pb.UserServiceClient, n int, arrival time.Time) error {
 	ctx, cancel := context.WithDeadline(context.Background(), arrival.Add(timeout))
@@ -95,7 +104,7 @@ func (o *outcomes) add(err error, arrival, from, until time.Time) {
 	o.okMicros = append(o.okMicros, now.Sub(arrival).Microseconds())
 }
 
-func (o *outcomes) print(counted time.Duration) {
+func (o *outcomes) print(counted float64) {
 	slices.Sort(o.okMicros)
 	percentile := func(of int) int64 {
 		if len(o.okMicros) == 0 {
@@ -109,7 +118,7 @@ func (o *outcomes) print(counted time.Duration) {
 	}
 	// Without an answer in time its calls end with DEADLINE_EXCEEDED.
 	line := map[string]any{
-		"calls": len(o.okMicros), "seconds": counted.Seconds(), "p50_us": percentile(50), "p99_us": percentile(99),
+		"calls": len(o.okMicros), "seconds": counted, "p50_us": percentile(50), "p99_us": percentile(99),
 		"unanswered": 0, "outside": o.outside, "others": others,
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(line); err != nil {
