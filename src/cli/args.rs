@@ -190,7 +190,7 @@ fn program() -> clap::Command {
                         .value_name("FILE")
                         .num_args(0..)
                         .value_parser(value_parser!(PathBuf))
-                        .help("What to read; without one, stdin"),
+                        .help("What to read; without one, or -, stdin"),
                 )
                 .arg(path("report", "Write what was refused, and why, to this file; else to stderr"))
                 .arg(retry_timeout())

@@ -2,13 +2,16 @@
 
 use std::{
     env,
-    fs::{self, File},
+    fs::File,
     io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use super::{FAILURE, output::Output};
+use super::{
+    FAILURE,
+    output::{Output, PartFile},
+};
 use crate::{
     config::{Config, StoreUrl},
     store::{self, BackupSummary},
@@ -42,9 +45,9 @@ impl Backup {
 
     fn make(&self) -> Result<BackupSummary, String> {
         if self.to == Path::new(PIPE) {
-            let (file, _) = Scratch::new(&self.config)?;
-            let summary = store::backup(&self.config, &file.0).map_err(message)?;
-            File::open(&file.0)
+            let (file, _) = scratch(&self.config)?;
+            let summary = store::backup(&self.config, file.path()).map_err(message)?;
+            File::open(file.path())
                 .and_then(|mut made| io::copy(&mut made, &mut io::stdout()))
                 .map_err(|error| format!("cannot write: {error}"))?;
             return Ok(summary);
@@ -66,36 +69,32 @@ impl Restore {
 
     fn restore(&self) -> Result<BackupSummary, String> {
         if self.from == Path::new(PIPE) {
-            let (file, mut opened) = Scratch::new(&self.config)?;
+            let (file, mut opened) = scratch(&self.config)?;
             io::copy(&mut io::stdin(), &mut opened).map_err(|error| format!("cannot read: {error}"))?;
-            return store::restore(&self.config, &file.0, self.replace).map_err(message);
+            return store::restore(&self.config, file.path(), self.replace).map_err(|error| match error {
+                // Of what it holds; the name says nothing to its caller.
+                store::BackupError::Damaged { why, .. } => {
+                    message(store::BackupError::Damaged { path: "stdin".into(), why })
+                }
+                store::BackupError::Store(store::OpenError::Foreign(path)) if path == file.path() => {
+                    message(store::BackupError::Store(store::OpenError::Foreign("stdin".into())))
+                }
+                other => message(other),
+            });
         }
         store::restore(&self.config, &self.from, self.replace).map_err(message)
     }
 }
 
-/// A private file that is gone when this is dropped, on the disk of the store where it has
-/// one: a backup may be too large for others.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(config: &Config) -> Result<(Self, File), String> {
-        let directory = match &config.store_url {
-            StoreUrl::Sqlite(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
-            StoreUrl::Memory | StoreUrl::Postgres(_) => env::temp_dir(),
-        };
-        let path = directory.join("user-service-backup.part");
-        match super::output::private(&path) {
-            Ok(file) => Ok((Self(path), file)),
-            Err(error) => Err(format!("{}: {error}", path.display())),
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+/// A file for a backup, on the disk of the store where it has one: a backup may be too large for
+/// others.
+fn scratch(config: &Config) -> Result<(PartFile, File), String> {
+    let directory = match &config.store_url {
+        StoreUrl::Sqlite(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
+        StoreUrl::Memory | StoreUrl::Postgres(_) => env::temp_dir(),
+    };
+    let path = directory.join("user-service-backup");
+    PartFile::beside(&path).map_err(|error| format!("{}: {error}", directory.display()))
 }
 
 fn exit_code(command: &str, done: Result<BackupSummary, String>) -> ExitCode {

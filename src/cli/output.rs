@@ -5,7 +5,74 @@ use std::{
     io::{self, Write},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    process,
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    thread,
 };
+
+use tokio::runtime;
+use uuid::Uuid;
+
+use crate::signals::Signals;
+
+/// The files of this process that are not whole yet.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// A new file that only its owner may read, because it holds people's data. It is gone when this
+/// is dropped, or a signal ends the process, unless it has another name by then.
+pub struct PartFile(PathBuf);
+
+impl PartFile {
+    /// Makes one next to `path`, with a name that no other run uses.
+    pub fn beside(path: &Path) -> io::Result<(Self, File)> {
+        static SIGNALS: LazyLock<io::Result<()>> = LazyLock::new(remove_at_signal);
+        if let Err(error) = &*SIGNALS {
+            return Err(io::Error::other(error.to_string()));
+        }
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.part", Uuid::new_v4().simple()));
+        let part = path.with_file_name(name);
+        let mut unfinished = unfinished();
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        unfinished.push(part.clone());
+        Ok((Self(part), file))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for PartFile {
+    fn drop(&mut self) {
+        let mut unfinished = unfinished();
+        unfinished.retain(|part| *part != self.0);
+        remove(&self.0);
+    }
+}
+
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn remove(part: &Path) {
+    let mut journal = part.as_os_str().to_owned();
+    journal.push("-journal");
+    let _ = (fs::remove_file(part), fs::remove_file(journal));
+}
+
+/// Ends the process at SIGINT and SIGTERM as they would, once it leaves nothing behind.
+fn remove_at_signal() -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut signals = runtime.block_on(async { Signals::catch() })?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        let signal = runtime.block_on(signals.next());
+        let unfinished = unfinished();
+        unfinished.iter().for_each(|part| remove(part));
+        process::exit(signal.exit_code());
+    })?;
+    Ok(())
+}
 
 /// A file that takes its name when it is whole, or something else that is written to as
 /// it is: a device, a pipe.
@@ -17,7 +84,7 @@ pub struct Output {
 
 /// The last step of a regular file.
 struct Rename {
-    part: PathBuf,
+    part: PartFile,
     path: PathBuf,
 }
 
@@ -43,34 +110,24 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
             Err(error) => return Err(error),
         };
-        let part = part_of(&path);
-        Ok(Self { file: private(&part)?, rename: Some(Rename { part, path }) })
+        let (part, file) = PartFile::beside(&path)?;
+        Ok(Self { file, rename: Some(Rename { part, path }) })
     }
 
     /// The file until then, where it is one that takes its name when it is whole.
     pub fn part(&self) -> Option<&Path> {
-        self.rename.as_ref().map(|rename| rename.part.as_path())
+        self.rename.as_ref().map(|rename| rename.part.path())
     }
 
     /// Gives a regular file its name, once all of it is on the disk.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub fn finish(self) -> io::Result<()> {
         let Some(Rename { part, path }) = &self.rename else { return Ok(()) };
         self.file.sync_all()?;
-        fs::rename(part, path)?;
+        fs::rename(part.path(), path)?;
         // The file is in place. Some file systems cannot sync a directory.
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let _ = File::open(directory.unwrap_or(Path::new("."))).and_then(|directory| directory.sync_all());
-        self.rename = None;
         Ok(())
-    }
-}
-
-/// Leaves no file that is not whole.
-impl Drop for Output {
-    fn drop(&mut self) {
-        if let Some(Rename { part, .. }) = &self.rename {
-            let _ = fs::remove_file(part);
-        }
     }
 }
 
@@ -89,19 +146,4 @@ fn is_descriptor(path: &Path) -> bool {
     let folders = ["/dev/fd", "/proc/self/fd"];
     let names = ["/dev/stdout", "/dev/stderr"];
     folders.iter().any(|folder| path.starts_with(folder)) || names.iter().any(|name| path == Path::new(name))
-}
-
-fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    path.with_file_name(name)
-}
-
-/// A new file that only its owner may read, because it holds people's addresses.
-pub fn private(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }

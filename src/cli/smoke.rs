@@ -50,7 +50,11 @@ impl Smoke {
         }
         // Even where the answer to the create was lost, the user may be there.
         if steps.may_have_created() {
-            let _ = self.step("clean up", steps.clean_up()).await;
+            tokio::select! {
+                _ = self.step("clean up", steps.clean_up(self.timeout)) => {}
+                // The second signal. The first one has taken its effect away from all others.
+                () = interrupted() => console::say(format_args!("FAILED  clean up: interrupted")),
+            }
         }
         ExitCode::FAILURE
     }

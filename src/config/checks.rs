@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigErrors, Loaded, StoreUrl};
+use super::{ConfigErrors, Loaded, Source, StoreUrl};
 
 /// Checks settings against each other, except those that are `bad` in themselves.
 pub fn run(loaded: &Loaded, bad: &[String], errors: &mut ConfigErrors) {
@@ -20,6 +20,17 @@ pub fn run(loaded: &Loaded, bad: &[String], errors: &mut ConfigErrors) {
         let (default, max) = (named(loaded, "default_timeout_ms"), named(loaded, "max_timeout_ms"));
         let limit = config.max_timeout.as_millis();
         errors.add_between(format!("{default} must be at most {max}, which is {limit}"));
+    }
+    let (queue, calls) = ("store_queue", "max_unary_calls");
+    let is_set = *loaded.source(queue) != Source::Default;
+    if is_set && good(&[queue, calls]) && config.store_queue >= config.max_unary_calls {
+        let (queue, calls) = (named(loaded, queue), named(loaded, calls));
+        let limit = config.max_unary_calls;
+        errors.add_between(format!("{queue} must be less than {calls}, which is {limit}"));
+    }
+    if good(&["auth_leeway_ms"]) && config.auth_leeway.subsec_nanos() != 0 {
+        let leeway = named(loaded, "auth_leeway_ms");
+        errors.add_between(format!("{leeway} must be whole seconds, such as 2000"));
     }
     check_tls(loaded, errors);
     check_identity(loaded, errors);

@@ -88,12 +88,21 @@ impl Inputs {
 
         let mut loaded = Loaded { config: Config::default(), sources: vec![Source::Default; SETTINGS.len()] };
         let bad: Vec<_> = entries.into_iter().filter_map(|entry| loaded.apply(entry, &mut errors)).collect();
+        loaded.derive();
         checks::run(&loaded, &bad, &mut errors);
         errors.none_or(loaded)
     }
 }
 
 impl Loaded {
+    /// Gives settings that nobody has set what follows from others.
+    fn derive(&mut self) {
+        if *self.source("store_queue") == Source::Default {
+            let half = (self.config.max_unary_calls / 2).max(1);
+            self.config.store_queue = self.config.store_queue.min(half);
+        }
+    }
+
     /// Whether the setting of this name has another value than its default.
     pub fn is_changed(&self, name: &str) -> bool {
         index(name).is_some_and(|index| {
@@ -161,7 +170,12 @@ fn environment(
         }
         let source = Source::Environment(format!("{ENV_PREFIX}{key}"));
         match value.into_string() {
-            Ok(value) => entries.push(Entry { name: key.to_ascii_lowercase(), kind: None, value, source }),
+            // In lower case it is another variable, and would be a second one for the setting.
+            Ok(value) => {
+                let is_upper = !key.bytes().any(|byte| byte.is_ascii_lowercase());
+                let name = if is_upper { key.to_ascii_lowercase() } else { format!("{ENV_PREFIX}{key}") };
+                entries.push(Entry { name, kind: None, value, source });
+            }
             Err(_) => errors.add(&source, "the value is not valid UTF-8"),
         }
     }
@@ -174,7 +188,7 @@ fn unknown(entry: &Entry) -> String {
     let (written, guess) = match &entry.source {
         Source::Environment(name) => {
             let known = SETTINGS.iter().map(Setting::env).chain([FILE_VARIABLE.to_owned()]);
-            (name.as_str(), nearest(name, known))
+            (name.as_str(), nearest(&name.to_ascii_uppercase(), known))
         }
         _ => (entry.name.as_str(), nearest(&entry.name, SETTINGS.iter().map(|key| key.name.to_owned()))),
     };

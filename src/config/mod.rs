@@ -155,7 +155,7 @@ table::settings! {
     "Store" {
         /// Where users are kept: `memory:`, `sqlite:PATH` or `postgres://USER@HOST[,HOST]/DATABASE`.
         store_url: StoreUrl = StoreUrl::Sqlite("user-service.db".into());
-        /// How many writes may be under way, most of them waiting for the store; more are turned away. Fewer than `max_unary_calls`, so that reads go on while writes are stuck.
+        /// How many writes may be under way, most of them waiting for the store; more are turned away. Fewer than `max_unary_calls`, and half of it at most where this is not set, so that reads go on while writes are stuck.
         store_queue: usize = 1_024, 1..=1_048_576;
         /// How much memory a store on disk may use to keep users at hand, in bytes. 0: none.
         store_cache_bytes: usize = 8 * 1_024 * 1_024, 0..=1_024 * 1_024 * MIB;

@@ -25,6 +25,16 @@ pub enum Progress {
     Changes { after: LogPosition },
 }
 
+impl Progress {
+    /// The point that changes are still to be told from.
+    pub fn log_position(&self) -> LogPosition {
+        match *self {
+            Self::Scan { began, .. } => began,
+            Self::Changes { after } => after,
+        }
+    }
+}
+
 /// What a token begins with, so that a later form can be told apart.
 const TOKEN_VERSION: u8 = 1;
 /// What follows: version, kind, store id, revision and time.

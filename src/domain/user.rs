@@ -118,6 +118,12 @@ impl Timestamp {
     pub fn as_micros(self) -> i64 {
         self.0
     }
+
+    /// The time so long before this one.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use prost_reflect::MessageDescriptor;
-use tonic::Status;
 
 use super::{
     answer::MIN_PACKED_BYTES,
@@ -105,7 +104,7 @@ impl<R: Body<Data = Bytes>> AnswerStream<R> {
             if let Ok(Some(frame)) = this.frames.next(usize::MAX) {
                 match this.messages.write(frame) {
                     Some(bytes) => return written(bytes),
-                    None => break trailers_of(&status::internal()),
+                    None => break status::trailers(&status::internal()),
                 }
             }
             match ready!(this.inner.as_mut().poll_frame(cx)) {
@@ -131,13 +130,6 @@ impl<R: Body<Data = Bytes>> AnswerStream<R> {
             }
         }
     }
-}
-
-fn trailers_of(status: &Status) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    // It cannot fail: the message and the details are plain.
-    let _ = status.add_header(&mut trailers);
-    trailers
 }
 
 /// Trailers as lines of HTTP/1.1, with names in lower case.

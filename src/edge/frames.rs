@@ -43,7 +43,7 @@ impl FrameReader {
         Ok(Some(MessageFrame { flag, message: self.buffer.split_to(len).freeze() }))
     }
 
-    /// Whether a part of a frame is left.
+    /// Whether no part of a frame is left.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }

@@ -4,8 +4,9 @@
 //! is translated by the descriptors, so that the layers and the services below know one
 //! protocol. A new message, field or method needs no code here.
 //!
-//! **Invariant:** a call in any protocol passes every layer. The edge deliberately decides
-//! nothing about a call: it adds no limit, no deadline and no rule.
+//! **Invariant:** a call in any protocol passes every layer, or is refused by a limit before
+//! the first. The edge deliberately decides nothing about a call: it adds no limit, no
+//! deadline and no rule.
 
 mod answer;
 mod answer_stream;

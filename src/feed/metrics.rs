@@ -37,7 +37,7 @@ impl FeedMetrics {
         }
     }
 
-    /// What the ring weighs, and how many entries the slowest watch is behind.
+    /// What the buffer weighs, and how many entries the slowest watch is behind.
     pub fn record_buffer(&self, bytes: usize, behind: u64) {
         self.buffer.set(float(bytes as u64));
         self.lag.set(float(behind));

@@ -49,7 +49,7 @@ pub struct Feed(Arc<Inner>);
 struct Inner {
     store: Arc<dyn Store>,
     buffer: Mutex<ChangeBuffer>,
-    /// Changes whenever the ring does.
+    /// Changes whenever the buffer does.
     news: news::Sender<()>,
     joined: Notify,
     metrics: FeedMetrics,
@@ -73,20 +73,28 @@ impl Feed {
         let mut failing_since = None;
         loop {
             let next = self.buffer().next();
-            let done = match next {
+            let is_due = match next {
                 Next::Rest => {
                     self.0.joined.notified().await;
-                    Ok(())
+                    false
                 }
+                Next::Begin => true,
+                Next::Follow(after) => {
+                    time::timeout(METRICS_INTERVAL, self.0.store.changed(after)).await.is_ok()
+                }
+            };
+            let began = Instant::now();
+            let done = match next {
                 Next::Begin => self.begin().await,
-                Next::Follow(after) => self.follow(after).await,
+                Next::Follow(after) if is_due => self.follow(after).await,
+                Next::Rest | Next::Follow(_) => Ok(()),
             };
             if next != Next::Rest {
                 self.buffer().measure(&self.0.metrics);
             }
             match done {
                 Ok(()) => failing_since = None,
-                Err(_) if failing_since.get_or_insert_with(Instant::now).elapsed() < READ_TIMEOUT => {
+                Err(_) if failing_since.get_or_insert(began).elapsed() < READ_TIMEOUT => {
                     time::sleep(RETRY_INTERVAL).await;
                 }
                 Err(error) => {
@@ -99,7 +107,7 @@ impl Feed {
     }
 
     async fn begin(&self) -> Result<(), Error> {
-        let newest = self.0.store.log_head(in_time()).await?.newest.revision;
+        let newest = in_time(|deadline| self.0.store.log_head(deadline)).await?.newest.revision;
         self.buffer().begin(newest);
         // What was written before is told from the store.
         self.0.news.send_replace(());
@@ -107,10 +115,7 @@ impl Feed {
     }
 
     async fn follow(&self, after: Revision) -> Result<(), Error> {
-        if time::timeout(METRICS_INTERVAL, self.0.store.changed(after)).await.is_err() {
-            return Ok(());
-        }
-        let entries = self.0.store.changes(after, READ_BATCH_ENTRIES, in_time()).await?;
+        let entries = in_time(|deadline| self.0.store.changes(after, READ_BATCH_ENTRIES, deadline)).await?;
         if entries.is_empty() {
             return Ok(());
         }
@@ -143,8 +148,12 @@ impl Feed {
     }
 }
 
-fn in_time() -> Deadline {
-    Deadline::at(system_time::Instant::now() + READ_TIMEOUT)
+/// A read of the store, given up where the store itself does not end it.
+async fn in_time<T, F: Future<Output = Result<T, Error>>>(
+    read: impl FnOnce(Deadline) -> F,
+) -> Result<T, Error> {
+    let deadline = Deadline::at(system_time::Instant::now() + READ_TIMEOUT);
+    time::timeout(READ_TIMEOUT, read(deadline)).await.unwrap_or(Err(Error::DeadlineExceeded))
 }
 
 /// Whether entries are those that come next, none of them cleared away.
@@ -156,13 +165,13 @@ fn follows(entries: &[Entry], after: Revision) -> bool {
 struct Subscription {
     feed: Feed,
     number: usize,
-    /// Which of the ring's lives this watch belongs to.
+    /// Which of the buffer's lives this watch belongs to.
     epoch: u64,
     news: news::Receiver<()>,
 }
 
 impl Subscription {
-    /// What the ring has after a revision, as soon as there is anything to say.
+    /// What the buffer has after a revision, as soon as there is anything to say.
     async fn fetch(&mut self, after: Revision) -> Fetch {
         loop {
             self.news.borrow_and_update();

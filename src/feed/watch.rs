@@ -2,12 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time;
 
 use super::{Feed, Subscription, buffer::Fetch, follows, metrics::terminated};
 use crate::domain::{
-    Deadline, Entry, Error, LogPosition, Page, PageSize, Progress, ResumeToken, Revision, StoreId, User,
-    UserId,
+    Deadline, Entry, Error, LogPosition, Page, PageSize, Progress, ResumeToken, Revision, Store, StoreId,
+    User, UserId,
 };
 
 /// Users, or entries, in one read: few enough for many concurrent watches, and for a
@@ -49,6 +50,17 @@ pub struct Watch {
     seen: LogPosition,
     /// What was read and not said yet.
     ready: VecDeque<Item>,
+    /// A read of the store that has begun. It outlives a [`Self::next`] that is given up, which
+    /// happens with each heartbeat.
+    reading: Option<BoxFuture<'static, Result<ReadResult, Error>>>,
+}
+
+/// What a watch has read from the store.
+enum ReadResult {
+    /// A page of users, and the newest position that it may be of.
+    Users(Page, LogPosition),
+    /// Entries behind the last one that was said.
+    Entries(Vec<Entry>),
 }
 
 /// Where the next items come from.
@@ -57,7 +69,7 @@ enum Stage {
     Scan { began: LogPosition, cursor: Option<UserId> },
     /// The log in the store, at least up to this revision.
     CatchUp { until: Revision },
-    /// The ring.
+    /// The buffer.
     Live,
 }
 
@@ -70,7 +82,8 @@ impl Watch {
         deadline: Deadline,
     ) -> Result<Self, Error> {
         let subscription = feed.join();
-        let head = feed.0.store.log_head(deadline).await?;
+        let store = &*feed.0.store;
+        let head = store.log_head(deadline).await?;
         let (progress, seen) = match token {
             Some(ResumeToken { store, .. }) if store != head.store => {
                 return Err(Error::ResumeTokenExpired);
@@ -83,16 +96,16 @@ impl Watch {
             Progress::Scan { began, last } => Stage::Scan { began: *began, cursor: last.clone() },
             Progress::Changes { .. } => Stage::CatchUp { until: head.newest.revision },
         };
-        let watch = Self { subscription, store: head.store, stage, progress, seen, ready: VecDeque::new() };
-        let after = watch.log_position();
-        if after != head.newest && !watch.is_in_log(after, deadline).await? {
+        let after = progress.log_position();
+        if after != head.newest && !is_in_log(store, after, deadline).await? {
             return Err(Error::ResumeTokenExpired);
         }
         // The history may be another one since then.
-        if seen != after && seen != head.newest && !watch.is_in_log(seen, deadline).await? {
+        if seen != after && seen != head.newest && !is_in_log(store, seen, deadline).await? {
             return Err(Error::ResumeTokenExpired);
         }
-        Ok(watch)
+        let store = head.store;
+        Ok(Self { subscription, store, stage, progress, seen, ready: VecDeque::new(), reading: None })
     }
 
     /// The next item. Nothing is lost when the future is dropped.
@@ -103,7 +116,9 @@ impl Watch {
                     Item::Existing(user) => self.scanned_to(Some(user.id.clone())),
                     Item::Change(entry) => self.progress = Progress::Changes { after: entry.position },
                     // Where nothing was changed during the scan, no change has ended it.
-                    Item::CaughtUp => self.progress = Progress::Changes { after: self.log_position() },
+                    Item::CaughtUp => {
+                        self.progress = Progress::Changes { after: self.progress.log_position() }
+                    }
                 }
                 return Ok(item);
             }
@@ -120,53 +135,56 @@ impl Watch {
 
     /// Where to go on behind what was said.
     pub fn token(&self) -> ResumeToken {
-        let after = self.log_position();
+        let after = self.progress.log_position();
         let seen = if self.seen.revision > after.revision { self.seen } else { after };
         ResumeToken { store: self.store, at: self.progress.clone(), seen }
     }
 
     /// Reads on, once nothing is ready.
     async fn fetch(&mut self) -> Result<(), WatchError> {
-        let after = self.log_position().revision;
-        match &self.stage {
-            Stage::Scan { began, cursor } => {
-                let (began, cursor) = (*began, cursor.clone());
-                self.scan(began, cursor).await?;
+        let after = self.progress.log_position().revision;
+        if self.reading.is_none() {
+            let store = Arc::clone(&self.subscription.feed.0.store);
+            self.reading = Some(match &self.stage {
+                Stage::Scan { cursor, .. } => read_page(store, cursor.clone()).boxed(),
+                Stage::CatchUp { until } if after >= *until => {
+                    self.ready.push_back(Item::CaughtUp);
+                    self.stage = Stage::Live;
+                    return Ok(());
+                }
+                Stage::CatchUp { .. } => read_log(store, after).boxed(),
+                Stage::Live => match self.subscription.fetch(after).await {
+                    Fetch::Entries(entries) => {
+                        self.ready.extend(entries.into_iter().map(Item::Change));
+                        return Ok(());
+                    }
+                    Fetch::TooOld => read_log(store, after).boxed(),
+                    Fetch::TooSlow => return Err(WatchError::TooSlow),
+                    Fetch::Closed => return Err(Error::Unavailable("the change log cannot be read").into()),
+                    Fetch::Nothing => return Ok(()),
+                },
+            });
+        }
+        let Some(reading) = &mut self.reading else { return Ok(()) };
+        let read = reading.await;
+        self.reading = None;
+        match read? {
+            ReadResult::Users(page, seen) => self.take_page(page, seen),
+            ReadResult::Entries(entries) if follows(&entries, after) => {
+                self.ready.extend(entries.into_iter().map(|entry| Item::Change(Arc::new(entry))));
             }
-            Stage::CatchUp { until } if after >= *until => {
-                self.ready.push_back(Item::CaughtUp);
-                self.stage = Stage::Live;
-            }
-            Stage::CatchUp { .. } => self.read_log(after).await?,
-            Stage::Live => match self.subscription.fetch(after).await {
-                Fetch::Entries(entries) => self.ready.extend(entries.into_iter().map(Item::Change)),
-                Fetch::TooOld => self.read_log(after).await?,
-                Fetch::TooSlow => return Err(WatchError::TooSlow),
-                Fetch::Closed => return Err(Error::Unavailable("the change log cannot be read").into()),
-                Fetch::Nothing => {}
-            },
+            ReadResult::Entries(_) => return Err(Error::ResumeTokenExpired.into()),
         }
         Ok(())
     }
 
-    /// The next page of users. Where the store has too many reads, a watch can wait, which has
-    /// no deadline.
-    async fn page(&self, cursor: Option<&UserId>) -> Result<Page, Error> {
-        loop {
-            let page = self.subscription.feed.0.store.list(cursor, SCAN_PAGE_SIZE, Deadline::NONE).await;
-            match page {
-                Err(Error::Overloaded { retry_delay }) => time::sleep(retry_delay).await,
-                page => return page,
-            }
-        }
-    }
-
-    /// Reads a page of users. Who was written since the watch began is left out,
+    /// Takes a page of users. Who was written since the watch began is left out,
     /// and comes with the changes.
-    async fn scan(&mut self, began: LogPosition, cursor: Option<UserId>) -> Result<(), Error> {
-        let page = self.page(cursor.as_ref()).await?;
-        self.seen = self.subscription.feed.0.store.log_head(Deadline::NONE).await?.newest;
-        let last = page.users.last().map(|user| user.id.clone()).or(cursor);
+    fn take_page(&mut self, page: Page, seen: LogPosition) {
+        self.seen = seen;
+        let Stage::Scan { began, cursor } = &mut self.stage else { return };
+        let began = *began;
+        let last = page.users.last().map(|user| user.id.clone()).or(cursor.take());
         let old = page.users.into_iter().filter(|user| user.revision <= began.revision);
         self.ready.extend(old.map(Item::Existing));
         if self.ready.is_empty() {
@@ -176,9 +194,8 @@ impl Watch {
             Stage::Scan { began, cursor: last }
         } else {
             // No page is newer, so the users and the changes up to here are the state of then.
-            Stage::CatchUp { until: self.seen.revision }
+            Stage::CatchUp { until: seen.revision }
         };
-        Ok(())
     }
 
     fn scanned_to(&mut self, id: Option<UserId>) {
@@ -186,31 +203,117 @@ impl Watch {
             *last = id;
         }
     }
+}
 
-    /// Reads entries that the store has for sure, unless they were cleared away.
-    async fn read_log(&mut self, after: Revision) -> Result<(), Error> {
-        let entries =
-            self.subscription.feed.0.store.changes(after, SCAN_PAGE_SIZE.get(), Deadline::NONE).await?;
-        if !follows(&entries, after) {
-            return Err(Error::ResumeTokenExpired);
+/// Whether this history has such a point, and the log what follows it.
+async fn is_in_log(store: &dyn Store, log_position: LogPosition, deadline: Deadline) -> Result<bool, Error> {
+    let before = log_position.revision.saturating_sub(1);
+    let entries = store.changes(before, 1, deadline).await?;
+    let is_first = log_position == LogPosition::BEGINNING && follows(&entries, 0);
+    Ok(is_first || entries.first().is_some_and(|entry| entry.position == log_position))
+}
+
+/// Reads the next page of users. Where the store has too many reads, a watch can wait, which
+/// has no deadline.
+async fn read_page(store: Arc<dyn Store>, cursor: Option<UserId>) -> Result<ReadResult, Error> {
+    let page = loop {
+        match store.list(cursor.as_ref(), SCAN_PAGE_SIZE, Deadline::NONE).await {
+            Err(Error::Overloaded { retry_delay }) => time::sleep(retry_delay).await,
+            page => break page?,
         }
-        self.ready.extend(entries.into_iter().map(|entry| Item::Change(Arc::new(entry))));
-        Ok(())
+    };
+    Ok(ReadResult::Users(page, store.log_head(Deadline::NONE).await?.newest))
+}
+
+/// Reads entries that the store has for sure, unless they were cleared away.
+async fn read_log(store: Arc<dyn Store>, after: Revision) -> Result<ReadResult, Error> {
+    Ok(ReadResult::Entries(store.changes(after, SCAN_PAGE_SIZE.get(), Deadline::NONE).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        time::Duration,
+    };
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{
+        domain::{Fields, LogHead, StoreHealth, Timestamp, UserKey, Write, WriteResult},
+        feed::Feed,
+    };
+
+    const READ_TIME: Duration = Duration::from_secs(10);
+
+    /// A store of one user that takes long to list it.
+    #[derive(Default)]
+    struct SlowStore {
+        listed: AtomicUsize,
     }
 
-    /// The point that changes are still to be told from.
-    fn log_position(&self) -> LogPosition {
-        match self.progress {
-            Progress::Scan { began, .. } => began,
-            Progress::Changes { after } => after,
+    #[async_trait]
+    impl Store for SlowStore {
+        async fn get(&self, _: &UserKey, _: Deadline) -> Result<Option<Arc<User>>, Error> {
+            unreachable!("a watch reads no single user")
         }
+
+        async fn batch_get(&self, _: &[UserId], _: Deadline) -> Result<Vec<Option<User>>, Error> {
+            unreachable!("a watch reads no single user")
+        }
+
+        async fn list(&self, _: Option<&UserId>, _: PageSize, _: Deadline) -> Result<Page, Error> {
+            self.listed.fetch_add(1, Relaxed);
+            time::sleep(READ_TIME).await;
+            let time = Timestamp::from_micros(0);
+            let user = User {
+                id: UserId::parse("a").unwrap(),
+                fields: Fields::example("ada@example.com"),
+                revision: 0,
+                create_time: time,
+                update_time: time,
+            };
+            Ok(Page { users: vec![user], more: false })
+        }
+
+        async fn write(&self, _: Write, _: Deadline) -> Result<WriteResult, Error> {
+            unreachable!("a watch writes nothing")
+        }
+
+        async fn log_head(&self, _: Deadline) -> Result<LogHead, Error> {
+            Ok(LogHead { store: StoreId([7; 16]), newest: LogPosition::BEGINNING })
+        }
+
+        async fn changes(&self, _: Revision, _: usize, _: Deadline) -> Result<Vec<Entry>, Error> {
+            unreachable!("there are none")
+        }
+
+        async fn changed(&self, _: Revision) {
+            std::future::pending::<()>().await;
+        }
+
+        async fn probe(&self) -> StoreHealth {
+            unreachable!("a watch does not probe")
+        }
+
+        async fn close(&self) {}
     }
 
-    /// Whether this history has such a point, and the log what follows it.
-    async fn is_in_log(&self, log_position: LogPosition, deadline: Deadline) -> Result<bool, Error> {
-        let before = log_position.revision.saturating_sub(1);
-        let entries = self.subscription.feed.0.store.changes(before, 1, deadline).await?;
-        let is_first = log_position == LogPosition::BEGINNING && follows(&entries, 0);
-        Ok(is_first || entries.first().is_some_and(|entry| entry.position == log_position))
+    #[tokio::test(start_paused = true)]
+    async fn a_read_goes_on_while_its_watch_tells_something_else() {
+        let store = Arc::new(SlowStore::default());
+        let feed = Feed::new(Arc::clone(&store) as Arc<dyn Store>, 0);
+        let mut watch = Watch::begin(&feed, true, None, Deadline::NONE).await.unwrap();
+        let mut heartbeats = 0;
+        let item = loop {
+            match time::timeout(READ_TIME / 4, watch.next()).await {
+                Ok(item) => break item.unwrap(),
+                Err(_) => heartbeats += 1,
+            }
+            assert!(heartbeats < 10, "the read has begun {} times", store.listed.load(Relaxed));
+        };
+        assert!(matches!(item, Item::Existing(user) if user.id.as_str() == "a"));
+        assert_eq!((heartbeats >= 3, store.listed.load(Relaxed)), (true, 1));
     }
 }

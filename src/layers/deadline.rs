@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -204,10 +204,7 @@ impl<B: Body<Data = Bytes>> Body for DeadlineBody<B> {
             }
         }
         this.inner.set(None);
-        let mut trailers = HeaderMap::new();
-        // It cannot fail: the message and the details are plain.
-        let _ = status::deadline_exceeded().add_header(&mut trailers);
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+        Poll::Ready(Some(Ok(Frame::trailers(status::trailers(&status::deadline_exceeded())))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use metrics::Counter;
 use pin_project_lite::pin_project;
@@ -141,10 +141,7 @@ impl<B: Body<Data = Bytes>> Body for CatchPanicBody<B> {
             return polled;
         }
         let _ = catch_unwind(AssertUnwindSafe(|| this.inner.set(None)));
-        let mut trailers = HeaderMap::new();
-        // It cannot fail: the message and the details are plain.
-        let _ = status::internal().add_header(&mut trailers);
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+        Poll::Ready(Some(Ok(Frame::trailers(status::trailers(&status::internal())))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -45,7 +45,10 @@ pub struct Dispatcher {
     /// Connections that were refused for it.
     over_quota: Counter,
     metrics: Arc<ListenerMetrics>,
-    throttle: LogThrottle,
+    /// One for each line, so that none keeps another from being written.
+    full_log: LogThrottle,
+    over_quota_log: LogThrottle,
+    thread_log: LogThrottle,
     addresses: Addresses,
 }
 
@@ -93,7 +96,9 @@ impl Dispatcher {
             max_per_address,
             over_quota,
             metrics,
-            throttle: LogThrottle::new(1, LOG_INTERVAL),
+            full_log: LogThrottle::new(1, LOG_INTERVAL),
+            over_quota_log: LogThrottle::new(1, LOG_INTERVAL),
+            thread_log: LogThrottle::new(1, LOG_INTERVAL),
             addresses: Addresses::new(permits),
         }
     }
@@ -108,7 +113,7 @@ impl Dispatcher {
         let Ok(stream) = stream else { return };
         let Some(address) = self.addresses.admit(source) else {
             self.metrics.refused.increment(1);
-            if let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now()) {
+            if let Some(Admitted { unlogged }) = self.full_log.admit(Instant::now()) {
                 tracing::warn!(
                     unlogged,
                     "connections are refused: max_connections, or an address's share, is reached"
@@ -118,7 +123,7 @@ impl Dispatcher {
         };
         if address.of_address() > self.max_per_address {
             self.over_quota.increment(1);
-            if let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now()) {
+            if let Some(Admitted { unlogged }) = self.over_quota_log.admit(Instant::now()) {
                 tracing::warn!(
                     unlogged,
                     "connections are refused: an address has max_connections_per_address"
@@ -136,7 +141,7 @@ impl Dispatcher {
         self.metrics.accepted.increment(1);
         let permit = ConnectionPermit::take(&thread.load, address);
         if thread.sockets.send(Accepted { stream, source, permit }).is_err()
-            && let Some(Admitted { unlogged }) = self.throttle.admit(Instant::now())
+            && let Some(Admitted { unlogged }) = self.thread_log.admit(Instant::now())
         {
             tracing::error!(unlogged, "a serving thread has ended");
         }

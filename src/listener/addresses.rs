@@ -16,10 +16,29 @@ use crate::rpc::{holdings::SourceHoldings, source::Source};
 const MIN_SWEPT: usize = 64;
 
 /// One address, and what it holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Address {
     connections: AtomicUsize,
     pub holdings: Arc<SourceHoldings>,
+    /// How many addresses there are.
+    count: Arc<AtomicUsize>,
+}
+
+impl Address {
+    fn new(count: &Arc<AtomicUsize>) -> Arc<Self> {
+        count.fetch_add(1, Relaxed);
+        Arc::new(Self {
+            connections: AtomicUsize::new(0),
+            holdings: Arc::default(),
+            count: Arc::clone(count),
+        })
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A connection of an [`Address`], and its permit, until it is dropped.
@@ -53,6 +72,8 @@ pub struct Addresses {
     /// How many permits there are in all.
     limit: usize,
     by_address: HashMap<Source, Weak<Address>>,
+    /// Of those that have connections: others are in the map until it is swept.
+    count: Arc<AtomicUsize>,
     swept_at: usize,
 }
 
@@ -60,7 +81,7 @@ impl Addresses {
     /// `permits` are those of a port without connections.
     pub fn new(permits: Arc<Semaphore>) -> Self {
         let limit = permits.available_permits();
-        Self { permits, limit, by_address: HashMap::new(), swept_at: 0 }
+        Self { permits, limit, by_address: HashMap::new(), count: Arc::default(), swept_at: 0 }
     }
 
     /// Takes a permit for one more connection from this address. `None` where none is left, or
@@ -68,9 +89,8 @@ impl Addresses {
     pub fn admit(&mut self, source: Source) -> Option<AddressConnection> {
         let known = self.of(source);
         if self.permits.available_permits() <= self.limit / 8 {
-            self.sweep();
             // An address that is not there yet has a share too.
-            let share = self.limit / (self.by_address.len() + 1);
+            let share = self.limit / (self.count.load(Relaxed) + 1);
             if known.connections.load(Relaxed) >= share.max(1) {
                 return None;
             }
@@ -87,7 +107,7 @@ impl Addresses {
         }
         let known = self.by_address.entry(source).or_default();
         known.upgrade().unwrap_or_else(|| {
-            let new = Arc::<Address>::default();
+            let new = Address::new(&self.count);
             *known = Arc::downgrade(&new);
             new
         })

@@ -1,7 +1,8 @@
 //! The audit line of a call: who did what to which user, and how it ended.
 //!
-//! **Invariant:** a line holds ids and never a name or an address. Every write has a line,
-//! and of denials at most [`MAX_DENIALS_PER_SECOND`], because any peer can cause them.
+//! **Invariant:** a line holds ids and never a name or an address. Every write that was
+//! let in has a line, and of denials at most [`MAX_DENIALS_PER_SECOND`] have one, because any
+//! peer can cause them.
 
 use std::{
     sync::{LazyLock, Mutex, OnceLock, PoisonError},

@@ -13,7 +13,10 @@ use tonic::{
 };
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::reasons::{self, Reason};
+use super::{
+    goaway::GoAwayReason,
+    reasons::{self, Reason},
+};
 
 mod prepared;
 mod size;
@@ -65,6 +68,14 @@ pub fn draining() -> Status {
 /// one immediately.
 pub fn connection_aged() -> Status {
     plain(&reasons::CONNECTION_AGED, "the connection is too old: go on over another one")
+}
+
+/// Why a stream ends whose connection is to go.
+pub fn goaway(reason: GoAwayReason) -> Status {
+    match reason {
+        GoAwayReason::Age => connection_aged(),
+        GoAwayReason::Drain => draining(),
+    }
 }
 
 /// An import had no request for a minute, so its permit is released.
@@ -196,6 +207,14 @@ pub fn unknown_health_name() -> Status {
     let mut details = info(reason, []);
     details.set_resource_info("grpc.health.v1.Health", "service", "", "List names every health name");
     with_details(reason, "no such health name", details)
+}
+
+/// The trailers that say a status.
+pub fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // It cannot fail: the message and the details are plain.
+    let _ = status.add_header(&mut trailers);
+    trailers
 }
 
 /// Gives an error that tonic itself answered the details that every error has.

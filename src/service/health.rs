@@ -214,9 +214,6 @@ pub struct Tick {
 }
 
 impl Tick {
-    /// How often to tick: several times before a thread counts as stuck.
-    pub const INTERVAL: Duration = Duration::from_secs(1);
-
     /// The thread is alive now.
     pub fn tick(&self) {
         self.last.store(millis_since(self.started_at, Instant::now()), Ordering::Relaxed);

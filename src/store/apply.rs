@@ -150,8 +150,7 @@ fn replay<T: Transaction>(
     idempotency: &Idempotency,
     now: Timestamp,
 ) -> Result<Option<WriteResult>, T::Error> {
-    let retention = i64::try_from(Idempotency::RETENTION.as_micros()).unwrap_or(i64::MAX);
-    let since = Timestamp::from_micros(now.as_micros().saturating_sub(retention));
+    let since = now.before(Idempotency::RETENTION);
     let Some(recorded) = transaction.find_recorded(&idempotency.key, since)? else { return Ok(None) };
     if recorded.payload != idempotency.payload {
         return Err(Error::RequestIdReused.into());

@@ -39,6 +39,17 @@ pub enum BackupError {
         path = .0.display()
     )]
     IsStore(PathBuf),
+    #[error(
+        "{path} is where a restore of this store writes to: give the backup another name",
+        path = .0.display()
+    )]
+    IsRestored(PathBuf),
+    #[error(
+        "{path} is there already, of a store that was replaced before: move it away, or remove it where nobody \
+         needs it any more",
+        path = .0.display()
+    )]
+    IsKept(PathBuf),
     #[error("{path} is not a regular file: name a new file, or an older backup", path = .0.display())]
     NoFile(PathBuf),
     #[error(

@@ -30,6 +30,10 @@ pub enum OpenError {
         path = path.display()
     )]
     Newer { path: PathBuf, found: usize, known: usize },
+    #[error("there is no store {path}: point store_url at the one that the service uses", path = .0.display())]
+    NoStore(PathBuf),
+    #[error("a store in memory is gone with its process, and has nothing to purge")]
+    Memory,
     #[error(
         "the store {path} is a directory: name a file in it, such as {path}/user-service.db",
         path = .0.display()

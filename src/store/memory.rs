@@ -236,12 +236,9 @@ impl State {
     }
 
     fn expire(&mut self, now: Timestamp, kept: &Retention) {
-        let before = |retention: Duration| {
-            now.as_micros().saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX))
-        };
         for _ in 0..PRUNE_BATCH_ROWS {
             let Some((_, entry)) = self.changes.first_key_value() else { break };
-            let is_young = entry.position.time.as_micros() >= before(kept.age);
+            let is_young = entry.position.time >= now.before(kept.age);
             // The last one stays: it is the position of the watches.
             if (is_young && self.changes.len() <= kept.rows) || self.changes.len() == 1 {
                 break;
@@ -250,8 +247,8 @@ impl State {
         }
         for _ in 0..PRUNE_BATCH_ROWS {
             let Some((time, key)) = self.recorded_at.front() else { break };
-            if time.as_micros() >= before(Idempotency::RETENTION) && self.recorded_at.len() <= MAX_REQUEST_IDS
-            {
+            let is_young = *time >= now.before(Idempotency::RETENTION);
+            if is_young && self.recorded_at.len() <= MAX_REQUEST_IDS {
                 break;
             }
             // The key may have been used again since.

@@ -80,7 +80,7 @@ pub fn migrate_further(url: &PostgresUrl, config: &Config, steps: &[&str]) -> Re
 /// without a gap, and a watch resumed from an older token reaches the same users.
 pub fn purge(config: &Config) -> Result<u64, OpenError> {
     match &config.store_url {
-        StoreUrl::Memory => Ok(0),
+        StoreUrl::Memory => Err(OpenError::Memory),
         StoreUrl::Postgres(url) => postgres::purge(url, config),
         StoreUrl::Sqlite(path) => sqlite::purge(path),
     }

@@ -29,7 +29,7 @@ use tokio::{
 
 use super::{
     CLOSED,
-    forecast::{Forecast, Refusal},
+    forecast::{Forecast, MAX_RETRY_DELAY, Refusal},
     metrics::{WriterMetrics, count},
 };
 use crate::domain::{Change, Deadline, Error, Write, WriteResult};
@@ -147,7 +147,7 @@ impl Queue {
         }
         if let Err(refused) = self.admit(&state, is_import, deadline) {
             refused.increment(1);
-            return Err(state.refuse(Instant::now()));
+            return Err(state.refuse(deadline, Instant::now()));
         }
         if is_import { &mut state.imports } else { &mut state.calls }.push_back(request);
         self.metrics.queue_depth.increment(1.0);
@@ -194,9 +194,17 @@ impl Queue {
 
 impl State {
     /// What a caller is told whose write is not queued.
-    fn refuse(&mut self, now: Instant) -> Error {
-        self.refused += 1;
-        Error::Overloaded { retry_delay: self.forecast.retry_delay(self.ahead(), self.refused, now) }
+    fn refuse(&mut self, deadline: Deadline, now: Instant) -> Error {
+        let mut retry_delay = self.forecast.retry_delay(self.ahead(), self.refused + 1, now);
+        // Who cannot be given time for within the longest delay is not counted.
+        if retry_delay < MAX_RETRY_DELAY {
+            self.refused += 1;
+        }
+        // Who gives a write less time than a commit takes is told of no room that is not there.
+        if !self.forecast.ends_within(deadline.remaining(), now) {
+            retry_delay = retry_delay.max(self.forecast.commit().min(MAX_RETRY_DELAY));
+        }
+        Error::Overloaded { retry_delay }
     }
 
     /// Takes the next batch: calls, with room left for imports, and then imports.
@@ -252,6 +260,8 @@ impl WriteReceiver {
     pub fn take(&self) -> Option<Vec<PendingWrite>> {
         let mut state = self.0.state();
         if state.len() == 0 {
+            // There is room for whoever comes.
+            state.refused = 0;
             return (!state.closed).then(Vec::new);
         }
         let now = Instant::now();

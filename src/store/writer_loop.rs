@@ -88,6 +88,5 @@ pub(super) fn publish(newest: &watch::Sender<Revision>, revision: Revision) {
 
 /// The time before which rows are older than `retention`, in microseconds.
 pub(super) fn cutoff_micros(retention: Duration) -> i64 {
-    let retention = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
-    Timestamp::now().as_micros().saturating_sub(retention)
+    Timestamp::now().before(retention).as_micros()
 }

@@ -1,4 +1,4 @@
-//! What tests of every room read metrics with.
+//! What tests of every module read metrics with.
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 
 use bytes::Bytes;
-use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 
 /// Why a text cannot be unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,8 @@ pub fn unpack(packed: &[u8], limit: usize) -> Result<Bytes, UnpackError> {
     let mut unpacked = Vec::new();
     // One more than there may be, to tell too much from enough.
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    GzDecoder::new(packed).take(most).read_to_end(&mut unpacked).map_err(|_| UnpackError::Malformed)?;
+    // A gzip file is a series of members (RFC 1952, section 2.2), and nothing else.
+    MultiGzDecoder::new(packed).take(most).read_to_end(&mut unpacked).map_err(|_| UnpackError::Malformed)?;
     if unpacked.len() > limit { Err(UnpackError::TooLarge) } else { Ok(unpacked.into()) }
 }
 

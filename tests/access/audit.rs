@@ -3,6 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use prost::Message;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
@@ -103,6 +104,33 @@ async fn each_write_and_each_denial_has_a_line_and_no_line_holds_a_name_or_an_ad
         let text = line.to_string().to_lowercase();
         assert!(!text.contains("canary") && !text.contains('@'), "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_user_of_an_import_that_was_broken_off_has_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let [store, path] = ["users.db", "audit"].map(|name| dir.path().join(name));
+    let (url, audit) = (format!("sqlite:{}", store.display()), format!("file:{}", path.display()));
+    let server = Server::start(&["--store-url", &url, "--audit-log", &audit]);
+    let caller = Caller::connect(server.grpc_addr).await;
+    // The write waits for this.
+    let other_program = Connection::open(&store).unwrap();
+    other_program.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let import = ImportUsersRequest { user_id: "u1".into(), user: Some(user("u1")) }.encode_to_vec();
+    let importing = tokio::spawn(async move {
+        caller.call("/user.v1.UserService/ImportUsers", &[], &import).await;
+    });
+    let until = Instant::now() + TEST_TIMEOUT;
+    let received = "grpc_server_msg_received_total{grpc_type=\"bidi_stream\",\
+                    grpc_service=\"user.v1.UserService\",grpc_method=\"ImportUsers\"} 1";
+    while !ask(server.admin_addr, "GET /metrics").body.lines().any(|line| line == received) {
+        assert!(Instant::now() < until, "no {received}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    importing.abort();
+    let lines = lines(&path, 2).await;
+    let said: Vec<_> = lines.iter().map(|line| [&line["user"], &line["code"]]).collect();
+    assert_eq!(said, [[&json!("u1"), &json!("CANCELLED")], [&Value::Null, &json!("CANCELLED")]]);
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ async fn a_stream_ends_when_its_callers_time_is_up_and_not_before() {
     let mut health = HeldCalls::connect(server.grpc_addr).await.health();
     let watch = || tonic_health::pb::HealthCheckRequest { service: String::new() };
     let mut request = tonic::Request::new(watch());
-    request.metadata_mut().insert("grpc-timeout", "100m".parse().unwrap());
+    request.metadata_mut().insert("grpc-timeout", "2S".parse().unwrap());
     let mut watched = health.watch(request).await.unwrap().into_inner();
     assert!(watched.message().await.unwrap().is_some(), "the server's default is not for streams");
     assert_eq!(watched.message().await.unwrap_err().code(), Code::DeadlineExceeded);

@@ -112,7 +112,7 @@ async fn a_drain_ends_watches_with_their_tokens_and_waits_for_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_ends_before_its_connection_is_too_old() {
     let (server, mut client) =
-        start(&["--max-connection-age-ms", "300", "--max-connection-age-grace-ms", "60000"]).await;
+        start(&["--max-connection-age-ms", "2000", "--max-connection-age-grace-ms", "60000"]).await;
     let mut stream = watch(&mut client, "").await;
     let caught_up = next(&mut stream).await.unwrap();
     let status = next(&mut stream).await.unwrap_err();

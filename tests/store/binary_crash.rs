@@ -259,9 +259,15 @@ async fn reads_are_answered_while_writes_are_stuck() {
             stuck.spawn(async move { client.create_user(create).await.map(drop) });
         }
     }
-    let refused = stuck.join_next().await.unwrap().unwrap().unwrap_err();
-    let reason = refused.get_error_details().error_info().map(|info| info.reason.clone());
-    assert_eq!(reason.as_deref(), Some("OVERLOADED"), "{refused:?}");
+    // Some may have waited for the file for too long before.
+    while let Some(ended) = stuck.join_next().await {
+        let refused = ended.unwrap().unwrap_err();
+        if refused.get_error_details().error_info().is_some_and(|info| info.reason == "OVERLOADED") {
+            break;
+        }
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    }
+    assert!(!stuck.is_empty(), "none was refused");
     // While the flood still comes in, too.
     for _ in 0..20 {
         let key = Some(Key::Email("ada@example.com".into()));

@@ -132,6 +132,20 @@ async fn on_a_full_disk_writes_come_back_by_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_full_has_room_for_more_than_a_probe_before_writes_come_back() {
+    // The create fails. Then there is no room twice, where a small write would work.
+    let files = &["users.db-wal", "users.db.room"];
+    let inject = ["inject=pwrite64:error=ENOSPC:when=20", "inject=write:error=ENOSPC:when=1..2"];
+    let seen = trace("creates_one_by_one", files, &inject);
+    assert_eq!(seen.trace.matches("INJECTED").count(), 3, "{}", seen.trace);
+    let between = seen.trace.split("INJECTED").nth(2).unwrap();
+    assert!(!between.contains("pwrite64("), "no write was let in between:\n{between}");
+    assert_eq!(seen.users("unavailable").len(), 1, "{:?}", seen.said);
+    assert!(seen.said("back") && !seen.file().with_extension("db.room").exists(), "{:?}", seen.said);
+    assert_kept(&seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writes_come_back_where_the_disk_was_full_for_clearing() {
     let dir = tempfile::tempdir().unwrap();
     let store = store::open(&at(&dir.path().join("users.db"))).unwrap();

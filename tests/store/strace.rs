@@ -10,7 +10,7 @@ pub fn arguments(output: &str, files: &[&str], inject: &[&str]) -> Vec<String> {
     for file in files {
         arguments.extend(["-P".into(), (*file).into()]);
     }
-    for expression in ["trace=pwrite64,fsync,fdatasync"].iter().chain(inject) {
+    for expression in ["trace=write,pwrite64,fsync,fdatasync"].iter().chain(inject) {
         arguments.extend(["-e".into(), (*expression).into()]);
     }
     arguments

@@ -272,7 +272,9 @@ pub async fn resume_at_random(stores: &[Arc<dyn Store>], changes: usize) {
         let mut watch = begin(feed, token).await.unwrap();
         for _ in 0..random.below(60) {
             // Nothing may come any more, once all was told.
-            let Ok(item) = tokio::time::timeout(Duration::from_millis(20), watch.next()).await else { break };
+            let Ok(item) = tokio::time::timeout(Duration::from_millis(200), watch.next()).await else {
+                break;
+            };
             folded.take(item.unwrap());
         }
         token = Some(watch.token());

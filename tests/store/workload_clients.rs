@@ -73,7 +73,8 @@ impl Replicas {
         for n in 0..self.len() {
             let mut client = self.client(n);
             let name = format!("recovered-{}", Uuid::new_v4());
-            while begun.elapsed() < crate::support::TEST_TIMEOUT {
+            loop {
+                assert!(begun.elapsed() < crate::support::TEST_TIMEOUT, "replica {n} is not back");
                 // Safe to repeat: the id is the same.
                 let written = client.create_user(limited(create(&name, &name, ""))).await;
                 let read =

@@ -57,7 +57,7 @@ fn a_dripping_peer_gains_no_time() {
     let mut dripping = Peer::silent(server.addr);
     let mut bytes = PREFACE.iter().chain([0, 0x40, 0, 4, 0].iter()).chain(std::iter::repeat(&0));
     until("the peer is cut", || !dripping.try_write(&[*bytes.next().unwrap()]));
-    assert_eq!(server.metric(&closed("handshake")), 1);
+    server.wait_for_metric(&closed("handshake"), 1);
 }
 
 #[test]

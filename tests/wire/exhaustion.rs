@@ -25,8 +25,8 @@ fn without_descriptors_it_waits_and_then_serves_again() {
     command.args(["-c", "ulimit -n 100; exec \"$0\" --store-url memory: --max-connections 1000"]);
     command.arg(env!("CARGO_BIN_EXE_user-service"));
     let mut server = Server::spawn(command);
-    let peers: Vec<_> = (0..PEERS).map(|_| Peer::silent(server.grpc_addr)).collect();
     let began = Instant::now();
+    let peers: Vec<_> = (0..PEERS).map(|_| Peer::silent(server.grpc_addr)).collect();
     server.wait_for_line("connections cannot be accepted");
     let scrape = TcpStream::connect(server.admin_addr).unwrap();
     server.wait_for_line("admin");

@@ -224,7 +224,7 @@ async fn calls_over_tls_survive_the_ages_of_their_connections_and_a_drain() {
 #[test]
 fn a_plain_client_on_the_port_and_a_silent_one_are_counted_and_logged_without_an_address() {
     let files = Files::new();
-    let deadline = ["--handshake-timeout-ms".to_owned(), "300".to_owned()];
+    let deadline = ["--handshake-timeout-ms".to_owned(), "2000".to_owned()];
     let mut server = Server::start_with(&[files.tls(), deadline.to_vec()].concat());
     let mut silent = std::net::TcpStream::connect(server.grpc_addr).unwrap();
     for _ in 0..20 {

@@ -5,6 +5,7 @@ use std::{
     fmt,
     fs::{self, File},
     io::{self, BufWriter, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -24,7 +25,12 @@ pub struct ImportReport {
 
 impl ImportReport {
     pub fn new(files: &[PathBuf], report: Option<&Path>) -> Result<Self, String> {
-        let create = |path: &Path| File::create(path).map_err(|error| format!("{}: {error}", path.display()));
+        let create = |path: &Path| {
+            if files.iter().any(|file| is_same_file(file, path)) {
+                return Err(format!("{} is imported: give the report a name of its own", path.display()));
+            }
+            File::create(path).map_err(|error| format!("{}: {error}", path.display()))
+        };
         let report = report.map(create).transpose()?.map(BufWriter::new);
         Ok(Self { created: 0, unchanged: 0, refused: 0, report, bar: bar(files) })
     }
@@ -68,6 +74,13 @@ impl fmt::Display for ImportReport {
         let Self { created, unchanged, refused, .. } = self;
         write!(f, "{created} created, {unchanged} unchanged, {refused} refused")
     }
+}
+
+/// Whether two names are of one regular file.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    let id =
+        |path: &Path| fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|of| (of.dev(), of.ino()));
+    id(a).is_some_and(|of_a| Some(of_a) == id(b))
 }
 
 /// The progress in the files; for stdin, whose length is unknown, the bytes done.

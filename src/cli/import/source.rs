@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
 };
@@ -48,6 +48,12 @@ pub fn read(files: Vec<PathBuf>) -> Items {
             let _ = lines("stdin", io::stdin().lock(), &items);
         }
         for path in files {
+            if path == Path::new("-") {
+                if lines("stdin", io::stdin().lock(), &items).is_err() {
+                    return;
+                }
+                continue;
+            }
             let name = path.display().to_string();
             let read = match File::open(&path) {
                 Ok(file) => lines(&name, BufReader::new(file), &items),

@@ -1,5 +1,7 @@
 //! The steps of `smoke`, each one thing that a deployment must do.
 
+use std::time::Duration;
+
 use tonic::{Code, Request, Status};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
@@ -13,7 +15,7 @@ use uuid::Uuid;
 
 use super::StepResult;
 use crate::{
-    cli::{client::Connection, console::describe},
+    cli::{client::Connection, console::describe, retry::Retry},
     proto::{
         article::{self, user_service_client::UserServiceClient as ArticleClient},
         user::v1::{
@@ -202,14 +204,17 @@ impl Steps {
     }
 
     /// Deletes the user, if there is one.
-    pub async fn clean_up(&mut self) -> StepResult {
+    pub async fn clean_up(&mut self, timeout: Duration) -> StepResult {
         let id = self.user.id.clone();
         let request =
             DeleteUserRequest { id: id.clone(), allow_missing: true, ..DeleteUserRequest::default() };
-        match self.users.delete_user(request).await {
-            Ok(_) => Ok("nothing is left behind".into()),
-            Err(status) => Err(format!("the user {id} may be left behind: {}", failed(status))),
+        // A quota that stopped a step may refuse this as well, and says when to come again.
+        let mut retry = Retry::new(timeout);
+        while let Err(status) = self.users.delete_user(request.clone()).await {
+            let why = retry.pause(status.into()).await;
+            why.map_err(|why| format!("the user {id} may be left behind: {why}"))?;
         }
+        Ok("nothing is left behind".into())
     }
 }
 

@@ -20,6 +20,8 @@ pin_project! {
     /// A call and its stream. Dropped before its end, it resets the stream.
     pub struct Exchange<F, B: Body> {
         respond: SendResponse<B::Data>,
+        // Whether the answer is a head alone, whatever body it would have (RFC 9110, section 9.3.2).
+        is_head: bool,
         #[pin]
         stage: Stage<F, B>,
     }
@@ -47,8 +49,8 @@ where
     F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
     B: Body<Data: Default + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    pub fn new(future: F, respond: SendResponse<B::Data>) -> Self {
-        Self { respond, stage: Stage::Serving { future } }
+    pub fn new(future: F, respond: SendResponse<B::Data>, is_head: bool) -> Self {
+        Self { respond, is_head, stage: Stage::Serving { future } }
     }
 
     /// Answers the call where it does not have to wait. Otherwise it gets a task.
@@ -73,7 +75,7 @@ where
         let ended = loop {
             let next = match this.stage.as_mut().project() {
                 StageProjection::Serving { future } => match future.poll(cx) {
-                    Poll::Ready(Ok(answer)) => match begin(this.respond, answer) {
+                    Poll::Ready(Ok(answer)) => match begin(this.respond, answer, *this.is_head) {
                         Ok(Some(answering)) => answering,
                         ended => break ended.map(drop),
                     },
@@ -97,10 +99,13 @@ where
 fn begin<F, B: Body<Data: Default>>(
     respond: &mut SendResponse<B::Data>,
     answer: Response<B>,
+    is_head: bool,
 ) -> Result<Option<Stage<F, B>>, h2::Error> {
     let (mut head, body) = answer.into_parts();
-    let is_whole = body.is_end_stream();
-    if !is_whole && let Some(length) = body.size_hint().exact() {
+    let is_whole = is_head || body.is_end_stream();
+    if !body.is_end_stream()
+        && let Some(length) = body.size_hint().exact()
+    {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
     let sent = respond.send_response(Response::from_parts(head, ()), is_whole);

@@ -19,7 +19,7 @@ use h2::{
     Reason,
     server::{Builder, Connection, Handshake, SendResponse},
 };
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::service::Service;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -202,9 +202,11 @@ where
 {
     while let Some((request, respond)) = ready!(connection.poll_accept(cx)).transpose()? {
         let mut request = request.map(|stream| StreamBody::new(stream).into());
-        match early.and_then(|early| early.answer(&mut request)) {
-            Some(answer) => come.refused.push((respond, answer)),
-            None => come.begun.push(Box::pin(Exchange::new(service.call(request), respond))),
+        if let Some(answer) = early.and_then(|early| early.answer(&mut request)) {
+            come.refused.push((respond, answer));
+        } else {
+            let is_head = request.method() == Method::HEAD;
+            come.begun.push(Box::pin(Exchange::new(service.call(request), respond, is_head)));
         }
     }
     Poll::Ready(Ok(()))

@@ -21,7 +21,7 @@ pub enum HandshakeOutcome {
     NotTls,
     /// No version, cipher suite or group that both have.
     Incompatible,
-    /// The client does not ask for `h2`.
+    /// The client asks for neither `h2` nor `http/1.1`.
     Alpn,
     /// The client has ended the handshake with an alert: it does not trust the server.
     Alert,

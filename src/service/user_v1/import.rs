@@ -19,11 +19,7 @@ use super::{fields::message, request};
 use crate::{
     domain::{Deadline, Error, Store, UserId, Write},
     proto::user::v1::{self as pb, import_users_response::Result as ImportResult},
-    rpc::{
-        audit::AuditRecord,
-        goaway::{GoAwayReason, GoAwayReceiver},
-        status,
-    },
+    rpc::{audit::AuditRecord, goaway::GoAwayReceiver, status},
     service::error_status,
 };
 
@@ -85,10 +81,7 @@ impl ImportState {
                     return Ok(Some(answer));
                 }
                 reason = self.import.goaway.received(), if self.end.is_none() => {
-                    self.end = Some(Err(match reason {
-                        GoAwayReason::Age => status::connection_aged(),
-                        GoAwayReason::Drain => status::draining(),
-                    }));
+                    self.end = Some(Err(status::goaway(reason)));
                 }
                 request = self.import.requests.message(), if takes => match request {
                     Ok(Some(request)) => self.take(request),
@@ -111,22 +104,48 @@ impl ImportState {
         self.taken += 1;
         self.storing.push_back(Box::pin(async move {
             let _place = shared.room.acquire().await.map_err(|_| status::internal())?;
-            let result = import(&*store, &request, deadline).await?;
-            if let Some(audit) = audit {
-                log(&audit, &request, &result);
+            let mut line = audit.map(|record| AuditLine::begin(record, &request.user_id));
+            let result = import(&*store, &request, deadline).await;
+            if let Some(line) = &mut line {
+                line.end(&result);
             }
-            Ok(pb::ImportUsersResponse { index, result: Some(result) })
+            Ok(pb::ImportUsersResponse { index, result: Some(result?) })
         }));
     }
 }
 
-/// Writes the audit line of one user. A user that was there already is no write.
-fn log(audit: &AuditRecord, request: &pb::ImportUsersRequest, result: &ImportResult) {
-    match result {
-        ImportResult::Created(user) => audit.item(UserId::parse(&user.id).ok().as_ref(), Code::Ok),
-        ImportResult::Unchanged(_) => {}
-        ImportResult::Error(status) => {
-            audit.item(UserId::parse(&request.user_id).ok().as_ref(), Code::from_i32(status.code));
+/// The audit line of one user, written when it is dropped: a stream may end during a commit,
+/// and the user is stored all the same.
+struct AuditLine {
+    record: Arc<AuditRecord>,
+    user: Option<UserId>,
+    /// `None`: no write, and no line.
+    code: Option<Code>,
+}
+
+impl AuditLine {
+    fn begin(record: Arc<AuditRecord>, user_id: &str) -> Self {
+        Self { record, user: UserId::parse(user_id).ok(), code: Some(Code::Cancelled) }
+    }
+
+    /// How the write ended. A user that was there already is none.
+    fn end(&mut self, result: &Result<ImportResult, Status>) {
+        self.code = match result {
+            Ok(ImportResult::Created(user)) => {
+                self.user = UserId::parse(&user.id).ok();
+                Some(Code::Ok)
+            }
+            Ok(ImportResult::Unchanged(_)) => None,
+            Ok(ImportResult::Error(status)) => Some(Code::from_i32(status.code)),
+            Err(status) => Some(status.code()),
+        };
+    }
+}
+
+impl Drop for AuditLine {
+    fn drop(&mut self) {
+        if let Some(code) = self.code {
+            self.record.item(self.user.as_ref(), code);
         }
     }
 }

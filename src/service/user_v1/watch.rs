@@ -11,10 +11,7 @@ use crate::{
     domain::Event,
     feed::{Item, Watch, WatchError},
     proto::user::v1::{self as pb, watch_users_response::Event as WireEvent},
-    rpc::{
-        goaway::{GoAwayReason, GoAwayReceiver},
-        status,
-    },
+    rpc::{goaway::GoAwayReceiver, status},
     service::{convert::timestamp, error_status},
 };
 
@@ -47,10 +44,7 @@ impl WatchStream {
         let next = tokio::select! {
             biased;
             reason = self.goaway.received() => {
-                return Err(match reason {
-                    GoAwayReason::Age => status::connection_aged(),
-                    GoAwayReason::Drain => status::draining(),
-                });
+                return Err(status::goaway(reason));
             }
             next = time::timeout(self.heartbeat, self.watch.next()) => next,
         };

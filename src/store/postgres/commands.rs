@@ -36,8 +36,9 @@ pub fn migrate(url: &PostgresUrl, config: &Config, further: &[&str]) -> Result<(
 
 /// Erases deleted users from the change log; how many changes. Blocks.
 pub fn purge(url: &PostgresUrl, config: &Config) -> Result<u64, OpenError> {
-    migrate(url, config, &[])?;
     let connector = connector(url, config)?;
+    block_on(first_connection(&connector, url, schema::is_known))?;
+    migrate(url, config, &[])?;
     block_on(first_connection(&connector, url, schema::purge))
 }
 
@@ -97,7 +98,7 @@ pub(super) async fn first_connection<T, E: From<OpenError>>(
         let done = plain.with(|session| async move { work(&session, place_of_it).await });
         let fault = match done.await {
             Ok(Some(done)) => return done,
-            Ok(None) => ConnectError::Timeout,
+            Ok(None) => ConnectError::Closed,
             Err(fault) => fault,
         };
         if !fault.is_transient() || Instant::now() >= until {

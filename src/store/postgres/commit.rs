@@ -256,8 +256,7 @@ pub(super) async fn fetch(session: &Session, keys: &Keys<'_>) -> Result<Read, Co
 
 /// From when on a recorded write counts.
 fn since() -> i64 {
-    let retention = i64::try_from(Idempotency::RETENTION.as_micros()).unwrap_or(i64::MAX);
-    Timestamp::now().as_micros().saturating_sub(retention)
+    Timestamp::now().before(Idempotency::RETENTION).as_micros()
 }
 
 pub(super) fn decide(mut batch: Batch, requests: &[PendingWrite]) -> (Batch, Vec<WriteAnswer>) {

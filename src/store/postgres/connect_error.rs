@@ -10,6 +10,7 @@ pub enum ConnectError {
     Password { path: PathBuf, source: io::Error },
     Certificates(String),
     Timeout,
+    Closed,
     Sql(tokio_postgres::Error),
 }
 
@@ -18,7 +19,7 @@ impl ConnectError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Password { .. } | Self::Certificates(_) => false,
-            Self::Timeout => true,
+            Self::Timeout | Self::Closed => true,
             Self::Sql(error) => match (error.code(), io_error(error)) {
                 // Starting, stopping, full; a pooler that has no connection to give.
                 (Some(code), _) => ["57P0", "53", "08"].iter().any(|class| code.code().starts_with(class)),
@@ -55,6 +56,7 @@ impl fmt::Display for ConnectError {
             }
             Self::Certificates(why) => write!(f, "cannot use the certificates: {why}"),
             Self::Timeout => f.write_str("it does not answer in time"),
+            Self::Closed => f.write_str("it ends the connection before it can be used"),
             // The detail of an error may hold a row's values, and so may the message of one
             // that is about a row.
             Self::Sql(error) => match (refusal::rule(error), error.as_db_error()) {

@@ -22,7 +22,6 @@ use tokio::{
 };
 
 use super::{
-    CLOSED,
     readers::Readers,
     reconnecting::{Connector, ReconnectingSession},
     rows,
@@ -108,7 +107,7 @@ impl GetBatcher {
             if queue.enqueue(PendingGet { key: key.clone(), answer, counted }) {
                 tokio::spawn(Worker { queue, counted: true, is_asking: false }.work());
             }
-            answered.await.unwrap_or(Err(CLOSED))
+            answered.await.unwrap_or_else(|_| Err(Error::Internal("the read was not answered".into())))
         };
         self.readers.in_time(deadline, reading).await
     }
@@ -142,9 +141,9 @@ impl GetBatcher {
 
 impl GetQueue {
     /// Whether there is to be one more taker, who is counted from now on.
-    fn enqueue(&self, gets: PendingGet) -> bool {
+    fn enqueue(&self, get: PendingGet) -> bool {
         let mut waiting = self.waiting();
-        waiting.reads.push(gets);
+        waiting.reads.push(get);
         let more = waiting.workers < MAX_STATEMENTS;
         waiting.workers += usize::from(more);
         more
@@ -225,11 +224,15 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Its runtime ended it.
+        // Its runtime ended it, or a panic.
         if self.counted {
             let mut waiting = self.queue.waiting();
             waiting.workers -= 1;
             waiting.statements -= usize::from(self.is_asking);
+            if waiting.workers == 0 {
+                // Nobody would take them.
+                waiting.reads.clear();
+            }
         }
     }
 }

@@ -54,7 +54,7 @@ use self::{
     writer::Writer,
 };
 use super::{
-    CLOSED, OpenError,
+    OpenError,
     heartbeat::{TRY_INTERVAL, WriteHeartbeat},
     metrics::retries,
     queue::{Queue, queue},

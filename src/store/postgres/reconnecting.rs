@@ -68,7 +68,7 @@ impl Connector {
     }
 
     /// Opens a connection, gives it to `use_it`, and keeps it going until that or
-    /// the connection ends.
+    /// the connection ends: `None` in the latter case.
     pub async fn with<T, F: Future<Output = T>>(
         &self,
         use_it: impl FnOnce(Arc<Session>) -> F,
@@ -95,9 +95,11 @@ impl Connector {
         let (client, connection) =
             time::timeout(self.limit, connecting).await.map_err(|_| ConnectError::Timeout)??;
         let warned = Arc::<AtomicBool>::default();
+        let began = AtomicBool::new(false);
         let work = async {
             let session = Session::new(client, Arc::clone(&self.lasting), self.limit, Arc::clone(&warned));
             let session = time::timeout(self.limit, session).await.map_err(|_| ConnectError::Timeout)??;
+            began.store(true, Ordering::Relaxed);
             Ok(use_it(Arc::new(session)).await)
         };
         let drive = async {
@@ -108,7 +110,7 @@ impl Connector {
         };
         tokio::select! {
             worked = work => worked.map(Some),
-            () = drive => Ok(None),
+            () = drive => if began.load(Ordering::Relaxed) { Ok(None) } else { Err(ConnectError::Closed) },
         }
     }
 }

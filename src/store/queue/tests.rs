@@ -221,3 +221,48 @@ async fn imports_leave_most_of_a_batch_to_calls_and_keep_a_part_of_it() {
     assert_eq!((batch.len(), imported), (limit, limit / IMPORT_SHARE));
     drop((imports, calls));
 }
+
+#[tokio::test]
+async fn callers_who_were_refused_are_counted_up_to_the_longest_delay_and_until_nothing_waits() {
+    let (queue, receiver) = queue(1);
+    let mut now = Instant::now();
+    for _ in 0..10 {
+        let mut state = queue.state();
+        state.forecast.begin_commit(1, now);
+        now += Duration::from_secs(1);
+        state.forecast.end_commit(now);
+    }
+    let _waiting = push(&queue).unwrap();
+    for _ in 0..100 * receiver.batch_limit() {
+        assert!(push(&queue).is_err());
+    }
+    let counted = queue.state().refused;
+    let commits = counted / receiver.batch_limit();
+    assert!((9..=11).contains(&commits), "{counted} in commits of {}", receiver.batch_limit());
+    assert_eq!(receiver.take().unwrap().len(), 1);
+    receiver.committed();
+    assert!(receiver.take().unwrap().is_empty());
+    let _waiting = push(&queue).unwrap();
+    let refused = push(&queue);
+    let soon = Duration::from_secs(2);
+    assert!(matches!(refused, Err(Error::Overloaded { retry_delay }) if retry_delay < soon), "{refused:?}");
+}
+
+#[tokio::test]
+async fn who_gives_a_write_less_time_than_a_commit_takes_is_told_how_long_one_takes() {
+    let (queue, receiver) = queue(8);
+    let now = Instant::now();
+    let mut state = queue.state();
+    state.forecast.begin_commit(1, now);
+    state.forecast.end_commit(now + Duration::from_secs(2));
+    // It is about to end.
+    state.forecast.begin_commit(1, now.checked_sub(Duration::from_secs(2)).unwrap_or(now));
+    drop(state);
+    let refused = push_until(&queue, Deadline::at(Instant::now() + Duration::from_secs(1)));
+    let commit = Duration::from_secs(2);
+    assert!(
+        matches!(refused, Err(Error::Overloaded { retry_delay }) if retry_delay >= commit),
+        "{refused:?}"
+    );
+    drop(receiver);
+}

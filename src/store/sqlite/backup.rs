@@ -35,6 +35,10 @@ pub(in crate::store) fn restore(
 ) -> Result<BackupSummary, BackupError> {
     let path = file::absolute(path)?;
     let _lock = file::lock(&path)?;
+    let part = file::beside(&path, ".part");
+    if from.canonicalize().is_ok_and(|from| part.canonicalize().is_ok_and(|part| part == from)) {
+        return Err(BackupError::IsRestored(from.into()));
+    }
     let found = check(from)?;
     if path.exists() {
         match connections::open_writer(&path) {
@@ -46,7 +50,6 @@ pub(in crate::store) fn restore(
             Err(error) => return Err(error.into()),
         }
     }
-    let part = file::beside(&path, ".part");
     let placed = place(from, &part, &path, replace);
     if placed.is_err() {
         let _ = fs::remove_file(&part);
@@ -85,12 +88,14 @@ fn place(from: &Path, part: &Path, path: &Path, replace: bool) -> Result<BackupS
 fn keep(path: &Path) -> Result<(), BackupError> {
     let kept = file::beside(path, ".replaced");
     let failed = |source| BackupError::File { path: kept.clone(), source };
+    if let Some(older) = files(&kept).into_iter().take(4).find(|file| file.symlink_metadata().is_ok()) {
+        return Err(BackupError::IsKept(older));
+    }
     let missing_is_fine = |done: io::Result<()>| match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     };
     for (old, new) in files(path).iter().zip(files(&kept)).take(4) {
-        missing_is_fine(fs::remove_file(&new)).map_err(failed)?;
         let moved = if old == path { fs::hard_link(old, &new) } else { fs::rename(old, &new) };
         missing_is_fine(moved).map_err(failed)?;
     }

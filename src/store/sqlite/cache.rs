@@ -6,6 +6,7 @@
 //! in between goes to the file.
 
 use std::{
+    collections::HashMap,
     mem::{self, ManuallyDrop},
     sync::Arc,
     time::Duration,
@@ -48,8 +49,9 @@ impl Weighter<UserId, Arc<User>> for Bytes {
     }
 }
 
-/// A user that a batch changed, and what became of it.
-pub(super) type Changed = (UserId, Option<User>);
+/// The users that a batch changed, and what became of each in the end: readers may have seen that
+/// already, and must not see what was before.
+pub(super) type Changed = HashMap<UserId, Option<User>>;
 
 impl Cache {
     /// For `capacity` bytes; with 0 nothing is kept.
@@ -99,9 +101,9 @@ impl Cache {
 
     /// To be called before a batch is committed: forgets the users that it
     /// changes, and keeps reads of what was there before from bringing them back.
-    pub fn begin(&self, changed: &[Changed]) -> CachedCommit<'_> {
+    pub fn begin(&self, changed: &Changed) -> CachedCommit<'_> {
         let epoch = self.commit_epoch.begin();
-        for (id, _) in changed {
+        for id in changed.keys() {
             self.users.remove(id);
         }
         CachedCommit { cache: self, epoch }
@@ -127,7 +129,7 @@ impl CachedCommit<'_> {
     /// To be called after the commit and before its answers, with what was changed,
     /// or with nothing if the commit failed.
     #[expect(clippy::cast_precision_loss, reason = "a cache is smaller than 2^53 bytes")]
-    pub fn end(self, changed: Vec<Changed>) {
+    pub fn end(self, changed: Changed) {
         let Self { cache, epoch } = self;
         for (id, user) in changed {
             fault_point();
@@ -167,8 +169,8 @@ mod tests {
         }
     }
 
-    fn changed(revision: Revision) -> Vec<Changed> {
-        vec![(id("a"), Some(user(revision)))]
+    fn changed(revision: Revision) -> Changed {
+        Changed::from([(id("a"), Some(user(revision)))])
     }
 
     /// The revision that a read sees whose look at the file sees `file`.
@@ -198,7 +200,8 @@ mod tests {
         cache.begin(&changed(2)).end(changed(2));
         assert_eq!(read(&cache, Some(9)), Some(2));
         assert_eq!(cache.get_cached(&id("a")).unwrap().revision, 2);
-        cache.begin(&[(id("a"), None)]).end(vec![(id("a"), None)]);
+        let deleted = Changed::from([(id("a"), None)]);
+        cache.begin(&deleted).end(deleted);
         assert_eq!(cache.get_cached(&id("a")), None, "deleted");
         assert_eq!(read(&cache, None), None, "deleted");
     }
@@ -211,7 +214,7 @@ mod tests {
         assert_eq!(cache.get_cached(&id("a")), None, "it may be the old user still, or the new one already");
         assert_eq!(read(&cache, Some(1)), Some(1));
         assert_eq!(read(&cache, Some(2)), Some(2), "the commit is visible: no read may see the old user now");
-        commit.end(Vec::new());
+        commit.end(Changed::new());
         assert_eq!(read(&cache, Some(3)), Some(3), "nothing was kept of the time between");
     }
 
@@ -227,11 +230,11 @@ mod tests {
         assert_eq!(read(&cache, Some(9)), Some(2));
         let mut commit = None;
         let overtaken_by_half = cache.get(&id("b"), || {
-            commit = Some(cache.begin(&[(id("b"), None)]));
+            commit = Some(cache.begin(&Changed::from([(id("b"), None)])));
             Ok::<_, Infallible>(Some(user(1)))
         });
         assert!(overtaken_by_half.unwrap().is_some());
-        commit.unwrap().end(Vec::new());
+        commit.unwrap().end(Changed::new());
         let after = cache.get(&id("b"), || Ok::<_, Infallible>(Some(user(3)))).unwrap().unwrap();
         assert_eq!(after.revision, 3, "what was read before the commit must not have been kept");
     }

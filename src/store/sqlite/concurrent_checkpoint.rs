@@ -26,6 +26,12 @@ impl ConcurrentCheckpoint {
         Self { connection: Arc::new(Mutex::new(connection)), thread: None }
     }
 
+    /// One that is under way until the thread ends.
+    #[cfg(test)]
+    pub fn running(connection: Connection, thread: JoinHandle<rusqlite::Result<Log>>) -> Self {
+        Self { thread: Some(thread), ..Self::new(connection) }
+    }
+
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }

@@ -8,7 +8,10 @@
 //! says so one batch before.
 
 use std::{
+    fs,
+    io::Write,
     mem,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +20,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::{
     concurrent_checkpoint::ConcurrentCheckpoint,
-    connections,
+    connections, file,
     readers::Readers,
     write_state::{SharedWriteState, WriteState},
 };
@@ -53,6 +56,10 @@ const PRUNE_ROWS_A_WRITE: usize = 2;
 /// How long a try to write waits for a lock; longer than a checkpoint of another program
 /// holds it, as a rule.
 const TRY_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What a disk that was full must have free for writes to be let in again: so much that the first
+/// users do not fill it, and health does not change with each.
+const FREE_BYTES: usize = 1 << 20;
 
 /// How often the write-ahead log is emptied, as far as no reader needs it. Then the file
 /// alone holds everything, and nothing that was erased.
@@ -130,6 +137,8 @@ impl Maintenance {
             self.readers.with_snapshots_closed(|| connection.execute_batch("COMMIT"))?;
         }
         if self.concurrent.is_running() {
+            // What is due meanwhile would have the writer come back at once, again and again.
+            self.truncate_at = self.truncate_at.max(now + TRY_INTERVAL);
             return Ok(());
         }
         tolerate_full_disk(self.concurrent.join())?;
@@ -236,6 +245,8 @@ fn try_write(connection: &Connection, write_state: &SharedWriteState) -> rusqlit
             connections::try_write_lock(connection, TRY_TIMEOUT)?;
         }
         // It must change a value: a page overwritten with the same bytes never reaches the disk.
+        // And it may fit where a user does not.
+        WriteState::DiskFull if !has_room(connection) => return Ok(()),
         WriteState::DiskFull => {
             connection.prepare_cached("UPDATE meta SET probes = probes + 1")?.execute(())?;
         }
@@ -245,12 +256,24 @@ fn try_write(connection: &Connection, write_state: &SharedWriteState) -> rusqlit
     Ok(())
 }
 
+/// Whether the disk takes [`FREE_BYTES`] more, which a quota may forbid as well. They are given
+/// back immediately.
+fn has_room(connection: &Connection) -> bool {
+    let Some(store) = connection.path() else { return true };
+    let path = file::beside(Path::new(store), ".room");
+    let written = file::private(&path).and_then(|mut file| file.write_all(&vec![0; FREE_BYTES]));
+    let _ = fs::remove_file(&path);
+    written.is_ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread};
+
     use rusqlite::StatementStatus;
 
     use super::*;
-    use crate::domain::Timestamp;
+    use crate::{domain::Timestamp, store::queue::queue};
 
     /// The steps that clearing takes in a log of so many changes, none of them old.
     fn steps(changes: u32) -> i32 {
@@ -271,6 +294,29 @@ mod tests {
         let left: u32 = connection.query_row("SELECT count(*) FROM changes", (), |row| row.get(0)).unwrap();
         assert_eq!(left, changes);
         connection.prepare_cached(PRUNE_CHANGES).unwrap().get_status(StatementStatus::VmStep)
+    }
+
+    #[test]
+    fn nothing_is_due_again_and_again_while_a_checkpoint_is_made_next_to_commits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.db");
+        let connection = connections::open_writer(&path).unwrap();
+        let (end, ended) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            let _ = ended.recv();
+            Err(rusqlite::Error::InvalidQuery)
+        });
+        let checkpointer = connections::open_checkpointer(&path).unwrap();
+        let concurrent = ConcurrentCheckpoint::running(checkpointer, thread);
+        let readers = Arc::new(Readers::new(path, Arc::default()));
+        let mut maintenance = Maintenance::new(&Config::default(), readers, concurrent);
+        let now = Instant::now();
+        maintenance.truncate_at = now;
+        let (_queue, receiver) = queue(1);
+        maintenance.run(&connection, &SharedWriteState::new(), &receiver).unwrap();
+        assert!(maintenance.due() > now + TRY_INTERVAL / 2, "the writer would not rest");
+        drop(end);
+        assert!(maintenance.join().is_err(), "it was running");
     }
 
     /// Writes wait for it, and the log may hold ten millions.

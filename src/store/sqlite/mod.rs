@@ -92,6 +92,8 @@ struct Inner {
     newest: Arc<watch::Sender<Revision>>,
     queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// A read that tells whether reads are possible, until it ends.
+    probe: tokio::sync::Mutex<Option<task::JoinHandle<bool>>>,
     writable: Gauge,
 }
 
@@ -104,6 +106,9 @@ pub(super) fn migrate(path: &Path) -> Result<(), OpenError> {
 /// Erases deleted users from the change log, and so from the file; how many changes.
 pub(super) fn purge(path: &Path) -> Result<u64, OpenError> {
     let path = file::absolute(path)?;
+    if !path.exists() {
+        return Err(OpenError::NoStore(path));
+    }
     let _lock = file::lock(&path)?;
     let connection = connections::open_writer(&path)?;
     match schema::purge(&connection) {
@@ -160,6 +165,7 @@ impl SqliteStore {
             newest,
             queue,
             writer: thread,
+            probe: tokio::sync::Mutex::default(),
             writable,
         };
         Ok((inner, writer, receiver))
@@ -260,9 +266,16 @@ impl Store for SqliteStore {
     }
 
     async fn probe(&self) -> StoreHealth {
-        let inner = self.inner.clone();
-        let reads = task::spawn_blocking(move || inner.readers.with(rows::current_revision).is_ok());
-        let reads = tokio::time::timeout(PROBE_TIMEOUT, reads).await;
+        // One that hangs is waited for again: another one would hang on another thread.
+        let mut probe = self.inner.probe.lock().await;
+        let reading = probe.get_or_insert_with(|| {
+            let inner = Arc::clone(&self.inner);
+            task::spawn_blocking(move || inner.readers.with(rows::current_revision).is_ok())
+        });
+        let reads = tokio::time::timeout(PROBE_TIMEOUT, reading).await;
+        if reads.is_ok() {
+            *probe = None;
+        }
         let writes = self.inner.takes_writes();
         self.inner.writable.set(f64::from(u8::from(writes)));
         StoreHealth { reads: matches!(reads, Ok(Ok(true))), writes }
@@ -300,5 +313,31 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn probes_wait_for_one_that_hangs_and_begin_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("users.db"), &Config::default()).unwrap();
+        let handles = || Arc::strong_count(&store.inner);
+        let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
+        let (end, ended) = mpsc::channel::<()>();
+        runtime.block_on(async {
+            let hanging = task::spawn_blocking(move || ended.recv());
+            assert!(!store.probe().await.reads);
+            let one = handles();
+            assert!(!store.probe().await.reads);
+            assert_eq!(handles(), one);
+            drop(end);
+            assert!(hanging.await.unwrap().is_err());
+            assert!(store.probe().await.reads);
+        });
     }
 }

@@ -18,8 +18,8 @@ pub(super) struct SqlTransaction<'a> {
     /// The last revision given out, which the row in `meta` says only once the
     /// transaction commits.
     pub revision: Revision,
-    /// The users that were changed so far, in order, for the cache.
-    pub changed: Vec<Changed>,
+    /// The users that were changed so far, for the cache.
+    pub changed: Changed,
 }
 
 /// Why a write was not made.
@@ -43,7 +43,7 @@ impl From<rusqlite::Error> for ApplyError {
 
 impl<'a> SqlTransaction<'a> {
     pub fn begin(connection: &'a Connection) -> rusqlite::Result<Self> {
-        let this = Self { connection, revision: 0, changed: Vec::new() };
+        let this = Self { connection, revision: 0, changed: Changed::new() };
         this.run("BEGIN IMMEDIATE")?;
         let revision = rows::current_revision(connection)?;
         Ok(Self { revision, ..this })
@@ -66,7 +66,7 @@ impl<'a> SqlTransaction<'a> {
 
     fn log(&mut self, kind: ChangeKind, user: &User, now: Timestamp) -> Result<(), ApplyError> {
         self.append(kind, user.revision, now, &user.id, Some(after_image::encode(user)))?;
-        self.changed.push((user.id.clone(), Some(user.clone())));
+        self.changed.insert(user.id.clone(), Some(user.clone()));
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Transaction for SqlTransaction<'_> {
         let revision = self.next_revision();
         one(self.connection.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute((id.as_str(),))?)?;
         self.append(ChangeKind::Deleted, revision, now, id, None)?;
-        self.changed.push((id.clone(), None));
+        self.changed.insert(id.clone(), None);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ pub(super) enum WriteState {
     Writable = 0,
     /// Another program holds the write lock: each write waits for it, and may fail.
     Locked = 1,
-    /// The disk is full: off until a small write succeeds.
+    /// The disk is full: off until there is some room.
     DiskFull = 2,
     /// A sync or the disk failed: off until a restart. What the file system holds
     /// of the last writes cannot be known, and asking it again may be answered

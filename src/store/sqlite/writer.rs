@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, config::DbConfig, ffi::SQLITE_CONSTRAINT_T
 use tokio::sync::watch;
 
 use super::{
-    cache::Cache,
+    cache::{Cache, Changed},
     connections,
     maintenance::Maintenance,
     rows,
@@ -104,7 +104,7 @@ impl Writer {
         let cached = self.cache.begin(&transaction.changed);
         let revision = transaction.revision;
         let committed = transaction.run("COMMIT");
-        cached.end(if committed.is_ok() { transaction.changed } else { Vec::new() });
+        cached.end(if committed.is_ok() { transaction.changed } else { Changed::new() });
         committed.map_err(failed_at(Step::Commit))?;
         publish(&self.newest, revision);
         Ok(answers)
