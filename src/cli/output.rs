@@ -64,7 +64,11 @@ fn remove(part: &Path) {
 /// Ends the process at SIGINT and SIGTERM as they would, once it leaves nothing behind.
 fn remove_at_signal() -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
-    let mut signals = runtime.block_on(async { Signals::catch() })?;
+    let mut signals = {
+        // Its caller may be on another runtime.
+        let _entered = runtime.enter();
+        Signals::catch()?
+    };
     thread::Builder::new().name("signals".into()).spawn(move || {
         let signal = runtime.block_on(signals.next());
         let unfinished = unfinished();

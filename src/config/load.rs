@@ -95,7 +95,7 @@ impl Inputs {
 }
 
 impl Loaded {
-    /// Gives settings that nobody has set what follows from others.
+    /// Gives settings that were not set what follows from others.
     fn derive(&mut self) {
         if *self.source("store_queue") == Source::Default {
             let half = (self.config.max_unary_calls / 2).max(1);

@@ -92,6 +92,37 @@ fn a_bad_value_is_refused_even_where_another_source_wins() {
 }
 
 #[test]
+fn writes_leave_room_for_reads_also_where_only_the_number_of_calls_is_set() {
+    let loaded = |calls: &str| {
+        let flags = vec![("max_unary_calls", calls.into())];
+        Inputs { flags, ..Inputs::default() }.load().unwrap().config.store_queue
+    };
+    assert_eq!(["1", "16", "2048", "100000"].map(loaded), [1, 8, 1_024, 1_024]);
+    let flags = |queue: &str| vec![("max_unary_calls", "16".into()), ("store_queue", queue.into())];
+    let most = Inputs { flags: flags("15"), ..Inputs::default() };
+    assert_eq!(most.load().unwrap().config.store_queue, 15);
+    let message = refused(Inputs { flags: flags("16"), ..Inputs::default() });
+    assert!(
+        message.contains("store_queue (flag --store-queue) must be less than max_unary_calls"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_variable_in_lower_case_sets_nothing_and_is_refused() {
+    let both = [("USERSVC_DRAIN_TIMEOUT_MS", "5"), ("USERSVC_drain_timeout_ms", "6")];
+    let message = refused(Inputs { env: env(&both), ..Inputs::default() });
+    let said = "\"USERSVC_drain_timeout_ms\"; did you mean USERSVC_DRAIN_TIMEOUT_MS?";
+    assert!(message.contains(said) && message.contains("has an error"), "{message}");
+}
+
+#[test]
+fn a_leeway_of_a_part_of_a_second_is_refused() {
+    let message = refused(Inputs { flags: vec![("auth_leeway_ms", "1500".into())], ..Inputs::default() });
+    assert!(message.contains("auth_leeway_ms (flag --auth-leeway-ms) must be whole seconds"), "{message}");
+}
+
+#[test]
 fn settings_that_cannot_both_hold_are_refused() {
     let flags = |flags: &[(&'static str, &str)]| {
         let flags = flags.iter().map(|(name, value)| (*name, (*value).into())).collect();

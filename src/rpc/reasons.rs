@@ -163,9 +163,6 @@ reasons! {
     UNKNOWN_METHOD "UNKNOWN_METHOD" [Unimplemented] []
         "There is no such method, or it is switched off."
         "Correct the client, or ask a newer server.";
-    UNSUPPORTED "UNSUPPORTED" [Unimplemented] []
-        "A message of a stream has a form that is not supported; the message says which."
-        "Correct the client.";
     INTERNAL "INTERNAL" [Internal] []
         "Something is broken. The log of the server says what."
         "Report it; read the user to find out whether a write was applied.";

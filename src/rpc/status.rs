@@ -227,7 +227,8 @@ pub fn add_error_details(headers: &mut HeaderMap, max_message_bytes: usize) {
         Code::OutOfRange | Code::ResourceExhausted => message_too_large(max_message_bytes),
         // What the specification asks for where a message cannot be read.
         Code::Internal => malformed(bare.message()),
-        Code::Unimplemented => plain(&reasons::UNSUPPORTED, bare.message()),
+        // The one form of a message that it does not know.
+        Code::Unimplemented => unknown_encoding(),
         code => new(code, bare.message(), info(&reasons::UNEXPECTED, []), MetadataMap::new()),
     };
     // It can only fail where a text is no header value, and these are encoded.

@@ -45,8 +45,7 @@ pub enum BackupError {
     )]
     IsRestored(PathBuf),
     #[error(
-        "{path} is there already, of a store that was replaced before: move it away, or remove it where nobody \
-         needs it any more",
+        "{path} is there already, of a store that was replaced before: move it away, or remove it",
         path = .0.display()
     )]
     IsKept(PathBuf),

@@ -260,7 +260,7 @@ impl WriteReceiver {
     pub fn take(&self) -> Option<Vec<PendingWrite>> {
         let mut state = self.0.state();
         if state.len() == 0 {
-            // There is room for whoever comes.
+            // There is room for all who come.
             state.refused = 0;
             return (!state.closed).then(Vec::new);
         }

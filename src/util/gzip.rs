@@ -30,3 +30,20 @@ pub fn pack(plain: &[u8]) -> Option<Bytes> {
     encoder.write_all(plain).ok()?;
     Some(encoder.finish().ok()?.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_member_is_unpacked_and_nothing_else_may_follow() {
+        let [first, second] = [&b"one, "[..], b"two"].map(|plain| pack(plain).unwrap());
+        let both = [&first[..], &second].concat();
+        assert_eq!(unpack(&both, 8).unwrap(), &b"one, two"[..]);
+        assert_eq!(unpack(&both, 7), Err(UnpackError::TooLarge), "of all together");
+        for behind in [&b"x"[..], b"xxxxxxxxxxxxxxxxxxxx"] {
+            assert_eq!(unpack(&[&first[..], behind].concat(), 100), Err(UnpackError::Malformed));
+        }
+        assert_eq!(unpack(&both[..both.len() - 1], 100), Err(UnpackError::Malformed));
+    }
+}

@@ -24,6 +24,24 @@ fn probes_get_one_word() {
     }
 }
 
+#[tokio::test]
+async fn a_head_request_over_http2_gets_a_head_alone() {
+    let server = Server::start(&[]);
+    let stream = tokio::net::TcpStream::connect(server.admin_addr).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    for (method, data) in [("HEAD", None), ("GET", Some(&b"ok\n"[..]))] {
+        let request = http::Request::builder().method(method).uri("http://test/readyz").body(()).unwrap();
+        let answer = client.send_request(request, true).unwrap().0.await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["content-length"]),
+            (200, &"3".parse().unwrap())
+        );
+        let read = answer.into_body().data().await.map(Result::unwrap);
+        assert_eq!(read.as_deref(), data, "{method}");
+    }
+}
+
 #[test]
 fn metrics_say_which_format_they_have() {
     let server = Server::start(&[]);

@@ -12,7 +12,7 @@ use user_service::proto::user::v1::{
     user_service_client::UserServiceClient, watch_users_response::Event,
 };
 
-use crate::support::{Server, TEST_TIMEOUT};
+use crate::support::{Server, TEST_TIMEOUT, revision};
 
 type Client = UserServiceClient<Channel>;
 
@@ -59,11 +59,6 @@ fn token_of(status: &Status, reason: &str) -> String {
     let info = details.error_info().unwrap();
     assert_eq!(info.reason, reason);
     info.metadata["resume_token"].clone()
-}
-
-/// The revision that a user's etag stands for.
-fn revision(user: &User) -> u64 {
-    u64::from_str_radix(user.etag.trim_matches('"'), 16).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    fixtures::{at, create, delete, plain, repeatable, stored, write},
+    fixtures::{at, create, delete, plain, rename, repeatable, stored, write},
     imports::fresh_postgres,
     support::documented::examples,
 };
@@ -219,6 +219,89 @@ async fn a_backup_replaces_an_older_one_and_nothing_else() {
         assert!(why.contains("not a regular file"), "{why}");
     }
     assert!(fs::metadata("/dev/null").unwrap().len() == 0 && !Path::new("/dev/null.part").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_backups_that_are_made_concurrently_under_one_name_each_is_whole() {
+    let (dir, _, url) = closed().await;
+    let store = open(&url);
+    for n in 0..500 {
+        stored(&store, create(&format!("user-{n}"))).await;
+    }
+    store.close().await;
+    let backup = dir.path().join("backup.db");
+    for _ in 0..5 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+        command.args(["backup", "--store-url", &url, backup.to_str().unwrap()]).stderr(Stdio::piped());
+        let made: Vec<_> = (0..4).map(|_| command.spawn().unwrap()).collect();
+        for made in made {
+            let done = block_in_place(|| made.wait_with_output().unwrap());
+            assert!(done.status.success(), "{done:?}");
+        }
+        let copy = TempDir::new().unwrap();
+        let said = done("restore", &format!("sqlite:{}", copy.path().join("users.db").display()), &backup);
+        assert_eq!(said, "restore: 501 users, revision 501\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_takes_away_neither_the_backup_nor_what_an_earlier_one_kept() {
+    let (dir, path, url) = closed().await;
+    let backup = dir.path().join("backup.db");
+    done("backup", &url, &backup);
+    let part = dir.path().join("users.db.part");
+    fs::copy(&backup, &part).unwrap();
+    let replace =
+        |from: &Path| user_service(&["restore", "--replace", "--store-url", &url, from.to_str().unwrap()]);
+    let refused = replace(&part);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("give the backup another name"), "{refused:?}");
+    assert!(fs::read(&part).unwrap() == fs::read(&backup).unwrap());
+    assert!(replace(&backup).status.success());
+    let kept = path.with_extension("db.replaced");
+    fs::write(&kept, "the store as it was").unwrap();
+    let refused = replace(&backup);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is there already"), "{refused:?}");
+    assert_eq!(fs::read(&kept).unwrap(), b"the store as it was");
+    fs::remove_file(&kept).unwrap();
+    assert!(replace(&backup).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etag_of_what_a_restore_took_back_is_of_no_later_version() {
+    let (dir, _, url) = closed().await;
+    let backup = dir.path().join("backup.db");
+    done("backup", &url, &backup);
+    let store = open(&url);
+    let taken_back = stored(&store, rename("ada", "countess")).await;
+    store.close().await;
+    assert!(
+        user_service(&["restore", "--replace", "--store-url", &url, backup.to_str().unwrap()])
+            .status
+            .success()
+    );
+    let store = open(&url);
+    let now = stored(&store, rename("ada", "lady")).await;
+    assert_eq!((now.revision, now.etag() == taken_back.etag()), (taken_back.revision, false));
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_not_there_is_not_purged() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("typo.db");
+    let database = fresh_postgres().await;
+    for (url, why) in [
+        (format!("sqlite:{}", path.display()), "there is no store"),
+        (database, "holds no store"),
+        ("memory:".into(), "nothing to purge"),
+    ] {
+        let refused = user_service(&["purge", "--store-url", &url]);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(why), "{refused:?}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "none is made");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

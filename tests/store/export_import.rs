@@ -3,10 +3,10 @@
 
 use std::{
     collections::HashSet,
-    fmt::Write,
+    fmt::Write as _,
     fs,
-    io::{BufRead, BufReader, Read},
-    net::SocketAddr,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -19,7 +19,7 @@ use user_service::proto::user::v1::{GetUserRequest, User, get_user_request::Key}
 
 use crate::{
     imports::{Client, all_users, fresh_postgres, serve},
-    support::{Server, TEST_TIMEOUT},
+    support::{Server, TEST_TIMEOUT, revision},
 };
 
 fn command(args: &[&str], addr: SocketAddr) -> Command {
@@ -186,8 +186,7 @@ async fn until_there(client: &mut Client, number: usize) {
 fn each_once(users: &[User], count: usize) {
     assert_eq!(users.len(), count);
     // Each was written once, so no other revision was ever spent.
-    let revisions: HashSet<_> =
-        users.iter().map(|user| u64::from_str_radix(user.etag.trim_matches('"'), 16).unwrap()).collect();
+    let revisions: HashSet<_> = users.iter().map(revision).collect();
     assert_eq!(revisions, (1..=count as u64).collect());
 }
 
@@ -230,6 +229,51 @@ async fn cut_at_either_end(store: &str) {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(" 0 refused"), "{said}");
     each_once(&all_users(&mut client).await, USERS);
+}
+
+#[test]
+fn a_command_that_is_told_to_end_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let output = dir.path().join("users.jsonl");
+    fs::write(&output, "an older one").unwrap();
+    let left = || fs::read_dir(dir.path()).unwrap().count();
+    for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
+        let args = ["export", "--output", output.to_str().unwrap()];
+        let mut exporting = command(&args, silent.local_addr().unwrap()).spawn().unwrap();
+        let until = Instant::now() + TEST_TIMEOUT;
+        while left() < 2 {
+            assert!(Instant::now() < until, "it has begun");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let killed = Command::new("kill").args([signal, &exporting.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(exporting.wait().unwrap().code(), Some(code));
+        assert_eq!((left(), fs::read(&output).unwrap().as_slice()), (1, &b"an older one"[..]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_imported_is_not_overwritten_by_the_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("users.jsonl");
+    fs::write(&input, lines(3)).unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&input, &link).unwrap();
+    let (server, mut client) = serve("memory:").await;
+    for report in [&input, &link] {
+        let args = ["import", input.to_str().unwrap(), "--report", report.to_str().unwrap()];
+        let (code, said) = run(&args, server.grpc_addr);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("give the report another name"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(&input).unwrap(), lines(3));
+    // And - is stdin.
+    let mut importing = command(&["import", "-"], server.grpc_addr).stdin(Stdio::piped()).spawn().unwrap();
+    importing.stdin.take().unwrap().write_all(lines(3).as_bytes()).unwrap();
+    let (code, said) = finished(block_in_place(|| importing.wait_with_output().unwrap()));
+    assert_eq!(code, Some(0), "{said}");
+    each_once(&all_users(&mut client).await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -85,6 +85,12 @@ pub fn create(name: &str) -> Change {
     Change::Create { id: id(name), fields: fields(name, name) }
 }
 
+/// The user of this id gets another address.
+pub fn rename(user: &str, address: &str) -> Change {
+    let patch = Patch { email: Some(email(address)), ..Patch::default() };
+    Change::Update { id: id(user), patch, etag: None }
+}
+
 pub fn delete(name: &str) -> Change {
     Change::Delete { id: id(name), etag: None, allow_missing: false }
 }

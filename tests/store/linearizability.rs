@@ -2,6 +2,7 @@
 //! part of every answer, so their order is checked too.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex},
     thread,
 };
@@ -67,6 +68,7 @@ async fn run(store: &Arc<dyn Store>, seed: u64) -> Tester {
         store: store.clone(),
         seed,
         base: write(store, marker).await.unwrap().revision,
+        etags: Arc::default(),
         tester: Arc::new(Mutex::new(Tester::new(Model::default()))),
         runtime: Handle::current(),
     };
@@ -91,6 +93,8 @@ struct History {
     seed: u64,
     /// The store's revision when the history began.
     base: u64,
+    /// Those that were answered, by their revisions since then.
+    etags: Arc<Mutex<HashMap<u64, Etag>>>,
     tester: Arc<Mutex<Tester>>,
     runtime: Handle,
 }
@@ -137,9 +141,7 @@ impl History {
     }
 
     fn change(&self, op: &Op) -> Change {
-        let etag = |revision: Option<u64>| {
-            revision.map(|revision| Etag::parse(&format!("\"{:x}\"", revision + self.base)).unwrap())
-        };
+        let etag = |revision: Option<u64>| revision.map(|revision| self.etags.lock().unwrap()[&revision]);
         let of = |address| Fields { email: self.email(address), ..fields("Ada", "ada") };
         match *op {
             Op::Create(id, address) => Change::Create { id: self.id(id), fields: of(address) },
@@ -171,11 +173,13 @@ impl History {
     fn row(&self, user: &User) -> Row {
         let number =
             |text: &str| text.split('@').next().unwrap().rsplit('-').next().unwrap().parse().unwrap();
+        let revision = user.revision.saturating_sub(self.base);
+        self.etags.lock().unwrap().insert(revision, user.etag());
         Row {
             id: number(user.id.as_str()),
             address: number(user.fields.email.as_str()),
             age: user.fields.age.years(),
-            revision: user.revision.saturating_sub(self.base),
+            revision,
         }
     }
 }

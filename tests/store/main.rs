@@ -91,6 +91,7 @@ suite! {
         validation_alone_writes_nothing,
         revisions_count_every_write_without_gaps,
         an_id_made_anew_has_another_etag,
+        what_is_only_validated_gives_no_etag_of_a_write_to_come,
         a_late_call_is_not_begun,
         a_write_goes_on_without_its_caller,
         a_closed_store_fails_every_call,

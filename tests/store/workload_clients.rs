@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     history_checker::{Event, Logged, Row, Seen},
-    support::Server,
+    support::{Server, revision},
 };
 use tokio::{
     task::{JoinSet, block_in_place},
@@ -343,10 +343,6 @@ impl Change {
             Self::Update(request) => client.update_user(limited(request.clone())).await?.into_inner().user,
         })
     }
-}
-
-fn revision(user: &User) -> u64 {
-    u64::from_str_radix(user.etag.trim_matches('"'), 16).unwrap()
 }
 
 /// Its revision, and what was written.

@@ -4,16 +4,11 @@ use std::{sync::Arc, time::Instant};
 
 use crate::fixtures::{
     create, delete, differ_in_each, email, fields, get, get_by_email, id, other_fields, patch_of, plain,
-    stored, write,
+    rename, stored, write,
 };
 use user_service::domain::{
     Age, Change, Deadline, Error, Fields, PageSize, Patch, Store, StoreHealth, UniqueKey, UserKey, Write,
 };
-
-fn rename(user: &str, address: &str) -> Change {
-    let patch = Patch { email: Some(email(address)), ..Patch::default() };
-    Change::Update { id: id(user), patch, etag: None }
-}
 
 pub async fn a_created_user_is_found_by_id_and_by_address(store: Arc<dyn Store>) {
     let ada = stored(&store, create("ada")).await;
@@ -179,6 +174,16 @@ pub async fn an_id_made_anew_has_another_etag(store: Arc<dyn Store>) {
     let before = stored(&store, create("ada")).await.etag();
     write(&store, delete("ada")).await.unwrap();
     assert_ne!(stored(&store, create("ada")).await.etag(), before);
+}
+
+pub async fn what_is_only_validated_gives_no_etag_of_a_write_to_come(store: Arc<dyn Store>) {
+    stored(&store, create("ada")).await;
+    let validate = Write { validate_only: true, ..plain(rename("ada", "countess")) };
+    let would_be = store.write(validate, Deadline::NONE).await.unwrap().user.unwrap().etag();
+    stored(&store, rename("ada", "lady")).await;
+    let update = Change::Update { id: id("ada"), patch: Patch::default(), etag: Some(would_be) };
+    let refused = write(&store, update).await;
+    assert!(matches!(refused, Err(Error::EtagMismatch)), "{refused:?}");
 }
 
 pub async fn a_late_call_is_not_begun(store: Arc<dyn Store>) {

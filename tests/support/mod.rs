@@ -23,6 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use user_service::proto::user::v1::User;
+
 /// The ports of servers that have to be told one. The kernel gives none of these to a socket
 /// that asks for any port, so a port stays free until its server listens.
 const PORTS: Range<u16> = 20_000..30_000;
@@ -153,6 +155,27 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The revision that a user's etag is made of, with the time of the last write.
+pub fn revision(user: &User) -> u64 {
+    let etag = u64::from_str_radix(user.etag.trim_matches('"'), 16).expect("an etag is a number");
+    let time = user.update_time.expect("every user has one");
+    let micros = time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000;
+    unmixed(etag) ^ mixed(micros.cast_unsigned())
+}
+
+/// The last step of `SplitMix64`, and back: the factors are inverses of each other.
+fn mixed(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+fn unmixed(number: u64) -> u64 {
+    let number = (number ^ (number >> 31) ^ (number >> 62)).wrapping_mul(0x3196_42b2_d24d_8ec3);
+    let number = (number ^ (number >> 27) ^ (number >> 54)).wrapping_mul(0x96de_1b17_3f11_9089);
+    number ^ (number >> 30) ^ (number >> 60)
 }
 
 /// The value of a field of a JSON log line that holds an address.

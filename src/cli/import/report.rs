@@ -27,7 +27,7 @@ impl ImportReport {
     pub fn new(files: &[PathBuf], report: Option<&Path>) -> Result<Self, String> {
         let create = |path: &Path| {
             if files.iter().any(|file| is_same_file(file, path)) {
-                return Err(format!("{} is imported: give the report a name of its own", path.display()));
+                return Err(format!("{} is imported: give the report another name", path.display()));
             }
             File::create(path).map_err(|error| format!("{}: {error}", path.display()))
         };

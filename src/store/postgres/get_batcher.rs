@@ -230,7 +230,7 @@ impl Drop for Worker {
             waiting.workers -= 1;
             waiting.statements -= usize::from(self.is_asking);
             if waiting.workers == 0 {
-                // Nobody would take them.
+                // They would wait for ever.
                 waiting.reads.clear();
             }
         }

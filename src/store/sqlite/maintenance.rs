@@ -137,7 +137,7 @@ impl Maintenance {
             self.readers.with_snapshots_closed(|| connection.execute_batch("COMMIT"))?;
         }
         if self.concurrent.is_running() {
-            // What is due meanwhile would have the writer come back at once, again and again.
+            // Else a truncation that is due would wake the writer immediately, again and again.
             self.truncate_at = self.truncate_at.max(now + TRY_INTERVAL);
             return Ok(());
         }
