@@ -22,15 +22,15 @@ use tokio_postgres::{
 pub(super) async fn is_between(client: &Client, backend: i32) -> Result<bool, Error> {
     // The driver keeps the process to itself, but writes it into requests to cancel.
     // This one goes nowhere.
-    let mut request = PendingWrite(Vec::new());
+    let mut request = CancelRequest(Vec::new());
     client.cancel_token().cancel_query_raw(&mut request, NoHandshake).await?;
     Ok(request.process() != Some(backend))
 }
 
 /// A request to cancel, as the driver would send it.
-struct PendingWrite(Vec<u8>);
+struct CancelRequest(Vec<u8>);
 
-impl PendingWrite {
+impl CancelRequest {
     /// It ends in the process and a secret, 32 bits each.
     fn process(&self) -> Option<i32> {
         let (_, end) = self.0.split_last_chunk::<8>()?;
@@ -38,7 +38,7 @@ impl PendingWrite {
     }
 }
 
-impl AsyncWrite for PendingWrite {
+impl AsyncWrite for CancelRequest {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.0.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -53,7 +53,7 @@ impl AsyncWrite for PendingWrite {
     }
 }
 
-impl AsyncRead for PendingWrite {
+impl AsyncRead for CancelRequest {
     /// The answer to the request for TLS that may come first.
     fn poll_read(
         self: Pin<&mut Self>,
@@ -65,7 +65,7 @@ impl AsyncRead for PendingWrite {
     }
 }
 
-impl TlsStream for &mut PendingWrite {
+impl TlsStream for &mut CancelRequest {
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()
     }
@@ -74,12 +74,12 @@ impl TlsStream for &mut PendingWrite {
 /// TLS without any, for bytes that stay here.
 struct NoHandshake;
 
-impl<'a> TlsConnect<&'a mut PendingWrite> for NoHandshake {
-    type Stream = &'a mut PendingWrite;
+impl<'a> TlsConnect<&'a mut CancelRequest> for NoHandshake {
+    type Stream = &'a mut CancelRequest;
     type Error = io::Error;
-    type Future = Ready<io::Result<&'a mut PendingWrite>>;
+    type Future = Ready<io::Result<&'a mut CancelRequest>>;
 
-    fn connect(self, stream: &'a mut PendingWrite) -> Self::Future {
+    fn connect(self, stream: &'a mut CancelRequest) -> Self::Future {
         ready(Ok(stream))
     }
 }
