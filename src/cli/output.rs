@@ -30,7 +30,7 @@ impl PartFile {
             return Err(io::Error::other(error.to_string()));
         }
         let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.part", Uuid::new_v4().simple()));
+        name.push(format!(".{:08x}.part", Uuid::new_v4().as_fields().0));
         let part = path.with_file_name(name);
         let mut unfinished = unfinished();
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;

@@ -3,9 +3,7 @@
 
 mod steps;
 
-use std::{future::Future, process::ExitCode, time::Duration};
-
-use tokio::signal::unix::{SignalKind, signal};
+use std::{future::Future, pin::pin, process::ExitCode, time::Duration};
 
 use self::steps::Steps;
 use super::{
@@ -14,6 +12,7 @@ use super::{
     retry::{CallError, Retry},
     target::Target,
 };
+use crate::signals::Signals;
 
 /// What to try, and how patiently.
 #[derive(Debug)]
@@ -38,10 +37,14 @@ impl Smoke {
                 return ExitCode::FAILURE;
             }
         };
+        // Without them a signal ends the process immediately, as without a handler.
+        let mut signals = Signals::catch().ok();
+        let mut is_interrupted = false;
         let done = tokio::select! {
             done = self.all(&mut steps) => done,
-            () = interrupted() => {
-                console::say("FAILED  interrupted");
+            () = interrupted(&mut signals) => {
+                console::say(format_args!("FAILED  interrupted"));
+                is_interrupted = true;
                 Err(Failed)
             }
         };
@@ -50,10 +53,18 @@ impl Smoke {
         }
         // Even where the answer to the create was lost, the user may be there.
         if steps.may_have_created() {
-            tokio::select! {
-                _ = self.step("clean up", steps.clean_up(self.timeout)) => {}
-                // The second signal. The first one has taken its effect away from all others.
-                () = interrupted() => console::say(format_args!("FAILED  clean up: interrupted")),
+            let mut clean_up = pin!(self.step("clean up", steps.clean_up(self.timeout)));
+            loop {
+                tokio::select! {
+                    _ = &mut clean_up => break,
+                    // One signal is for the steps, and a second one for this.
+                    () = interrupted(&mut signals) => if is_interrupted {
+                        console::say(format_args!("FAILED  clean up: interrupted"));
+                        break;
+                    } else {
+                        is_interrupted = true;
+                    },
+                }
             }
         }
         ExitCode::FAILURE
@@ -105,14 +116,9 @@ impl Smoke {
 }
 
 /// Waits for SIGINT or SIGTERM.
-async fn interrupted() {
-    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        // Then a signal ends the process immediately, as without a handler.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
+async fn interrupted(signals: &mut Option<Signals>) {
+    match signals {
+        Some(signals) => drop(signals.next().await),
+        None => std::future::pending().await,
     }
 }

@@ -23,7 +23,7 @@ pub fn run(loaded: &Loaded, bad: &[String], errors: &mut ConfigErrors) {
     }
     let (queue, calls) = ("store_queue", "max_unary_calls");
     let is_set = *loaded.source(queue) != Source::Default;
-    if is_set && good(&[queue, calls]) && config.store_queue >= config.max_unary_calls {
+    if is_set && good(&[queue, calls]) && config.store_queue >= config.max_unary_calls.max(2) {
         let (queue, calls) = (named(loaded, queue), named(loaded, calls));
         let limit = config.max_unary_calls;
         errors.add_between(format!("{queue} must be less than {calls}, which is {limit}"));

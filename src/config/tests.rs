@@ -101,6 +101,8 @@ fn writes_leave_room_for_reads_also_where_only_the_number_of_calls_is_set() {
     let flags = |queue: &str| vec![("max_unary_calls", "16".into()), ("store_queue", queue.into())];
     let most = Inputs { flags: flags("15"), ..Inputs::default() };
     assert_eq!(most.load().unwrap().config.store_queue, 15);
+    let one = vec![("max_unary_calls", "1".into()), ("store_queue", "1".into())];
+    assert!(Inputs { flags: one, ..Inputs::default() }.load().is_ok(), "as `config` prints it");
     let message = refused(Inputs { flags: flags("16"), ..Inputs::default() });
     assert!(
         message.contains("store_queue (flag --store-queue) must be less than max_unary_calls"),

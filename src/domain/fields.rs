@@ -9,7 +9,7 @@ use std::fmt;
 use super::Email;
 
 /// Every field that a caller sets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fields {
     pub name: Name,
     pub email: Email,
@@ -66,7 +66,7 @@ impl Fields {
 }
 
 /// A full name: 1 to 256 characters after trimming, no control characters.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Name(Box<str>);
 
 impl Name {
@@ -105,7 +105,7 @@ impl fmt::Debug for Name {
 }
 
 /// An age in years, 0 to 150.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Age(u8);
 
 impl Age {

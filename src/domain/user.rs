@@ -2,6 +2,7 @@
 //! that exists is a good one.
 
 use std::{
+    hash::{Hash, Hasher},
     ops::RangeInclusive,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -24,7 +25,9 @@ pub struct User {
 impl User {
     /// The version that callers send back to detect a write in between.
     pub fn etag(&self) -> Etag {
-        Etag(mixed(self.revision ^ mixed(self.update_time.as_micros().cast_unsigned())))
+        let mut rest = Mixed(self.update_time.as_micros().cast_unsigned());
+        self.fields.hash(&mut rest);
+        Etag(mixed(self.revision ^ rest.finish()))
     }
 }
 
@@ -63,18 +66,34 @@ impl UserId {
 /// The number of a write: one counter a store, in commit order, from 1.
 pub type Revision = u64;
 
-/// The version of a user, quoted as AIP-154 asks: made of its revision and of the time of its last
-/// write. A store that was restored counts revisions a second time, and a write that is only
-/// validated takes none.
+/// The version of a user, quoted as AIP-154 asks: made of its revision, of the time of its last
+/// write and of its fields. A revision alone is of two versions where a store was restored, and
+/// where a write was only validated; and a clock may stand still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Etag(u64);
 
 /// A number with all of its bits spread over all others, one for one: the last step of `SplitMix64`.
-/// It is the same in each release and on each replica, which no hash of the standard library is.
 const fn mixed(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
+}
+
+/// A hash that is the same on each replica, which that of the standard library is not.
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = mixed(self.0 ^ u64::from_le_bytes(word));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        mixed(self.0)
+    }
 }
 
 impl Etag {
@@ -153,16 +172,18 @@ mod tests {
     }
 
     #[test]
-    fn an_etag_is_of_one_revision_and_one_time() {
-        let etag = |revision, micros| {
+    fn an_etag_is_of_one_revision_one_time_and_the_same_fields() {
+        let etag = |revision, micros, email: &str| {
             let time = Timestamp::from_micros(micros);
-            let (id, fields) = (UserId::parse("a").unwrap(), Fields::example("ada@example.com"));
+            let (id, fields) = (UserId::parse("a").unwrap(), Fields::example(email));
             User { id, fields, revision, create_time: Timestamp::from_micros(0), update_time: time }.etag()
         };
         // What a release or a replica answers, another one takes.
-        assert_eq!(String::from(etag(1, 1_732_334_647_859_844)), "\"811db639793bba8e\"");
-        let near: Vec<_> = (0..30).flat_map(|a| (0..30).map(move |b| etag(a, b.into()).0)).collect();
-        assert_eq!(near.iter().collect::<std::collections::HashSet<_>>().len(), near.len());
+        assert_eq!(String::from(etag(1, 1_732_334_647_859_844, "ada@example.com")), "\"99ec536b74b4ec1e\"");
+        let (numbers, addresses) = (0..30, ["ada@example.com", "eda@example.com", "ada@example.con"]);
+        let all = numbers.clone().flat_map(|a| numbers.clone().map(move |b| (a, i64::try_from(b).unwrap())));
+        let near: Vec<_> = all.flat_map(|(a, b)| addresses.map(|address| etag(a, b, address).0)).collect();
+        assert_eq!(near.iter().collect::<std::collections::HashSet<_>>().len(), 30 * 30 * 3);
     }
 
     #[test]

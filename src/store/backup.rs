@@ -91,7 +91,10 @@ pub fn backup(config: &Config, into: &Path) -> Result<BackupSummary, BackupError
 pub fn may_be_replaced(config: &Config, name: &Path) -> Result<(), BackupError> {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into());
     if let StoreUrl::Sqlite(store) = &config.store_url
-        && sqlite::files(store).iter().any(|file| real(file) == real(name))
+        && sqlite::files(store)
+            .iter()
+            .chain(&sqlite::restore_files(store))
+            .any(|file| real(file) == real(name))
     {
         return Err(BackupError::IsStore(name.into()));
     }

@@ -201,8 +201,9 @@ async fn a_backup_replaces_an_older_one_and_nothing_else() {
     // By another name, too.
     let link = dir.path().join("link.db");
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    for name in [&path, &link, &dir.path().join("users.db-wal"), &dir.path().join("users.db.lock")] {
-        let why = refused("backup", &url, name);
+    let others = ["users.db-wal", "users.db.lock", "users.db.part", "users.db.replaced"];
+    for name in [path, link].into_iter().chain(others.map(|name| dir.path().join(name))) {
+        let why = refused("backup", &url, &name);
         assert!(why.contains("belongs to the store"), "{why}");
     }
     store.close().await;

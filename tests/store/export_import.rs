@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     fmt::Write as _,
-    fs,
+    fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
@@ -266,6 +266,13 @@ async fn what_is_imported_is_not_overwritten_by_the_report() {
         let (code, said) = run(&args, server.grpc_addr);
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("give the report another name"), "{said}");
+    }
+    for files in [&[][..], &["-"]] {
+        let args = [&["import"], files, &["--report", input.to_str().unwrap()]].concat();
+        let mut importing = command(&args, server.grpc_addr);
+        let (code, said) =
+            finished(block_in_place(|| importing.stdin(File::open(&input).unwrap()).output().unwrap()));
+        assert!(code == Some(1) && said.contains("give the report another name"), "{said}");
     }
     assert_eq!(fs::read_to_string(&input).unwrap(), lines(3));
     // And - is stdin.

@@ -157,12 +157,21 @@ impl Drop for Server {
     }
 }
 
-/// The revision that a user's etag is made of, with the time of the last write.
+/// The revision that a user's etag is made of, with the time of the last write and the fields.
 pub fn revision(user: &User) -> u64 {
     let etag = u64::from_str_radix(user.etag.trim_matches('"'), 16).expect("an etag is a number");
     let time = user.update_time.expect("every user has one");
     let micros = time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000;
-    unmixed(etag) ^ mixed(micros.cast_unsigned())
+    let age = u8::try_from(user.age).expect("an age is small");
+    // As `Hash` has it: a text ends with a byte that is in none.
+    let parts = [user.name.as_bytes(), &[0xff], user.email.as_bytes(), &[0xff], &[age]];
+    let words = parts.iter().flat_map(|part| part.chunks(8)).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_le_bytes(word)
+    });
+    let rest = words.fold(micros.cast_unsigned(), |rest, word| mixed(rest ^ word));
+    unmixed(etag) ^ mixed(rest)
 }
 
 /// The last step of `SplitMix64`, and back: the factors are inverses of each other.

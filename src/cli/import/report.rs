@@ -13,6 +13,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::source::{Item, SourceLine};
 
+/// What stdin is read from.
+const STDIN: &str = "/dev/stdin";
+
 /// The counts so far.
 pub struct ImportReport {
     created: u64,
@@ -26,7 +29,9 @@ pub struct ImportReport {
 impl ImportReport {
     pub fn new(files: &[PathBuf], report: Option<&Path>) -> Result<Self, String> {
         let create = |path: &Path| {
-            if files.iter().any(|file| is_same_file(file, path)) {
+            let stdin = |file: &PathBuf| if file == Path::new("-") { STDIN.into() } else { file.clone() };
+            let from_stdin = files.is_empty().then(|| STDIN.into());
+            if files.iter().map(stdin).chain(from_stdin).any(|file| is_same_file(&file, path)) {
                 return Err(format!("{} is imported: give the report another name", path.display()));
             }
             File::create(path).map_err(|error| format!("{}: {error}", path.display()))

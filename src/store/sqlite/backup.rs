@@ -35,7 +35,7 @@ pub(in crate::store) fn restore(
 ) -> Result<BackupSummary, BackupError> {
     let path = file::absolute(path)?;
     let _lock = file::lock(&path)?;
-    let part = file::beside(&path, ".part");
+    let [part, _] = restore_files(&path);
     if from.canonicalize().is_ok_and(|from| part.canonicalize().is_ok_and(|part| part == from)) {
         return Err(BackupError::IsRestored(from.into()));
     }
@@ -86,7 +86,7 @@ fn place(from: &Path, part: &Path, path: &Path, replace: bool) -> Result<BackupS
 /// Gives the file that is replaced another name, next to its own until something takes its
 /// place. A log is left of a damaged file only.
 fn keep(path: &Path) -> Result<(), BackupError> {
-    let kept = file::beside(path, ".replaced");
+    let [_, kept] = restore_files(path);
     let failed = |source| BackupError::File { path: kept.clone(), source };
     if let Some(older) = files(&kept).into_iter().take(4).find(|file| file.symlink_metadata().is_ok()) {
         return Err(BackupError::IsKept(older));
@@ -167,6 +167,11 @@ pub(in crate::store) fn check(path: &Path) -> Result<BackupSummary, BackupError>
 /// The file of a store, and those that may lie next to it while it is open.
 pub(in crate::store) fn files(path: &Path) -> [PathBuf; 5] {
     ["", "-wal", "-shm", "-journal", ".lock"].map(|suffix| file::beside(path, suffix))
+}
+
+/// What a restore writes next to a store: the file to come, and the one that was.
+pub(in crate::store) fn restore_files(path: &Path) -> [PathBuf; 2] {
+    [".part", ".replaced"].map(|suffix| file::beside(path, suffix))
 }
 
 fn copy(from: &Connection, into: &Path) -> Result<(), BackupError> {

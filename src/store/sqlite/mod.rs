@@ -42,7 +42,7 @@ use tokio::{
 
 pub(super) use self::backup::{
     backup, check as check_backup, create as create_backup, files, open_up_to_date as open_backup_up_to_date,
-    restore,
+    restore, restore_files,
 };
 use self::{
     cache::Cache, commit_epoch::CommitEpoch, concurrent_checkpoint::ConcurrentCheckpoint,
@@ -106,7 +106,7 @@ pub(super) fn migrate(path: &Path) -> Result<(), OpenError> {
 /// Erases deleted users from the change log, and so from the file; how many changes.
 pub(super) fn purge(path: &Path) -> Result<u64, OpenError> {
     let path = file::absolute(path)?;
-    if !path.exists() {
+    if path.metadata().map_or(true, |file| file.len() == 0) {
         return Err(OpenError::NoStore(path));
     }
     let _lock = file::lock(&path)?;
