@@ -190,6 +190,8 @@ fn program() -> clap::Command {
                         .value_name("FILE")
                         .num_args(0..)
                         .value_parser(value_parser!(PathBuf))
+                        .default_value(super::PIPE)
+                        .hide_default_value(true)
                         .help("What to read; without one, or -, stdin"),
                 )
                 .arg(path("report", "Write what was refused, and why, to this file; else to stderr"))

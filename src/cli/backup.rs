@@ -9,16 +9,13 @@ use std::{
 };
 
 use super::{
-    FAILURE,
+    FAILURE, PIPE,
     output::{Output, PartFile},
 };
 use crate::{
     config::{Config, StoreUrl},
     store::{self, BackupSummary},
 };
-
-/// What stands for stdout and for stdin.
-const PIPE: &str = "-";
 
 /// From which store to which file.
 #[derive(Debug)]

@@ -33,6 +33,9 @@ use crate::{
     store, telemetry,
 };
 
+/// What stands for stdout and for stdin among names of files.
+const PIPE: &str = "-";
+
 /// Used wrongly, or configured wrongly (`EX_USAGE`).
 const USAGE: u8 = 64;
 /// Could not start.

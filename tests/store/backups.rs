@@ -289,23 +289,6 @@ async fn an_etag_of_what_a_restore_took_back_is_of_no_later_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_is_not_there_is_not_purged() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("typo.db");
-    let database = fresh_postgres().await;
-    for (url, why) in [
-        (format!("sqlite:{}", path.display()), "there is no store"),
-        (database, "holds no store"),
-        ("memory:".into(), "nothing to purge"),
-    ] {
-        let refused = user_service(&["purge", "--store-url", &url]);
-        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-        assert!(String::from_utf8_lossy(&refused.stderr).contains(why), "{refused:?}");
-    }
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "none is made");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_whole_backup_is_not_restored() {
     let (dir, path, url) = closed().await;
     let backup = dir.path().join("backup.db");

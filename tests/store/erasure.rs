@@ -1,11 +1,17 @@
 //! What is left of users who are deleted: at once nothing but in the change log,
 //! and after a purge nothing at all.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    sync::Arc,
+};
 
 use crate::{
     database::{name, shared},
     fixtures::{at, create, delete, email, id, repeatable, stored, write},
+    imports::fresh_postgres,
 };
 use rusqlite::Connection;
 use tokio::task::block_in_place;
@@ -37,9 +43,13 @@ async fn come_and_go(store: &Arc<dyn Store>) {
     stored(store, create("one")).await;
 }
 
-fn purge(url: &str) -> String {
+fn run_purge(url: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
-    let done = command.args(["purge", "--store-url", url]).output().unwrap();
+    command.args(["purge", "--store-url", url]).output().unwrap()
+}
+
+fn purge(url: &str) -> String {
+    let done = run_purge(url);
     assert!(done.status.success(), "{done:?}");
     String::from_utf8(done.stdout).unwrap()
 }
@@ -122,4 +132,21 @@ async fn deleted_users_leave_the_file() {
     let store = store::open(&at(&path)).unwrap();
     assert_log_adds_up(&store).await;
     store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_not_there_is_not_purged() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("typo.db");
+    let database = fresh_postgres().await;
+    for (url, why) in [
+        (format!("sqlite:{}", path.display()), "there is no store"),
+        (database, "holds no store"),
+        ("memory:".into(), "nothing to purge"),
+    ] {
+        let refused = block_in_place(|| run_purge(&url));
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(why), "{refused:?}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "none is made");
 }

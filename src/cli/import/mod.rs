@@ -33,7 +33,7 @@ const MAX_UNANSWERED: usize = 2_048;
 #[derive(Debug)]
 pub struct Import {
     pub server: Target,
-    /// None: stdin.
+    /// `-`: stdin.
     pub files: Vec<PathBuf>,
     /// Where to say what was refused; `None`: stderr.
     pub report: Option<PathBuf>,

@@ -12,6 +12,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::source::{Item, SourceLine};
+use crate::cli::PIPE;
 
 /// What stdin is read from.
 const STDIN: &str = "/dev/stdin";
@@ -29,9 +30,8 @@ pub struct ImportReport {
 impl ImportReport {
     pub fn new(files: &[PathBuf], report: Option<&Path>) -> Result<Self, String> {
         let create = |path: &Path| {
-            let stdin = |file: &PathBuf| if file == Path::new("-") { STDIN.into() } else { file.clone() };
-            let from_stdin = files.is_empty().then(|| STDIN.into());
-            if files.iter().map(stdin).chain(from_stdin).any(|file| is_same_file(&file, path)) {
+            let stdin = |file: &PathBuf| if file == Path::new(PIPE) { STDIN.into() } else { file.clone() };
+            if files.iter().map(stdin).any(|file| is_same_file(&file, path)) {
                 return Err(format!("{} is imported: give the report another name", path.display()));
             }
             File::create(path).map_err(|error| format!("{}: {error}", path.display()))
@@ -92,7 +92,7 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 fn bar(files: &[PathBuf]) -> ProgressBar {
     let lengths =
         files.iter().map(|file| fs::metadata(file).ok().filter(fs::Metadata::is_file).map(|file| file.len()));
-    let (bar, template) = match lengths.sum::<Option<u64>>().filter(|_| !files.is_empty()) {
+    let (bar, template) = match lengths.sum::<Option<u64>>() {
         Some(bytes) => (ProgressBar::new(bytes), "{wide_bar} {percent}% {eta} left"),
         None => (ProgressBar::new_spinner(), "{spinner} {bytes}"),
     };

@@ -10,7 +10,10 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::{cli::jsonl, proto::user::v1::ImportUsersRequest};
+use crate::{
+    cli::{PIPE, jsonl},
+    proto::user::v1::ImportUsersRequest,
+};
 
 /// How many lines are read ahead.
 const MAX_ITEMS_AHEAD: usize = 1_024;
@@ -44,20 +47,15 @@ pub fn read(files: Vec<PathBuf>) -> Items {
     let (items, received) = mpsc::channel(MAX_ITEMS_AHEAD);
     thread::spawn(move || {
         // A dropped receiver ends the reading.
-        if files.is_empty() {
-            let _ = lines("stdin", io::stdin().lock(), &items);
-        }
         for path in files {
-            if path == Path::new("-") {
-                if lines("stdin", io::stdin().lock(), &items).is_err() {
-                    return;
-                }
-                continue;
-            }
             let name = path.display().to_string();
-            let read = match File::open(&path) {
-                Ok(file) => lines(&name, BufReader::new(file), &items),
-                Err(error) => items.blocking_send(Err(format!("{name}: {error}"))).map_err(|_| Closed),
+            let read = if path == Path::new(PIPE) {
+                lines("stdin", io::stdin().lock(), &items)
+            } else {
+                match File::open(&path) {
+                    Ok(file) => lines(&name, BufReader::new(file), &items),
+                    Err(error) => items.blocking_send(Err(format!("{name}: {error}"))).map_err(|_| Closed),
+                }
             };
             if read.is_err() {
                 return;
