@@ -3,15 +3,16 @@
 
 use std::{
     collections::BTreeMap,
-    slice,
+    future, slice,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 use crate::{
     fixtures::{create, delete, fields, id, memory, stored, write},
@@ -22,7 +23,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use user_service::{
     domain::{
         Age, Change, Deadline, Entry, Error, Event, LogPosition, Page, PageSize, Patch, Progress,
-        ResumeToken, Store, StoreId, Timestamp, User, UserId,
+        ResumeToken, Revision, Store, StoreId, Timestamp, User, UserId,
     },
     feed::{Feed, Item, Watch, WatchError},
 };
@@ -192,13 +193,14 @@ impl Random {
     }
 }
 
+/// Creates users, no more at the same time than one batch takes: a store with slow commits
+/// refuses what would wait for more than one.
 pub async fn users(store: &Arc<dyn Store>, count: usize) {
-    let mut writes = JoinSet::new();
-    for n in 0..count {
-        let store = store.clone();
-        writes.spawn(async move { stored(&store, create(&format!("old-{n}"))).await });
+    const AT_ONCE: usize = 200;
+    for first in (0..count).step_by(AT_ONCE) {
+        let names: Vec<_> = (first..count.min(first + AT_ONCE)).map(|n| format!("old-{n}")).collect();
+        join_all(names.iter().map(|name| stored(store, create(name)))).await;
     }
-    writes.join_all().await;
 }
 
 pub async fn what_is_told_adds_up_to_the_table(store: Arc<dyn Store>) {
@@ -381,4 +383,44 @@ async fn a_watch_waits_where_the_store_has_too_many_reads() {
         folded.take(next(&mut watch).await.unwrap());
     }
     assert_eq!(folded.users.len(), 250);
+}
+
+/// A store whose log, once it hangs, is read without an end, as that of a file on a disk that is gone.
+struct Hanging {
+    store: Arc<dyn Store>,
+    hangs: AtomicBool,
+}
+
+#[async_trait]
+impl Hooks for Hanging {
+    fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
+        if self.hangs.load(Ordering::Relaxed) {
+            future::pending::<()>().await;
+        }
+        self.store.changes(after, limit, deadline).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_end_where_a_read_of_the_log_does_not() {
+    let store = memory().store;
+    let hanging = Arc::new(Forward(Hanging { store: store.clone(), hangs: AtomicBool::new(false) }));
+    let forward: Arc<dyn Store> = hanging.clone();
+    let running = Running::start(&forward, ROOMY);
+    let mut watch = begin(&running.feed, None).await.unwrap();
+    while !matches!(next(&mut watch).await.unwrap(), Item::CaughtUp) {}
+    // From now on the watch is told of what the feed has read.
+    stored(&store, create("first")).await;
+    assert!(matches!(next(&mut watch).await.unwrap(), Item::Change(_)));
+    hanging.0.hangs.store(true, Ordering::Relaxed);
+    stored(&store, create("second")).await;
+    let end = next(&mut watch).await.unwrap_err();
+    assert!(matches!(end, WatchError::Failed(Error::Unavailable(_))), "{end:?}");
+    hanging.0.hangs.store(false, Ordering::Relaxed);
+    let mut again = begin(&running.feed, None).await.unwrap();
+    assert!(matches!(next(&mut again).await.unwrap(), Item::Existing(_)));
 }

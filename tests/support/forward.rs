@@ -32,6 +32,10 @@ pub trait Hooks: Send + Sync + 'static {
         self.store().write(write, deadline).await
     }
 
+    async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
+        self.store().changes(after, limit, deadline).await
+    }
+
     async fn close(&self) {
         self.store().close().await;
     }
@@ -68,7 +72,7 @@ impl<H: Hooks> Store for Forward<H> {
 
     async fn changes(&self, after: Revision, limit: usize, deadline: Deadline) -> Result<Vec<Entry>, Error> {
         self.0.begin(deadline)?;
-        self.0.store().changes(after, limit, deadline).await
+        self.0.changes(after, limit, deadline).await
     }
 
     async fn changed(&self, after: Revision) {
