@@ -35,7 +35,10 @@ use crate::{
     rpc::source::Source,
     service::Health,
     telemetry::Metrics,
-    util::log_throttle::{Admitted, LogThrottle},
+    util::{
+        counter::at_zero,
+        log_throttle::{Admitted, LogThrottle},
+    },
 };
 
 /// The most open connections. Further ones are closed, and the last eighth is for addresses
@@ -103,8 +106,7 @@ async fn accept(
     let closes = Closes::of("admin");
     let policed = PolicedConnections::of("admin");
     let mut addresses = Addresses::new(Arc::new(Semaphore::new(MAX_CONNECTIONS)));
-    let refused = counter!("user_service_admin_connections_refused_total");
-    refused.increment(0);
+    let refused = at_zero(counter!("user_service_admin_connections_refused_total"));
     let throttle = LogThrottle::new(1, LOG_INTERVAL);
     loop {
         let (stream, peer) = incoming.next().await;

@@ -14,7 +14,7 @@ use std::{
 use metrics::{Counter, Gauge, counter, gauge};
 
 use super::AuthError;
-use crate::util::bounded_file;
+use crate::util::{bounded_file, counter::at_zero};
 
 /// How a value is read from a text.
 type Parse<T> = fn(&str) -> Result<T, String>;
@@ -32,9 +32,7 @@ impl ReloadMetrics {
     /// Of the file that this label names.
     pub fn new(file: &'static str) -> Self {
         let outcome = |outcome: &'static str| {
-            let counter = counter!("user_service_auth_reloads_total", "file" => file, "outcome" => outcome);
-            counter.increment(0);
-            counter
+            at_zero(counter!("user_service_auth_reloads_total", "file" => file, "outcome" => outcome))
         };
         let stale = gauge!("user_service_auth_file_stale", "file" => file);
         stale.set(0.0);

@@ -89,7 +89,7 @@ impl<R: Body<Data = Bytes>> Body for EdgeAnswer<R> {
 }
 
 /// What the answer to one call has to be.
-pub struct Exchange<'a> {
+pub struct AnswerShape<'a> {
     pub schema: &'a Arc<Schema>,
     pub format: &'static Format,
     /// `None` where nothing is served under the path.
@@ -98,7 +98,7 @@ pub struct Exchange<'a> {
     pub is_get: bool,
 }
 
-impl Exchange<'_> {
+impl AnswerShape<'_> {
     /// Translates an answer of the layers.
     pub async fn answer<R>(self, response: Response<R>) -> Response<EdgeAnswer<R>>
     where

@@ -35,9 +35,8 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-pub use self::{answer::EdgeAnswer, request_body::EdgeBody, schema::Schema};
 use self::{
-    answer::Exchange,
+    answer::AnswerShape,
     cors::Cors,
     format::{Format, Spoken, Wire},
     refusal::{Refusal, discard},
@@ -45,6 +44,7 @@ use self::{
     request_head::GetCall,
     schema::MethodSchema,
 };
+pub use self::{answer::EdgeAnswer, request_body::EdgeBody, schema::Schema};
 use crate::{
     config::{Config, WebProtocols},
     rpc::{
@@ -172,9 +172,9 @@ where
     }
     let method = settings.schema.method(request.uri().path());
     let mut response = match plan(&settings, spoken, method, request) {
-        Plan::Call(exchange, request) => {
+        Plan::Call(shape, request) => {
             let Ok(response) = inner.call(request).await;
-            exchange.answer(response).await
+            shape.answer(response).await
         }
         Plan::Refused(refusal, request) => {
             let Inbound { call, body } = request.into_body();
@@ -200,7 +200,7 @@ fn nothing<B>(call: Call) -> Request<Inbound<EdgeBody<B>>> {
 /// What becomes of a request.
 enum Plan<'a, B> {
     /// A call as the layers read it, and how it is answered.
-    Call(Exchange<'a>, Request<Inbound<EdgeBody<B>>>),
+    Call(AnswerShape<'a>, Request<Inbound<EdgeBody<B>>>),
     Refused(Refusal, Request<Inbound<B>>),
 }
 
@@ -232,8 +232,8 @@ fn plan<'a, B: Body<Data = Bytes>>(
                 None => Plan::Refused(Refusal::ContentType, request),
                 Some(GetCall { format, translation, takes_gzip }) => {
                     let schema = &settings.schema;
-                    let exchange = Exchange { schema, format, method, takes_gzip, is_get: true };
-                    Plan::Call(exchange, translated(request, translation, Protocol::Connect))
+                    let shape = AnswerShape { schema, format, method, takes_gzip, is_get: true };
+                    Plan::Call(shape, translated(request, translation, Protocol::Connect))
                 }
             }
         }
@@ -259,8 +259,8 @@ fn post<'a, B: Body<Data = Bytes>>(
         None => (Translation::Passing, false),
     };
     let schema = &settings.schema;
-    let exchange = Exchange { schema, format, method, takes_gzip, is_get: false };
-    Plan::Call(exchange, translated(request, translation, format.protocol()))
+    let shape = AnswerShape { schema, format, method, takes_gzip, is_get: false };
+    Plan::Call(shape, translated(request, translation, format.protocol()))
 }
 
 fn translated<B>(

@@ -25,6 +25,7 @@ use crate::{
         source::Source,
         status::{self, PreparedAnswer},
     },
+    util::counter::at_zero,
 };
 
 /// Callers of different shards share no lock.
@@ -89,11 +90,8 @@ impl FairShares {
         if calls == 0 && rate == 0 {
             return None;
         }
-        let refused = |limit: &'static str| {
-            let counter = counter!("user_service_quota_refused_total", "limit" => limit);
-            counter.increment(0);
-            counter
-        };
+        let refused =
+            |limit: &'static str| at_zero(counter!("user_service_quota_refused_total", "limit" => limit));
         Some(Self {
             max_in_flight: (calls > 0).then_some(calls),
             nanos_per_call: if rate == 0 { 0 } else { (1_000_000_000 / u64::from(rate)).max(1) },

@@ -20,6 +20,7 @@ use crate::{
         call::{Call, DENIALS_TOTAL, Inbound},
         status::{self, PreparedAnswer},
     },
+    util::counter::at_zero,
 };
 
 /// The rules of the process, and how often they denied a call.
@@ -34,11 +35,7 @@ pub struct GateRules {
 
 impl GateRules {
     pub fn new(auth: Arc<Auth>) -> Self {
-        let denials = Denial::REASONS.map(|reason| {
-            let counter = counter!(DENIALS_TOTAL, "reason" => reason);
-            counter.increment(0);
-            counter
-        });
+        let denials = Denial::REASONS.map(|reason| at_zero(counter!(DENIALS_TOTAL, "reason" => reason)));
         Self {
             auth,
             denials,

@@ -16,6 +16,7 @@ use crate::{
         methods::{METHODS, Method, MethodKind},
         protocol::Protocol,
     },
+    util::counter::at_zero,
 };
 
 /// The series of every method.
@@ -31,9 +32,7 @@ impl CallMetrics {
     /// Resolves every handle; the recorder must be installed by then.
     pub fn new(families: MetricNames) -> Self {
         let protocols = Protocol::ALL.map(|protocol| {
-            let counter = counter!("user_service_protocol_calls_total", "protocol" => protocol.name());
-            counter.increment(0);
-            counter
+            at_zero(counter!("user_service_protocol_calls_total", "protocol" => protocol.name()))
         });
         Self {
             protocols,
@@ -99,9 +98,9 @@ impl MethodMetrics {
     fn new(names: Names, families: MetricNames) -> Self {
         let labels = names.labels();
         let counter = |name, labels: &[(&'static str, &'static str)]| {
-            if families.has_grpc_prometheus() { counter!(name, labels) } else { Counter::noop() }
+            if families.has_grpc_prometheus() { at_zero(counter!(name, labels)) } else { Counter::noop() }
         };
-        let metrics = Self {
+        Self {
             names,
             families,
             received: MessageCounter::new(counter("grpc_server_msg_received_total", &labels)),
@@ -120,15 +119,7 @@ impl MethodMetrics {
             },
             durations: std::array::from_fn(|_| OnceLock::new()),
             connect_durations: std::array::from_fn(|_| OnceLock::new()),
-        };
-        // A series that appears with its first event has no increase for that event.
-        for counter in [&metrics.received.count, &metrics.sent.count, &metrics.started]
-            .into_iter()
-            .chain(&metrics.handled)
-        {
-            counter.increment(0);
         }
-        metrics
     }
 
     pub fn started(&self) {

@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     rpc::source::Source,
-    util::log_throttle::{Admitted, LogThrottle},
+    util::{
+        counter::at_zero,
+        log_throttle::{Admitted, LogThrottle},
+    },
 };
 
 /// The most connections taken from the kernel's queue when accepting ends.
@@ -88,9 +91,8 @@ impl Dispatcher {
         let (max_per_address, over_quota) = if max_per_address == 0 {
             (usize::MAX, Counter::noop())
         } else {
-            (max_per_address, counter!("user_service_quota_refused_total", "limit" => "connections"))
+            (max_per_address, at_zero(counter!("user_service_quota_refused_total", "limit" => "connections")))
         };
-        over_quota.increment(0);
         Self {
             threads,
             max_per_address,

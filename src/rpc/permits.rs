@@ -11,10 +11,13 @@ use std::{
 use http::Response;
 use metrics::{Counter, Gauge, counter, gauge};
 
-use crate::rpc::{
-    goaway::ConnectionHandle,
-    holdings::{Holdings, LimitKind},
-    status::{self, PreparedAnswer},
+use crate::{
+    rpc::{
+        goaway::ConnectionHandle,
+        holdings::{Holdings, LimitKind},
+        status::{self, PreparedAnswer},
+    },
+    util::counter::at_zero,
 };
 
 /// For how long a newcomer that was turned away is remembered.
@@ -41,8 +44,7 @@ impl Limiter {
     pub fn new(kind: LimitKind, limit: usize, next: Option<Arc<Limiter>>) -> Self {
         let name = kind.name();
         gauge!("grpc_server_admission_limit", "kind" => name).set(limit as f64);
-        let shed = counter!("grpc_server_admission_shed_total", "kind" => name);
-        shed.increment(0);
+        let shed = at_zero(counter!("grpc_server_admission_shed_total", "kind" => name));
         Self {
             kind,
             limit,

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::moving_average::MovingAverage;
+
 /// The most writes in one commit on a quick disk.
 pub(super) const MIN_BATCH_LIMIT: usize = 256;
 
@@ -32,10 +34,7 @@ pub(super) const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// What commits took lately, and what the writer does now.
 #[derive(Debug, Default)]
 pub(super) struct Forecast {
-    /// A moving average over commits, as TCP keeps one of round trips (RFC 6298).
-    commit: Duration,
-    /// The moving average of its deviation.
-    deviation: Duration,
+    commit: MovingAverage<2>,
     /// What the writer does now.
     work: Option<Work>,
     /// How long it will do other work before the next commit.
@@ -69,7 +68,7 @@ impl Forecast {
         self.batch = writes;
         let commits = self.next_commits();
         self.next_is_double = false;
-        self.work = Some(Work { began: now, expected: self.commit * commits, commits });
+        self.work = Some(Work { began: now, expected: self.commit.mean * commits, commits });
     }
 
     /// The writer will do something else before the next commit, for about as long as `expected`.
@@ -90,14 +89,7 @@ impl Forecast {
 
     pub fn end_commit(&mut self, now: Instant) {
         if let Some(Work { began, commits, .. }) = self.work.take() {
-            let took = now.saturating_duration_since(began) / commits.max(1);
-            if self.commit.is_zero() {
-                // An average with no commit at all would call the next ones uncertain.
-                self.commit = took;
-                return;
-            }
-            self.deviation = (self.deviation * 3 + took.abs_diff(self.commit)) / 4;
-            self.commit = (self.commit + took) / 2;
+            self.commit.add(now.saturating_duration_since(began) / commits.max(1));
         }
     }
 
@@ -107,13 +99,13 @@ impl Forecast {
 
     /// How long a commit takes.
     pub fn commit(&self) -> Duration {
-        self.commit
+        self.commit.mean
     }
 
     /// How many writes one commit takes at most. A slow disk makes few commits, so each
     /// holds more.
     pub fn batch_limit(&self) -> usize {
-        let limit = MIN_BATCH_LIMIT as u128 * self.commit.as_micros() / QUICK_COMMIT.as_micros();
+        let limit = MIN_BATCH_LIMIT as u128 * self.commit().as_micros() / QUICK_COMMIT.as_micros();
         usize::try_from(limit).unwrap_or(MAX_BATCH_LIMIT).clamp(MIN_BATCH_LIMIT, MAX_BATCH_LIMIT)
     }
 
@@ -129,7 +121,7 @@ impl Forecast {
         }
         // By the average, and whatever the writer does now: one slow commit among quick ones,
         // or a checkpoint, makes a wait and no overload.
-        if self.commit * batches > QUEUE_SLACK { Err(Refusal::Wait) } else { Ok(()) }
+        if self.commit() * batches > QUEUE_SLACK { Err(Refusal::Wait) } else { Ok(()) }
     }
 
     /// Whether a commit that begins now ends within `left`.
@@ -164,14 +156,14 @@ impl Forecast {
     /// How long the next commit takes: at least as long as one that has not ended yet.
     fn next_commit(&self, now: Instant) -> Duration {
         let so_far = |work: Work| now.saturating_duration_since(work.began).checked_div(work.commits);
-        self.commit.max(self.work.and_then(so_far).unwrap_or_default())
+        self.commit().max(self.work.and_then(so_far).unwrap_or_default())
     }
 
     /// How long a commit takes, but for one in many, and its answers' way back. It is taken
     /// to hold as many writes as the last one.
     fn bound(&self, now: Instant) -> Duration {
         let answers = ANSWER * u32::try_from(self.batch).unwrap_or(u32::MAX) + ANSWER_SLACK;
-        self.next_commit(now) * self.next_commits() + self.deviation * 2 + answers
+        self.next_commit(now) * self.next_commits() + self.commit.deviation * 2 + answers
     }
 }
 

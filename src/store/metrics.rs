@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
+use crate::util::counter::at_zero;
+
 pub const OPERATION_DURATION: &str = "user_service_store_operation_duration_seconds";
 pub const QUEUE_DEPTH: &str = "user_service_store_queue_depth";
 pub const QUEUE_LIMIT: &str = "user_service_store_queue_limit";
@@ -30,7 +32,7 @@ impl WriterMetrics {
     pub fn new(queue_limit: usize) -> Self {
         gauge!(QUEUE_LIMIT).set(count(queue_limit));
         let refused =
-            |reason| counted(counter!("user_service_store_writes_refused_total", "reason" => reason));
+            |reason| at_zero(counter!("user_service_store_writes_refused_total", "reason" => reason));
         let commit_time = gauge!("user_service_store_commit_seconds");
         commit_time.set(0.0);
         Self {
@@ -67,7 +69,7 @@ pub(super) struct ReadQueueMetrics {
 impl ReadQueueMetrics {
     pub fn new(max_calls: usize) -> Self {
         let refused =
-            |reason| counted(counter!("user_service_store_reads_refused_total", "reason" => reason));
+            |reason| at_zero(counter!("user_service_store_reads_refused_total", "reason" => reason));
         let metrics = Self {
             read_time: gauge!("user_service_store_read_seconds"),
             waiting_limit: gauge!("user_service_store_read_queue_limit"),
@@ -79,12 +81,6 @@ impl ReadQueueMetrics {
         metrics.waiting_limit.set(count(max_calls));
         metrics
     }
-}
-
-/// A counter that is there before it counts.
-fn counted(counter: Counter) -> Counter {
-    counter.increment(0);
-    counter
 }
 
 /// So many, as a gauge shows it.

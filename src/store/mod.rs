@@ -16,6 +16,7 @@ mod instrumented;
 mod linger;
 mod memory;
 mod metrics;
+mod moving_average;
 mod postgres;
 mod queue;
 mod read_forecast;

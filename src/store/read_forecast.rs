@@ -10,7 +10,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::forecast::{ANSWER_SLACK, MAX_RETRY_DELAY, MIN_RETRY_DELAY, Refusal};
+use super::{
+    forecast::{ANSWER_SLACK, MAX_RETRY_DELAY, MIN_RETRY_DELAY, Refusal},
+    moving_average::MovingAverage,
+};
 use crate::domain::MAX_PAGE_SIZE;
 
 /// How long a read may wait for those before it: half of its caller's time, between these. A caller
@@ -43,23 +46,7 @@ impl ReadClass {
     }
 }
 
-/// Moving averages of a time and of its deviation, as TCP keeps them of round trips (RFC 6298).
-#[derive(Clone, Copy, Debug, Default)]
-struct Average {
-    mean: Duration,
-    deviation: Duration,
-}
-
-impl Average {
-    fn add(&mut self, took: Duration) {
-        if self.mean.is_zero() {
-            self.mean = took;
-            return;
-        }
-        self.deviation = (self.deviation * 3 + took.abs_diff(self.mean)) / 4;
-        self.mean = (self.mean * 7 + took) / 8;
-    }
-}
+type Average = MovingAverage<8>;
 
 /// A read that waits.
 #[derive(Debug)]

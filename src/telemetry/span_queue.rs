@@ -23,6 +23,7 @@ use opentelemetry_sdk::{
 };
 
 use super::{otlp_client::RejectedSpans, span_queue_config::SpanQueueConfig};
+use crate::util::counter::at_zero;
 
 /// The SDK's batches behind a bound.
 #[derive(Debug)]
@@ -116,7 +117,5 @@ impl sdk::SpanExporter for CountingExporter {
 
 /// The counter of one outcome, which is there from the start.
 fn outcome(outcome: &'static str) -> Counter {
-    let spans = counter!("user_service_trace_spans_total", "outcome" => outcome);
-    spans.increment(0);
-    spans
+    at_zero(counter!("user_service_trace_spans_total", "outcome" => outcome))
 }

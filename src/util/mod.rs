@@ -6,6 +6,7 @@
 pub mod actor;
 pub mod backoff;
 pub mod bounded_file;
+pub mod counter;
 pub mod error_chain;
 pub mod fault_point;
 pub mod guarded_body;

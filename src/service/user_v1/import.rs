@@ -21,6 +21,7 @@ use crate::{
     proto::user::v1::{self as pb, import_users_response::Result as ImportResult},
     rpc::{audit::AuditRecord, goaway::GoAwayReceiver, status},
     service::error_status,
+    util::counter::at_zero,
 };
 
 pub type ImportResponses = Pin<Box<dyn Stream<Item = Result<pb::ImportUsersResponse, Status>> + Send>>;
@@ -188,11 +189,8 @@ pub struct ImportLimits {
 
 impl ImportLimits {
     pub fn new() -> Self {
-        let outcome = |name: &'static str| {
-            let counter = counter!("user_service_imported_total", "outcome" => name);
-            counter.increment(0);
-            counter
-        };
+        let outcome =
+            |name: &'static str| at_zero(counter!("user_service_imported_total", "outcome" => name));
         Self {
             created: outcome("created"),
             unchanged: outcome("unchanged"),
