@@ -23,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     // Every module may ask these, and they ask none of the above.
     ("config", &["util"]),
-    ("telemetry", &["config", "tls"]),
+    ("telemetry", &["config", "tls", "util"]),
     ("tls", &["util"]),
     ("signals", &[]),
     ("proto", &[]),

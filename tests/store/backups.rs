@@ -270,6 +270,24 @@ async fn a_restore_takes_away_neither_the_backup_nor_what_an_earlier_one_kept() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_through_a_link_replaces_what_the_link_leads_to() {
+    let (dir, path, url) = closed().await;
+    let (backup, link) = (dir.path().join("backup.db"), dir.path().join("link.db"));
+    done("backup", &url, &backup);
+    let store = open(&url);
+    stored(&store, create("bob")).await;
+    store.close().await;
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let by_link = format!("sqlite:{}", link.display());
+    let replaced = user_service(&["restore", "--replace", "--store-url", &by_link, backup.to_str().unwrap()]);
+    assert!(replaced.status.success(), "{replaced:?}");
+    assert!(link.is_symlink() && path.with_extension("db.replaced").is_file());
+    let store = open(&url);
+    assert!(crate::fixtures::get(&store, "bob").await.is_none());
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_etag_of_what_a_restore_took_back_is_of_no_later_version() {
     let (dir, _, url) = closed().await;
     let backup = dir.path().join("backup.db");

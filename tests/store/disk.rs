@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -177,7 +178,14 @@ fn a_second_process_is_turned_away() {
     let mut holder = subprocess::command("holds_the_store", &path, &[]).spawn().unwrap();
     let mut lines = BufReader::new(holder.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.ends_with(" open")), "the holder opens the store");
-    for refused in [store::open(&at(&path)).err(), store::migrate(&at(&path)).err()] {
+    let link = dir.path().join("link-to-users.db");
+    symlink(&path, &link).unwrap();
+    for refused in [
+        store::open(&at(&path)).err(),
+        store::open(&at(&link)).err(),
+        store::migrate(&at(&path)).err(),
+        store::migrate(&at(&link)).err(),
+    ] {
         let error = refused.expect("the store is in use");
         assert!(matches!(error, OpenError::InUse(_)), "{error}");
         assert!(error.to_string().contains("users.db") && error.to_string().contains("stop that process"));

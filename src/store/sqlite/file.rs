@@ -19,12 +19,19 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The absolute path of a file, so that no name is read as a `file:` URI, and a change of
-/// the working directory changes nothing.
+/// the working directory changes nothing. Behind symbolic links, because SQLite's log and the
+/// lock lie beside the file itself: two names of one file would have a lock each.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     if path.is_dir() {
         return Err(OpenError::Directory(path.into()));
     }
-    std::path::absolute(path).map_err(|source| OpenError::File { path: path.into(), source })
+    let resolved = match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+            std::path::absolute(path)
+        }
+        resolved => resolved,
+    };
+    resolved.map_err(|source| OpenError::File { path: path.into(), source })
 }
 
 /// Makes this process the only one on the file, for as long as the result lives.
