@@ -25,6 +25,9 @@ struct UserLine {
     create_time: Option<String>,
 }
 
+/// The fields that every line has, also where they are empty.
+const REQUIRED: [&str; 3] = ["name", "email", "age"];
+
 /// What a user is on another store too: no etag and no update time.
 pub fn write(user: User) -> serde_json::Result<String> {
     let User { id, name, email, age, create_time, etag: _, update_time: _ } = user;
@@ -38,11 +41,12 @@ pub fn write(user: User) -> serde_json::Result<String> {
 /// The reason, without any value of the line.
 pub fn read(line: &[u8]) -> Result<ImportUsersRequest, String> {
     let line: UserLine = serde_json::from_slice(line).map_err(|error| {
-        let what = match error.classify() {
-            serde_json::error::Category::Data => {
-                "a field is missing, unknown, there twice, or of the wrong type"
-            }
-            serde_json::error::Category::Eof => "the JSON is cut short",
+        let text = error.to_string();
+        let missing = REQUIRED.iter().find(|field| text.starts_with(&format!("missing field `{field}`")));
+        let what = match (error.classify(), missing) {
+            (_, Some(field)) => return format!("{field} is missing"),
+            (serde_json::error::Category::Data, _) => "a field is unknown, there twice, or of the wrong type",
+            (serde_json::error::Category::Eof, _) => "the JSON is cut short",
             _ => "not JSON",
         };
         format!("{what}, at byte {}", error.column())
@@ -147,7 +151,7 @@ mod tests {
             ("{\"name\": \"ada@example.com\", \"ema", "cut short"),
             ("ada@example.com", "not JSON"),
             ("[]", "a field"),
-            ("{\"name\": \"Ada\", \"email\": \"ada@example.com\"}", "a field"),
+            ("{\"name\": \"Ada\", \"email\": \"ada@example.com\"}", "age is missing"),
             ("{\"name\": \"Ada\", \"email\": \"ada@example.com\", \"age\": \"ada@example.com\"}", "a field"),
             ("{\"name\": \"Ada\", \"email\": \"ada@example.com\", \"age\": 36, \"ada@\": 1}", "a field"),
             ("{\"name\": \"Ada\", \"email\": \"a\", \"age\": 36, \"create_time\": \"ada@\"}", "create_time"),

@@ -39,6 +39,14 @@ pub enum OpenError {
         path = .0.display()
     )]
     Directory(PathBuf),
+    #[error("the store {path} is not a regular file, and is left as it is: name another one", path = .0.display())]
+    NotAFile(PathBuf),
+    #[error(
+        "the store {path} is one file with several names (hard links), and services by two of them would lose \
+         each other's writes: remove all names but one (`find -samefile {path}` finds them)",
+        path = .0.display()
+    )]
+    ManyNames(PathBuf),
     #[error(
         "cannot open {path}: {source}; the directory must exist and be writable for the user that the service \
          runs as",

@@ -147,6 +147,42 @@ async fn a_disk_that_was_full_has_room_for_more_than_a_probe_before_writes_come_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_takes_the_log_that_there_is_before_writes_come_back() {
+    // The create fails, and then what the probe moves from the log to the file.
+    let files = &["users.db-wal", "users.db"];
+    let seen = trace("creates_one_by_one", files, &["inject=pwrite64:error=ENOSPC:when=20..21"]);
+    let injected: Vec<_> = seen.trace.lines().filter(|line| line.contains("INJECTED")).collect();
+    assert_eq!(injected.len(), 2, "{}", seen.trace);
+    assert!(injected[0].contains("users.db-wal>") && injected[1].contains("users.db>"), "{injected:?}");
+    assert_eq!(seen.users("unavailable").len(), 1, "{:?}", seen.said);
+    assert!(seen.said("back"), "{:?}", seen.said);
+    assert_kept(&seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_opens_on_a_full_disk_with_the_log_that_it_was_left_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let (left, path) = (dir.path().join("left.db"), dir.path().join("users.db"));
+    let store = store::open(&at(&left)).unwrap();
+    write(&store, create("ada")).await.unwrap();
+    for suffix in ["", "-wal"] {
+        let beside = |path: &Path| format!("{}{suffix}", path.display());
+        fs::copy(beside(&left), beside(&path)).unwrap();
+    }
+    store.close().await;
+    let files = &["users.db-wal", "users.db"];
+    // Nothing goes into the file, which the log would make longer.
+    let seen = trace_on(dir, "opens", files, &["inject=pwrite64:error=ENOSPC:when=1+"]);
+    // What the log holds may never have been synced before.
+    let after = seen.trace.split("INJECTED").nth(1).expect("it is full");
+    let is_synced = |line: &str| line.contains("sync(") && line.contains("users.db-wal>");
+    assert!(after.lines().any(is_synced), "{}", seen.trace);
+    let store = store::open(&at(&seen.file())).unwrap();
+    assert!(get(&store, "ada").await.is_some());
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writes_come_back_where_the_disk_was_full_for_clearing() {
     let dir = tempfile::tempdir().unwrap();
     let store = store::open(&at(&dir.path().join("users.db"))).unwrap();

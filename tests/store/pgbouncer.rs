@@ -26,11 +26,11 @@ pub struct Bouncer {
 
 pub fn shared() -> &'static Bouncer {
     static SHARED: OnceLock<Bouncer> = OnceLock::new();
-    SHARED.get_or_init(|| Bouncer::start(database::shared().port))
+    SHARED.get_or_init(|| Bouncer::start(database::shared().port, "transaction"))
 }
 
 impl Bouncer {
-    fn start(database: u16) -> Self {
+    pub fn start(database: u16, pool_mode: &str) -> Self {
         let dir = tempfile::tempdir_in(env::temp_dir()).unwrap();
         let port = free_port();
         let settings = format!(
@@ -41,7 +41,7 @@ impl Bouncer {
              listen_port = {port}
              unix_socket_dir =
              auth_type = any
-             pool_mode = transaction
+             pool_mode = {pool_mode}
              default_pool_size = 3
              max_client_conn = 500"
         );

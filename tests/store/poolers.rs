@@ -80,6 +80,16 @@ async fn a_database_that_is_reached_directly_is_not_taken_for_a_pooler() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_without_transactions_is_refused_in_its_own_words() {
+    let database = block_in_place(database::shared);
+    let config = database.fresh().await;
+    let pooler = block_in_place(|| pgbouncer::Bouncer::start(database.port, "statement"));
+    let config = database::at(pooler.port, "tests", &name(&config));
+    let refused = block_in_place(|| store::open(&config)).err().expect("no write would work").to_string();
+    assert!(refused.contains("statement pooling"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_comes_later_is_noticed_as_well() {
     let server = block_in_place(database::shared);
     let config = server.fresh().await;

@@ -1,11 +1,20 @@
 //! What is in the file, and who may open it.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::fixtures::{at, create, delete, email, get, get_by_email, id, repeatable, stored, write};
+use crate::{
+    fixtures::{at, create, delete, email, get, get_by_email, id, repeatable, stored, write},
+    support::TEST_TIMEOUT,
+};
 use rusqlite::Connection;
 use user_service::{
-    domain::{Change, Deadline, Patch},
+    domain::{Change, Deadline, Error, Patch, Store},
     store::{self, OpenError},
 };
 
@@ -130,10 +139,12 @@ fn a_foreign_file_is_refused_and_left_alone() {
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
     for path in [text, other] {
         let before = fs::read(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         let error = refusal(&path);
         assert!(matches!(error, OpenError::Foreign(_)), "{error}");
         assert!(error.to_string().contains("move the file away"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), before);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
     }
 }
 
@@ -153,6 +164,91 @@ fn a_directory_is_no_store_and_nothing_is_made_next_to_it() {
     let error = refusal(&path);
     assert!(error.to_string().contains("users is a directory: name a file in it"), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_is_no_regular_file_is_no_store_and_nothing_is_made_next_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("users.db");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let error = refusal(&socket);
+    assert!(matches!(error, OpenError::NotAFile(_)) && error.to_string().contains("users.db"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_of_two_names_is_refused_by_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("users.db"), dir.path().join("other.db"));
+    store::migrate(&at(&path)).unwrap();
+    fs::hard_link(&path, &other).unwrap();
+    for name in [&path, &other] {
+        let error = refusal(name);
+        assert!(
+            matches!(error, OpenError::ManyNames(_)) && error.to_string().contains("find -samefile"),
+            "{error}"
+        );
+    }
+    fs::remove_file(&other).unwrap();
+    store::open(&at(&path)).unwrap();
+}
+
+/// Opens a store, does `change` to its files under it, and returns it once writes are off.
+async fn changed_under(path: &Path, change: impl FnOnce()) -> Arc<dyn Store> {
+    let store = store::open(&at(path)).unwrap();
+    stored(&store, create("ada")).await;
+    change();
+    let refused = write(&store, create("lost")).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    assert!(!store.probe().await.writes);
+    store
+}
+
+#[tokio::test]
+async fn a_store_whose_file_was_replaced_acknowledges_no_write_and_leaves_the_new_file_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, newer) = (dir.path().join("users.db"), dir.path().join("newer.db"));
+    let other = store::open(&at(&newer)).unwrap();
+    stored(&other, create("bob")).await;
+    let log = |path: &Path| path.with_extension("db-wal");
+    let store = changed_under(&path, || {
+        // With its log, as of a store that was not closed.
+        fs::remove_file(log(&path)).unwrap();
+        fs::copy(log(&newer), log(&path)).unwrap();
+        fs::copy(&newer, dir.path().join("copy.db")).unwrap();
+        fs::rename(dir.path().join("copy.db"), &path).unwrap();
+    })
+    .await;
+    store.close().await;
+    other.close().await;
+    let reopened = store::open(&at(&path)).unwrap();
+    assert!(get(&reopened, "bob").await.is_some() && get(&reopened, "ada").await.is_none());
+    reopened.close().await;
+}
+
+#[tokio::test]
+async fn a_store_whose_file_or_log_was_removed_acknowledges_no_write() {
+    for extension in ["db", "db-wal"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.db");
+        let store = changed_under(&path, || fs::remove_file(path.with_extension(extension)).unwrap()).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_without_writes_notices_that_its_file_was_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.db");
+    let store = store::open(&at(&path)).unwrap();
+    assert!(store.probe().await.writes);
+    fs::remove_file(&path).unwrap();
+    let until = Instant::now() + TEST_TIMEOUT;
+    while store.probe().await.writes {
+        assert!(Instant::now() < until, "writes are still possible");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    store.close().await;
 }
 
 #[test]

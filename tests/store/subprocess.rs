@@ -65,6 +65,17 @@ fn holds_the_store() {
     stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
+/// Opens a store, reads, and closes it.
+#[tokio::test]
+#[ignore = "a process that other tests start"]
+async fn opens() {
+    let Some(file) = file() else { return };
+    let store = store::open(&at(&file)).unwrap();
+    assert!(store.probe().await.reads);
+    store.close().await;
+    say("done");
+}
+
 /// Says what became of each create. Where writes are turned away, waits a little
 /// for them to come back, once.
 #[tokio::test]

@@ -24,7 +24,14 @@ const POLICIES: &str = "
 pub(super) async fn database(session: &Session, place: &str) -> Result<(), OpenError> {
     let encoding = texts(session, "SELECT current_setting('server_encoding')").await;
     let encoding = encoding.map_err(|error| failed(place, error))?.swap_remove(0);
-    if encoding == "UTF8" { Ok(()) } else { Err(OpenError::Encoding { place: place.into(), encoding }) }
+    if encoding != "UTF8" {
+        return Err(OpenError::Encoding { place: place.into(), encoding });
+    }
+    // A pooler that gives the server away after each statement refuses a transaction.
+    for statement in ["BEGIN", "COMMIT"] {
+        session.client.batch_execute(statement).await.map_err(|error| failed(place, error))?;
+    }
+    Ok(())
 }
 
 /// Checks what serving needs of a login, once the schema is there.

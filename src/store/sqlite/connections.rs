@@ -5,7 +5,7 @@
 
 use std::{fs::File, path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{file, schema};
 use crate::store::OpenError;
@@ -24,18 +24,20 @@ const CACHED_STATEMENTS: usize = 32;
 
 /// The one connection that writes, to a file with the newest schema.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
-    file::private(path)
-        .and_then(|file| file::take_from_others(&file))
-        .map_err(|source| OpenError::File { path: path.into(), source })?;
+    let failed_file = |source| OpenError::File { path: path.into(), source };
+    let file = file::private(path).map_err(failed_file)?;
     let failed = |source| OpenError::sqlite(path, source);
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
     let version = schema::version(&connection, path)?;
+    // Ours, or empty.
+    file::take_from_others(&file).map_err(failed_file)?;
     durable(&connection).map_err(failed)?;
     schema::migrate(&mut connection, version).map_err(failed)?;
     // What a crash left in the log may never have been synced. It is made durable
-    // before its first read, by hand where a reader of another program holds up the
-    // checkpoint.
-    if checkpoint(&connection, "TRUNCATE").map_err(failed)?.is_busy {
+    // before its first read, by hand where a reader of another program or a full disk
+    // holds up the checkpoint.
+    let moved = checkpoint(&connection, "TRUNCATE").map(|log| !log.is_busy);
+    if !moved.or_else(|error| if is_full(&error) { Ok(false) } else { Err(failed(error)) })? {
         let log = file::beside(path, "-wal");
         File::open(&log)
             .and_then(|log| log.sync_all())
@@ -94,6 +96,11 @@ pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Resul
     connection
         .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?
         .query_row((), |row| Ok(Log { is_busy: row.get(0)?, pages: row.get(1)?, moved: row.get(2)? }))
+}
+
+/// Whether an error means that the disk is full.
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// Moves the whole log to the file and gives its room back, unless that is held up.

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 
 use super::{
     concurrent_checkpoint::ConcurrentCheckpoint,
@@ -231,10 +231,7 @@ impl Maintenance {
 
 /// On a full disk the log goes on growing. Where that fails too, a commit finds out.
 fn tolerate_full_disk(checkpoint: rusqlite::Result<()>) -> rusqlite::Result<()> {
-    match checkpoint {
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
-        done => done,
-    }
+    checkpoint.or_else(|error| if connections::is_full(&error) { Ok(()) } else { Err(error) })
 }
 
 /// Finds out whether a write is possible, where that is not known.
@@ -244,10 +241,16 @@ fn try_write(connection: &Connection, write_state: &SharedWriteState) -> rusqlit
         WriteState::Writable | WriteState::Locked if write_state.is_try_due() => {
             connections::try_write_lock(connection, TRY_TIMEOUT)?;
         }
-        // It must change a value: a page overwritten with the same bytes never reaches the disk.
-        // And it may fit where a user does not.
-        WriteState::DiskFull if !has_room(connection) => return Ok(()),
         WriteState::DiskFull => {
+            // Else the next checkpoint would take the room that was found.
+            if let Err(error) = connections::checkpoint(connection, "PASSIVE") {
+                return tolerate_full_disk(Err(error));
+            }
+            // A probe may fit where a user does not.
+            if !has_room(connection) {
+                return Ok(());
+            }
+            // It must change a value: a page overwritten with the same bytes never reaches the disk.
             connection.prepare_cached("UPDATE meta SET probes = probes + 1")?.execute(())?;
         }
         _ => return Ok(()),

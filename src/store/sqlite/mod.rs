@@ -152,6 +152,7 @@ impl SqliteStore {
             cache: cache.clone(),
             newest: newest.clone(),
             maintenance: Maintenance::new(config, Arc::clone(&readers), concurrent),
+            files: file::OpenFiles::of(&path),
             lock,
         };
         let thread = Mutex::default();

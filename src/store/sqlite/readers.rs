@@ -14,14 +14,20 @@ use rusqlite::{Connection, ErrorCode};
 use super::{
     commit_epoch::{CommitEpoch, StableEpoch},
     connections,
+    file::OpenFiles,
 };
 use crate::{domain::Error, store::CLOSED};
 
 /// How many idle connections are kept.
 const MAX_IDLE_CONNECTIONS: usize = 16;
 
+/// Why a store's files cannot be used any more.
+pub(super) const REPLACED: Error = Error::Unavailable("the store's file was removed or replaced");
+
 pub(super) struct Readers {
     path: PathBuf,
+    /// Behind the path when the store was opened.
+    files: OpenFiles,
     /// Held for the time of each read.
     open: RwLock<bool>,
     idle: Mutex<Vec<Reader>>,
@@ -36,7 +42,8 @@ struct Reader {
 
 impl Readers {
     pub fn new(path: PathBuf, commit_epoch: Arc<CommitEpoch>) -> Self {
-        Self { path, open: RwLock::new(true), idle: Mutex::default(), commit_epoch }
+        let files = OpenFiles::of(&path);
+        Self { path, files, open: RwLock::new(true), idle: Mutex::default(), commit_epoch }
     }
 
     /// Runs `read` on one connection, in one snapshot, which holds every
@@ -48,6 +55,8 @@ impl Readers {
         }
         let mut reader = match self.with_idle(Vec::pop) {
             Some(reader) => reader,
+            // It would read another store.
+            None if !self.files.are_in_place() => return Err(REPLACED),
             None => Reader { connection: connections::open_reader(&self.path).map_err(failed)?, since: None },
         };
         // A connection that failed is not used again.

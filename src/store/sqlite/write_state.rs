@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use super::readers::REPLACED;
 use crate::{domain::Error, store::heartbeat::WriteHeartbeat};
 
 /// What becomes of writes.
@@ -16,6 +17,9 @@ pub(super) enum WriteState {
     /// of the last writes cannot be known, and asking it again may be answered
     /// with a lie.
     Failed = 3,
+    /// The file or its log was removed, or another one has its name: off until a restart. A write
+    /// would be gone with the process.
+    Replaced = 4,
 }
 
 /// Lets writes in or turns them away, and says so once when that changes.
@@ -34,6 +38,7 @@ impl SharedWriteState {
             0 => WriteState::Writable,
             1 => WriteState::Locked,
             2 => WriteState::DiskFull,
+            4 => WriteState::Replaced,
             _ => WriteState::Failed,
         }
     }
@@ -44,6 +49,7 @@ impl SharedWriteState {
             WriteState::Writable | WriteState::Locked => None,
             WriteState::DiskFull => Some(Error::Unavailable("the disk is full")),
             WriteState::Failed => Some(Error::Unavailable("writes are off since the disk failed")),
+            WriteState::Replaced => Some(REPLACED),
         }
     }
 
@@ -81,6 +87,12 @@ impl SharedWriteState {
             }
             WriteState::Failed => {
                 tracing::error!("the disk failed a write: no writes until a restart; reads go on");
+            }
+            WriteState::Replaced => {
+                tracing::error!(
+                    "the store's file or its -wal was removed or replaced under the service: no writes until \
+                     a restart"
+                );
             }
         }
     }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::{
     cache::{Cache, Changed},
     connections,
+    file::OpenFiles,
     maintenance::Maintenance,
     rows,
     transaction::{ApplyError, SqlTransaction},
@@ -36,6 +37,7 @@ pub(super) struct Writer {
     /// Where it says how far it has come.
     pub newest: Arc<watch::Sender<Revision>>,
     pub maintenance: Maintenance,
+    pub files: OpenFiles,
     /// Held until the connection is closed.
     pub lock: File,
 }
@@ -64,6 +66,7 @@ impl Writer {
     }
 
     fn write_batch(&mut self, requests: Vec<PendingWrite>) {
+        self.check_files();
         if self.write_state.refusal().is_some() {
             return self.refuse(requests);
         }
@@ -85,6 +88,13 @@ impl Writer {
                 }
             }
             Err(fault) => self.fail(&fault, requests),
+        }
+    }
+
+    /// Turns writes away for good once the files are no longer those that others will open.
+    fn check_files(&self) {
+        if !self.files.are_in_place() {
+            self.write_state.set(WriteState::Replaced);
         }
     }
 
@@ -200,6 +210,9 @@ impl BatchWriter for Writer {
     }
 
     async fn maintain(&mut self, receiver: &WriteReceiver) {
+        if self.write_state.is_try_due() {
+            self.check_files();
+        }
         if let Err(error) = self.maintenance.run(&self.connection, &self.write_state, receiver) {
             // Its transaction may be open, and the next batch needs another one.
             self.roll_back();
