@@ -43,6 +43,11 @@ impl FrameReader {
         Ok(Some(MessageFrame { flag, message: self.buffer.split_to(len).freeze() }))
     }
 
+    /// Bytes of frames that were not taken.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Whether no part of a frame is left.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()

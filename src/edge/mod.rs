@@ -272,7 +272,7 @@ fn translated<B>(
         call.protocol = protocol;
         let body = match translation {
             Translation::Passing => EdgeBody::Grpc { inner },
-            translation => EdgeBody::translated(inner, translation),
+            translation => EdgeBody::translated(inner, translation, call.connection.clone()),
         };
         Inbound { call, body }
     })

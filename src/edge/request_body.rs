@@ -22,6 +22,7 @@ use super::{
 };
 use crate::rpc::{
     framing::{self, TooLarge},
+    goaway::ConnectionHandle,
     permits::PartialBytes,
     status,
 };
@@ -41,8 +42,8 @@ pin_project! {
 }
 
 impl<B> EdgeBody<B> {
-    pub fn translated(inner: B, translation: Translation) -> Self {
-        Self::Translated { inner: Box::pin(Translated { inner, translation }) }
+    pub fn translated(inner: B, translation: Translation, connection: ConnectionHandle) -> Self {
+        Self::Translated { inner: Box::pin(Translated { inner, translation, connection }) }
     }
 }
 
@@ -124,6 +125,8 @@ pub enum Translation {
     Framed {
         text: Option<TextReader>,
         frames: FrameReader,
+        /// `None` for a stream, of which there are few: each has a permit.
+        partial: Option<PartialBytes>,
         reader: MessageReader,
     },
     Done,
@@ -134,8 +137,13 @@ impl Translation {
         Self::Whole { kept: BytesMut::new(), partial: PartialBytes::default(), reader }
     }
 
-    pub fn framed(reader: MessageReader, is_text: bool) -> Self {
-        Self::Framed { text: is_text.then(TextReader::default), frames: FrameReader::default(), reader }
+    pub fn framed(reader: MessageReader, is_text: bool, streams: bool) -> Self {
+        Self::Framed {
+            text: is_text.then(TextReader::default),
+            frames: FrameReader::default(),
+            partial: (!streams).then(PartialBytes::default),
+            reader,
+        }
     }
 }
 
@@ -146,6 +154,8 @@ pin_project! {
         #[pin]
         inner: B,
         translation: Translation,
+        // Where it comes from.
+        connection: ConnectionHandle,
     }
 }
 
@@ -198,7 +208,7 @@ where
                         }
                         Some(Ok(bytes)) => {
                             kept.extend_from_slice(&bytes);
-                            if !partial.keep(kept.len()) {
+                            if !this.inner.is_end_stream() && !partial.keep(kept.len(), this.connection) {
                                 return Poll::Ready(Some(Err(status::overloaded().into())));
                             }
                         }
@@ -211,12 +221,21 @@ where
                         failed => return Poll::Ready(failed),
                     }
                 }
-                Translation::Framed { text, frames, reader } => {
+                Translation::Framed { text, frames, partial, reader } => {
                     match frames.next(reader.limit) {
                         Ok(Some(frame)) => {
+                            // From here on the message is its reader's to count.
+                            *partial = partial.take().map(|_| PartialBytes::default());
                             return Poll::Ready(Some(reader.framed(frame).map_err(Into::into)));
                         }
-                        Ok(None) => {}
+                        Ok(None) => {
+                            if !this.inner.is_end_stream()
+                                && let Some(partial) = partial
+                                && !partial.keep(frames.len(), this.connection)
+                            {
+                                return Poll::Ready(Some(Err(status::overloaded().into())));
+                            }
+                        }
                         Err(TooLarge) => {
                             return Poll::Ready(Some(Err(status::message_too_large(reader.limit).into())));
                         }

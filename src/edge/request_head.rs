@@ -77,9 +77,9 @@ pub fn translate(
             Translation::Prefixed(Bytes::copy_from_slice(&frames::prefix(flag, len)))
         }
         (Wire::ConnectUnary, _) => Translation::whole(reader),
-        (Wire::WebText, _) => Translation::framed(reader, true),
+        (Wire::WebText, _) => Translation::framed(reader, true, method.streams),
         _ if is_proto => Translation::Passing,
-        _ => Translation::framed(reader, false),
+        _ => Translation::framed(reader, false, method.streams),
     };
     (translation, takes_gzip)
 }

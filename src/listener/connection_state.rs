@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::metrics::{ConnectionPhase, Protocol};
-use crate::rpc::{goaway::ConnectionHandle, holdings::Holdings, source::Source, unread::Unread};
+use crate::rpc::{goaway::ConnectionHandle, holdings::Holdings, source::Source};
 
 /// What one serving thread carries.
 #[derive(Debug, Default)]
@@ -22,14 +22,12 @@ pub struct ThreadLoad {
     pub calls: AtomicUsize,
     /// Complete answers that connections which are about to go have not delivered.
     pub undelivered: Arc<AtomicUsize>,
-    /// Bytes of answers that wait to be read, of all threads.
-    unread: Arc<AtomicUsize>,
 }
 
 impl ThreadLoad {
-    /// Of the thread of this number. All threads share what counts unread bytes.
-    pub fn of(thread: usize, unread: Arc<AtomicUsize>) -> Self {
-        Self { thread, unread, ..Self::default() }
+    /// Of the thread of this number.
+    pub fn of(thread: usize) -> Self {
+        Self { thread, ..Self::default() }
     }
 }
 
@@ -55,7 +53,6 @@ impl ConnectionState {
     pub fn new(load: Arc<ThreadLoad>, source: Option<Source>, opened_at: Instant, held: Holdings) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         let undelivered = Arc::clone(&load.undelivered);
-        let unread = Unread::of(Arc::clone(&load.unread));
         Self {
             load,
             opened_at,
@@ -63,13 +60,7 @@ impl ConnectionState {
             protocol: AtomicU8::new(0),
             calls: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
-            handle: ConnectionHandle::new(
-                CONNECTIONS.fetch_add(1, Relaxed),
-                source,
-                undelivered,
-                unread,
-                held,
-            ),
+            handle: ConnectionHandle::new(CONNECTIONS.fetch_add(1, Relaxed), source, undelivered, held),
             idle_since_ms: AtomicU64::new(0),
         }
     }

@@ -184,7 +184,6 @@ impl Listener {
         let metrics = Arc::new(ListenerMetrics::new(self.max_connections));
         let (alive, ended) = mpsc::channel(1);
         let (mut senders, mut threads) = (Vec::new(), Vec::new());
-        let unread = Arc::default();
         let permits = Arc::new(Semaphore::new(self.max_connections));
         let streams = Arc::new(StreamLimit::new(&self.config, Arc::clone(&permits)));
         for number in 0..self.threads() {
@@ -198,7 +197,7 @@ impl Listener {
                 max_head_bytes: http1::max_head_bytes(&self.config),
                 timeouts: Timeouts::new(&self.config),
                 metrics: Arc::clone(&metrics),
-                load: Arc::new(ThreadLoad::of(number, Arc::clone(&unread))),
+                load: Arc::new(ThreadLoad::of(number)),
                 phase: watch,
                 registry: self.registry.clone(),
                 handshakes: self.tls.clone().map(Handshakes::new),

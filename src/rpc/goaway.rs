@@ -67,13 +67,8 @@ impl fmt::Debug for Answers {
 impl ConnectionHandle {
     /// Of the connection of this number. `undelivered` counts its answers while their
     /// delivery is waited for.
-    pub fn new(
-        id: u64,
-        source: Option<Source>,
-        undelivered: Arc<AtomicUsize>,
-        unread: Unread,
-        holdings: Holdings,
-    ) -> Self {
+    pub fn new(id: u64, source: Option<Source>, undelivered: Arc<AtomicUsize>, holdings: Holdings) -> Self {
+        let unread = Unread::of(Arc::clone(holdings.address()));
         Self { id, source, shared: Arc::new(Shared { undelivered, unread, holdings, ..Shared::default() }) }
     }
 

@@ -42,7 +42,13 @@ impl LimitKind {
 
 /// What one address holds of each limit.
 #[derive(Debug, Default)]
-pub struct SourceHoldings([Held; LimitKind::COUNT]);
+pub struct SourceHoldings {
+    permits: [Held; LimitKind::COUNT],
+    /// Bytes of requests of which the rest is on its way.
+    pub partial_bytes: AtomicUsize,
+    /// Bytes of answers that wait to be read.
+    pub unread_bytes: AtomicUsize,
+}
 
 #[derive(Debug, Default)]
 struct Held {
@@ -64,9 +70,14 @@ impl Holdings {
         Self { address, permits: Default::default() }
     }
 
+    /// What the address of the connection holds.
+    pub fn address(&self) -> &Arc<SourceHoldings> {
+        &self.address
+    }
+
     /// Counts a permit. `addresses` counts the addresses that hold any.
     pub fn take(&self, kind: LimitKind, addresses: &AtomicUsize) {
-        let held = &self.address.0[kind as usize];
+        let held = &self.address.permits[kind as usize];
         if self.permits[kind as usize].fetch_add(1, Relaxed) == 0 {
             held.connections.fetch_add(1, Relaxed);
         }
@@ -77,7 +88,7 @@ impl Holdings {
 
     /// The permit is no longer held.
     pub fn release(&self, kind: LimitKind, addresses: &AtomicUsize) {
-        let held = &self.address.0[kind as usize];
+        let held = &self.address.permits[kind as usize];
         if self.permits[kind as usize].fetch_sub(1, Relaxed) == 1 {
             held.connections.fetch_sub(1, Relaxed);
         }
@@ -89,7 +100,7 @@ impl Holdings {
     /// Whether the connection, or its address, has its share of a limit. It is shared with
     /// the `addresses` that hold any, and with so many newcomers that hold none yet.
     pub fn is_used_up(&self, kind: LimitKind, limit: usize, addresses: usize, newcomers: usize) -> bool {
-        let held = &self.address.0[kind as usize];
+        let held = &self.address.permits[kind as usize];
         let of_address = held.permits.load(Relaxed);
         let of_connection = self.permits[kind as usize].load(Relaxed);
         let with_me = |others: usize, mine: usize| others + usize::from(mine == 0) + newcomers;
@@ -154,6 +165,6 @@ mod tests {
         assert_eq!(addresses.load(Relaxed), 1);
         shares.release(KIND, &addresses);
         assert_eq!(addresses.load(Relaxed), 0);
-        assert_eq!(shares.address.0[KIND as usize].connections.load(Relaxed), 0);
+        assert_eq!(shares.address.permits[KIND as usize].connections.load(Relaxed), 0);
     }
 }

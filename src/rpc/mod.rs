@@ -1,10 +1,11 @@
 //! The parts of a call that listener, layers and service share: the call itself,
 //! methods, headers, codes, the framing of messages, statuses, permits of calls in
-//! flight, the bytes of unread answers, the client's identity, and the GOAWAY signal.
+//! flight, the bytes that are kept for callers, the client's identity, and the GOAWAY signal.
 //!
 //! It deliberately knows no layer, no store and no method's message.
 
 pub mod audit;
+pub mod byte_budget;
 pub mod call;
 pub mod codes;
 pub mod early_refusal;

@@ -1,9 +1,9 @@
-//! Limits on calls in flight, and the permits of calls.
+//! Limits on calls in flight and on requests on their way, and the permits of calls.
 
 use std::{
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -13,8 +13,9 @@ use metrics::{Counter, Gauge, counter, gauge};
 
 use crate::{
     rpc::{
+        byte_budget::ByteBudget,
         goaway::ConnectionHandle,
-        holdings::{Holdings, LimitKind},
+        holdings::{Holdings, LimitKind, SourceHoldings},
         status::{self, PreparedAnswer},
     },
     util::counter::at_zero,
@@ -152,42 +153,44 @@ impl Drop for Permit {
     }
 }
 
-/// The most bytes of unary requests that are kept while the rest of them is on its way,
-/// for the whole process. Requests in one frame need none of it.
-const MAX_PARTIAL_BYTES: usize = 32 * 1_024 * 1_024;
-
-static PARTIAL_BYTES: AtomicUsize = AtomicUsize::new(0);
+/// The bytes of unary requests that are kept while the rest of them is on its way. Requests
+/// in one frame need none of it.
+static PARTIAL_BYTES: ByteBudget = ByteBudget::new(32 * 1_024 * 1_024);
 
 /// The bytes of one request of which the rest is on its way.
 #[derive(Debug)]
 pub struct PartialBytes {
-    bytes: usize,
-    all: &'static AtomicUsize,
+    len: usize,
+    /// Whose they are; `None` while there are none.
+    address: Option<Arc<SourceHoldings>>,
+    all: &'static ByteBudget,
 }
 
 impl Default for PartialBytes {
     fn default() -> Self {
-        Self { bytes: 0, all: &PARTIAL_BYTES }
+        Self { len: 0, address: None, all: &PARTIAL_BYTES }
     }
 }
 
 impl PartialBytes {
-    /// Whether the request may be kept, of this length by now.
-    pub fn keep(&mut self, len: usize) -> bool {
-        let more = len.saturating_sub(self.bytes);
-        if self.all.fetch_add(more, Ordering::Relaxed) + more > MAX_PARTIAL_BYTES {
-            self.all.fetch_sub(more, Ordering::Relaxed);
+    /// Whether the request of this connection may be kept, of this length by now.
+    pub fn keep(&mut self, len: usize, connection: &ConnectionHandle) -> bool {
+        if len <= self.len {
+            return true;
+        }
+        let address = self.address.get_or_insert_with(|| Arc::clone(connection.holdings().address()));
+        if !self.all.grow(&address.partial_bytes, self.len, len) {
             return false;
         }
-        self.bytes += more;
+        self.len = len;
         true
     }
 }
 
 impl Drop for PartialBytes {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(address) = &self.address {
+            self.all.remove(&address.partial_bytes, self.len);
         }
     }
 }
@@ -202,11 +205,10 @@ pub fn turned_away<R: Default>() -> Response<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rpc::{holdings::SourceHoldings, unread::Unread};
 
     /// A connection of this address.
     fn connection(address: &Arc<SourceHoldings>) -> ConnectionHandle {
-        ConnectionHandle::new(1, None, Arc::default(), Unread::default(), Holdings::of(Arc::clone(address)))
+        ConnectionHandle::new(1, None, Arc::default(), Holdings::of(Arc::clone(address)))
     }
 
     fn limiter(kind: LimitKind, limit: usize) -> Arc<Limiter> {
@@ -274,15 +276,18 @@ mod tests {
 
     #[test]
     fn requests_on_their_way_share_a_budget() {
-        static ALL: AtomicUsize = AtomicUsize::new(0);
-        let partial = || PartialBytes { bytes: 0, all: &ALL };
-        let (mut first, mut second) = (partial(), partial());
-        assert!(first.keep(1) && first.keep(MAX_PARTIAL_BYTES - 1));
-        assert!(second.keep(1));
-        assert!(!second.keep(2), "there is no room for another byte");
+        static ALL: ByteBudget = ByteBudget::new(64);
+        let partial = || PartialBytes { len: 0, address: None, all: &ALL };
+        let (crowd, newcomer) = (Arc::default(), connection(&Arc::default()));
+        let (mut first, mut second, mut other) = (partial(), partial(), partial());
+        assert!(first.keep(1, &connection(&crowd)) && first.keep(50, &connection(&crowd)));
+        assert!(second.keep(6, &connection(&crowd)));
+        assert!(!second.keep(7, &connection(&crowd)), "the connections of one address are one");
+        assert!(other.keep(8, &newcomer) && !other.keep(9, &newcomer));
         drop(first);
-        assert!(second.keep(MAX_PARTIAL_BYTES));
-        drop(second);
-        assert_eq!(ALL.load(Ordering::Relaxed), 0);
+        assert!(other.keep(9, &newcomer));
+        drop((second, other));
+        assert!(partial().keep(1_000, &newcomer), "all was given back");
+        assert_eq!(newcomer.holdings().address().partial_bytes.load(Relaxed), 0);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Calls are bounded in number, and small answers are bounded with them. Large ones are
 //! counted until the connection has taken them, and there may be so many bytes of them
-//! on one connection and in the process. A connection that has many and takes none is
-//! ended when the process comes near its limit.
+//! on one connection, and in the process, where addresses share the limit. A connection that
+//! has many and takes none is ended when the process comes near its limit.
 
 use std::sync::{
     Arc,
@@ -12,7 +12,7 @@ use std::sync::{
 
 use tonic::Status;
 
-use crate::rpc::status;
+use crate::rpc::{byte_budget::ByteBudget, holdings::SourceHoldings, status};
 
 /// The least bytes of an answer, or of a part of one, that is counted.
 pub const COUNTED_BYTES: usize = 16 * 1_024;
@@ -20,25 +20,32 @@ pub const COUNTED_BYTES: usize = 16 * 1_024;
 /// The most bytes that wait on one connection.
 const MAX_CONNECTION_BYTES: usize = 8 * 1_024 * 1_024;
 
-/// The most bytes that wait in the process.
-const MAX_PROCESS_BYTES: usize = 48 * 1_024 * 1_024;
+/// The bytes that wait in the process.
+static PROCESS_BYTES: ByteBudget = ByteBudget::new(48 * 1_024 * 1_024);
 
 /// The least bytes that wait on a connection that may be ended for them.
 const MANY_BYTES: usize = 1_024 * 1_024;
 
 /// What waits on one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Unread {
     connection: AtomicUsize,
-    process: Arc<AtomicUsize>,
+    address: Arc<SourceHoldings>,
+    process: &'static ByteBudget,
     /// Bytes of it that were taken.
     taken: AtomicU64,
 }
 
+impl Default for Unread {
+    fn default() -> Self {
+        Self::of(Arc::default())
+    }
+}
+
 impl Unread {
-    /// `process` counts the bytes of all connections.
-    pub fn of(process: Arc<AtomicUsize>) -> Self {
-        Self { process, ..Self::default() }
+    /// On a connection of this address.
+    pub fn of(address: Arc<SourceHoldings>) -> Self {
+        Self { connection: AtomicUsize::new(0), address, process: &PROCESS_BYTES, taken: AtomicU64::new(0) }
     }
 
     /// Whether there is room for another answer of this length.
@@ -52,7 +59,7 @@ impl Unread {
         if self.connection.load(Relaxed) + len > MAX_CONNECTION_BYTES.max(len) {
             return Err(status::answers_unread());
         }
-        if self.process.load(Relaxed) + len > MAX_PROCESS_BYTES.max(len) {
+        if !self.process.has_room(&self.address.unread_bytes, len) {
             return Err(status::overloaded());
         }
         Ok(())
@@ -60,12 +67,12 @@ impl Unread {
 
     pub fn add(&self, len: usize) {
         self.connection.fetch_add(len, Relaxed);
-        self.process.fetch_add(len, Relaxed);
+        self.process.add(&self.address.unread_bytes, len);
     }
 
     pub fn remove(&self, len: usize) {
         self.connection.fetch_sub(len, Relaxed);
-        self.process.fetch_sub(len, Relaxed);
+        self.process.remove(&self.address.unread_bytes, len);
     }
 
     /// The connection has taken so many bytes.
@@ -80,7 +87,7 @@ impl Unread {
 
     /// Whether the process comes near its limit.
     pub fn is_pressing(&self) -> bool {
-        self.process.load(Relaxed) > MAX_PROCESS_BYTES / 2
+        self.process.is_half_used()
     }
 }
 
@@ -94,24 +101,36 @@ mod tests {
         unread.admit(len).err().map(|status| status.code())
     }
 
+    /// Connections of one address.
+    fn connections(process: &'static ByteBudget, count: usize) -> Vec<Unread> {
+        let address = Arc::default();
+        (0..count).map(|_| Unread { process, ..Unread::of(Arc::clone(&address)) }).collect()
+    }
+
     #[test]
     fn a_connection_and_the_process_have_a_limit_each() {
-        let process = Arc::new(AtomicUsize::new(0));
-        let connections: Vec<_> = (0..7).map(|_| Unread::of(Arc::clone(&process))).collect();
-        for connection in &connections[..6] {
+        static PROCESS: ByteBudget = ByteBudget::new(64 * 1_024 * 1_024);
+        let hoarders = connections(&PROCESS, 8);
+        for connection in &hoarders[..7] {
             assert_eq!(code(connection, MAX_CONNECTION_BYTES), None);
             connection.add(MAX_CONNECTION_BYTES);
             assert_eq!(code(connection, COUNTED_BYTES), Some(Code::ResourceExhausted));
             assert_eq!(code(connection, COUNTED_BYTES - 1), None, "small ones are not counted");
         }
-        assert_eq!(code(&connections[6], COUNTED_BYTES), Some(Code::Unavailable));
-        assert!(connections[6].is_pressing());
-        connections[0].remove(MAX_CONNECTION_BYTES);
-        assert_eq!(code(&connections[6], COUNTED_BYTES), None);
+        assert_eq!(code(&hoarders[7], COUNTED_BYTES), Some(Code::Unavailable));
+        let newcomer = &connections(&PROCESS, 1)[0];
+        assert!(newcomer.is_pressing());
+        assert_eq!(code(newcomer, MAX_CONNECTION_BYTES), None, "the last eighth is for other addresses");
+        newcomer.add(MAX_CONNECTION_BYTES);
+        hoarders[0].remove(MAX_CONNECTION_BYTES);
+        assert_eq!(code(&hoarders[7], COUNTED_BYTES), Some(Code::Unavailable));
+        newcomer.remove(MAX_CONNECTION_BYTES);
+        assert_eq!(code(&hoarders[7], COUNTED_BYTES), None);
     }
 
     #[test]
     fn an_answer_that_is_larger_than_all_goes_alone() {
-        assert_eq!(code(&Unread::default(), 2 * MAX_PROCESS_BYTES), None);
+        static PROCESS: ByteBudget = ByteBudget::new(64);
+        assert_eq!(code(&connections(&PROCESS, 1)[0], 2 * MAX_CONNECTION_BYTES), None);
     }
 }

@@ -21,6 +21,7 @@ use super::response_body::ResponseBody;
 use crate::rpc::{
     call::{Call, Inbound},
     framing::{self, PREFIX_BYTES, declared},
+    goaway::ConnectionHandle,
     headers::GRPC_ENCODING,
     permits::{PartialBytes, Permit, turned_away},
     status,
@@ -46,7 +47,7 @@ where
     let (Parts { headers, .. }, Inbound { mut call, body }) = request.into_parts();
     async move {
         let mut body = pin!(body);
-        let message = match read(body.as_mut(), limit).await {
+        let message = match read(body.as_mut(), limit, &call.connection).await {
             Ok(message) => message,
             Err(status) => return status.into_http(),
         };
@@ -78,7 +79,7 @@ fn decode<Req: Message + Default>(message: Bytes, headers: &HeaderMap, limit: us
 }
 
 /// Reads a body that holds exactly one message, prefix included.
-async fn read<B>(mut body: Pin<&mut B>, limit: usize) -> Result<Bytes, Status>
+async fn read<B>(mut body: Pin<&mut B>, limit: usize, connection: &ConnectionHandle) -> Result<Bytes, Status>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -98,7 +99,7 @@ where
         if message.len() >= PREFIX_BYTES && declared(&message) > limit {
             return Err(status::message_too_large(limit));
         }
-        if !body.is_end_stream() && !partial.keep(message.len()) {
+        if !body.is_end_stream() && !partial.keep(message.len(), connection) {
             return Err(status::overloaded());
         }
     }

@@ -1,7 +1,9 @@
 //! Requests that never end, and those that are given up.
 
+use bytes::Bytes;
 use prost::Message;
 use serde_json::json;
+use tokio::runtime::Runtime;
 use user_service::proto::user::v1::{CreateUserRequest, User};
 
 use crate::{
@@ -9,13 +11,14 @@ use crate::{
     raw_http2::{DATA, END_HEADERS, END_STREAM, HEADERS, Peer, RST_STREAM, head, head_of},
     support::{
         Server,
-        grpc_client::framed,
+        grpc_client::{self, GrpcClient, framed},
         http::{ask, sum},
         web_client::WebClient,
     },
 };
 
 const GET: &str = "/user.v1.UserService/GetUser";
+const LIST: &str = "/user.v1.UserService/ListUsers";
 const CREATE: &str = "/user.v1.UserService/CreateUser";
 
 /// Begins calls and announces a message of one byte in each, which does not come.
@@ -36,7 +39,7 @@ fn requests_that_never_end_keep_nobody_out() {
     hoard(&mut hoarders[1], 50, CREATE);
     let mut honest = Peer::connect(server.grpc_addr);
     for stream in (1..20).step_by(2) {
-        honest.send(HEADERS, END_HEADERS, stream, &head("/user.v1.UserService/ListUsers"));
+        honest.send(HEADERS, END_HEADERS, stream, &head(LIST));
         honest.send(DATA, END_STREAM, stream, &[0; 5]);
         // Turned away it would be all in its head.
         assert_eq!(honest.wait_for(HEADERS).flags & END_STREAM, 0, "the call was turned away");
@@ -71,4 +74,31 @@ fn a_request_that_is_given_up_is_not_executed() {
     assert!(ended(&["grpc_code=\"Canceled\""]) > 3.5, "{}", ask(server.admin_addr, "GET /metrics").body);
     let listed = WebClient::connect(server.grpc_addr).json("ListUsers", "{}").value();
     assert_eq!(listed, json!({}));
+}
+
+#[test]
+fn a_message_larger_than_all_that_are_on_their_way_may_be_is_taken_alone() {
+    const LIMIT: usize = 36 << 20;
+    let limit = LIMIT.to_string();
+    let server = Server::start(&["--max-request-bytes", &limit, "--default-timeout-ms", "60000"]);
+    // ListUsers with a field that it does not know.
+    let large = |len: usize| {
+        let mut message = vec![0x7a];
+        prost::encoding::encode_varint(len as u64, &mut message);
+        message.resize(message.len() + len, 0);
+        framed(&message)
+    };
+    let grpc = |body: Bytes| {
+        Runtime::new().unwrap().block_on(async {
+            let client = GrpcClient::connect(server.grpc_addr).await.unwrap();
+            client.call(grpc_client::head(LIST).body(()).unwrap(), body).await.unwrap().code()
+        })
+    };
+    assert_eq!(grpc(large(LIMIT - 10)), 0);
+    assert_eq!(grpc(large(LIMIT)), 8, "RESOURCE_EXHAUSTED");
+
+    let client = WebClient::connect(server.grpc_addr);
+    let json = |len: usize| client.json("ListUsers", &format!("{{{}}}", " ".repeat(len - 2)));
+    assert_eq!(json(LIMIT).value(), json!({}));
+    assert_eq!(json(LIMIT + 1).error(), (429, "resource_exhausted".into(), "MESSAGE_TOO_LARGE".into()));
 }

@@ -5,7 +5,8 @@ use std::{fs, io::Read, net::TcpStream};
 use crate::{
     lingering_close::fill,
     listener_only::until,
-    raw_http2::{DATA, END_HEADERS, END_STREAM, HEADERS, Peer, SETTINGS, head},
+    raw_http2::{DATA, END_HEADERS, END_STREAM, HEADERS, Peer, SETTINGS, WINDOW_UPDATE, head},
+    shares::stranger,
     support::Server,
 };
 
@@ -25,7 +26,7 @@ pub fn resident(server: &Server) -> usize {
 }
 
 #[test]
-fn answers_that_nobody_reads_take_up_little_and_keep_nobody_out_for_long() {
+fn answers_that_nobody_reads_take_up_little_and_keep_no_other_address_out() {
     let server = Server::start(&["--call-log", "false", "--handshake-timeout-ms", "2000"]);
     fill(&server, 1_000);
     let before = resident(&server);
@@ -52,15 +53,16 @@ fn answers_that_nobody_reads_take_up_little_and_keep_nobody_out_for_long() {
     }
     let growth = resident(&server).saturating_sub(before);
     assert!(growth < 160 << 20, "{} MiB more", growth >> 20);
-    until("an honest caller is served", || {
-        let mut honest = Peer::connect(server.grpc_addr);
+    let is_served = |mut honest: Peer| {
         honest.send(SETTINGS, 0, 0, &[0, 4, 0, 0x7f, 0, 0]);
-        honest.send(8, 0, 0, &(1_u32 << 20).to_be_bytes());
+        honest.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes());
         list(&mut honest, 1);
         let listed = honest.wait_for(HEADERS).flags & END_STREAM == 0;
         if listed {
             honest.wait_for_answer(1);
         }
         listed
-    });
+    };
+    assert!(is_served(stranger(server.grpc_addr)), "another address was turned away");
+    until("an honest caller of the same address is served", || is_served(Peer::connect(server.grpc_addr)));
 }
