@@ -9,6 +9,7 @@ use std::{fmt::Write, net::SocketAddr};
 use http::StatusCode;
 
 use crate::{
+    config::SETTINGS,
     layers::InFlight,
     listener::{ConnectionRegistry, Protocol},
     telemetry::LogFilter,
@@ -69,9 +70,15 @@ impl DebugPages {
         let Ok(text) = std::str::from_utf8(text) else {
             return (StatusCode::BAD_REQUEST, "the filter is not UTF-8\n".into());
         };
-        match self.log_filter.set(text.trim()) {
+        let text = text.trim();
+        // No directives are a filter as well: the one that lets no line through.
+        let mut settings = SETTINGS.iter().filter(|setting| setting.name == "log_filter");
+        let set = settings
+            .try_for_each(|setting| setting.check(text))
+            .and_then(|()| self.log_filter.set(text).map_err(|error| error.to_string()));
+        match set {
             Ok(()) => (StatusCode::OK, self.log_filter.current() + "\n"),
-            Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")),
+            Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")),
         }
     }
 }

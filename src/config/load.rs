@@ -144,8 +144,7 @@ impl Loaded {
             _ if key.may_hold_secret => HIDDEN.into(),
             _ => quote(&entry.value),
         };
-        let (name, expected) = (key.name, key.expected());
-        errors.add(&entry.source, format_args!("{name} must be {expected}, not {value}"));
+        errors.add(&entry.source, key.refusal(&value));
         Some(entry.name)
     }
 }

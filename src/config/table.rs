@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Config, ENV_PREFIX, value::SettingKind};
+use super::{Config, ENV_PREFIX, quote, value::SettingKind};
 
 /// One setting.
 pub struct Setting {
@@ -45,6 +45,20 @@ impl Setting {
             Some(range) => format!("{} from {} to {}", self.expected_form, range.start(), range.end()),
             None => self.expected_form.into(),
         }
+    }
+
+    /// Looks at a text that may be a value.
+    ///
+    /// # Errors
+    /// What a value must be.
+    pub fn check(&self, text: &str) -> Result<(), String> {
+        let is_value = (self.set)(&mut Config::default(), text).is_some();
+        if is_value { Ok(()) } else { Err(self.refusal(&quote(text))) }
+    }
+
+    /// Why a value that is shown in this way is wrong.
+    pub(super) fn refusal(&self, shown: &str) -> String {
+        format!("{} must be {}, not {shown}", self.name, self.expected())
     }
 }
 

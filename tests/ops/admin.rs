@@ -88,6 +88,11 @@ async fn the_log_filter_is_changed_while_the_server_runs() {
         let refused = put_filter(addr, bad);
         assert_eq!(refused.status, 400, "{bad}: {}", refused.body);
     }
+    for blank in ["", " \n"] {
+        let refused = put_filter(addr, blank);
+        let why = "log_filter must be a text that is not empty, not \"\"\n";
+        assert_eq!((refused.status, refused.body.as_str()), (400, why), "it would silence the log");
+    }
     assert_eq!(put_filter(addr, &"x".repeat(5_000)).status, 413);
     assert_eq!(
         ask(addr, "GET /log_filter").body,
