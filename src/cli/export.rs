@@ -68,7 +68,7 @@ impl Export {
         let mut retry = Retry::new(self.retry_timeout);
         let (mut client, mut page_token, mut count) = (None, String::new(), 0);
         loop {
-            let page = match self.page(&mut client, &page_token).await {
+            let page = match self.page(&mut retry, &mut client, &page_token).await {
                 Ok(page) => page,
                 Err(broken) => {
                     client = None;
@@ -93,17 +93,20 @@ impl Export {
 
     async fn page(
         &self,
+        retry: &mut Retry,
         client: &mut Option<UserServiceClient<Connection>>,
         page_token: &str,
     ) -> Result<ListUsersResponse, CallError> {
-        let client = if let Some(client) = client {
-            client
-        } else {
+        let request = ListUsersRequest { page_size: PAGE, page_token: page_token.into() };
+        if let Some(client) = client {
+            return Ok(client.list_users(request).await?.into_inner());
+        }
+        let first = async {
             let channel =
                 client::connect(&self.server, CONNECT_TIMEOUT).await.map_err(CallError::Retryable)?;
-            client.insert(UserServiceClient::new(channel).max_decoding_message_size(usize::MAX))
+            let client = client.insert(UserServiceClient::new(channel).max_decoding_message_size(usize::MAX));
+            Ok(client.list_users(request).await?.into_inner())
         };
-        let request = ListUsersRequest { page_size: PAGE, page_token: page_token.into() };
-        Ok(client.list_users(request).await?.into_inner())
+        retry.begin(first).await
     }
 }

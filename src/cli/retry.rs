@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -14,6 +14,9 @@ use crate::util::backoff::Backoff;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long a try may take that begins when the time is up: some round trips over a long line.
+const LAST_TRY: Duration = Duration::from_secs(1);
 
 /// How long one try to connect may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,6 +61,7 @@ fn retry_delay(status: &Status) -> Option<Duration> {
 /// The tries since it last got any further.
 pub struct Retry {
     timeout: Duration,
+    /// When the first try began, or ended, that got no further.
     since: Option<Instant>,
     backoff: Backoff,
 }
@@ -72,7 +76,31 @@ impl Retry {
         *self = Self::new(self.timeout);
     }
 
-    /// Waits for the next try.
+    /// Begins a call: connects and awaits a first answer. A peer that takes a connection and says
+    /// nothing has the time that is left, and no more.
+    ///
+    /// # Errors
+    /// Those of the call, and that time is up.
+    pub async fn begin<T>(
+        &mut self,
+        call: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        let (began, limit) = (Instant::now(), self.left().max(LAST_TRY));
+        let answer = timeout(limit, call).await.unwrap_or_else(|_| {
+            Err(CallError::Retryable(format!("no answer within {} ms", limit.as_millis())))
+        });
+        if answer.is_err() {
+            self.since.get_or_insert(began);
+        }
+        answer
+    }
+
+    /// The time in which it has to get any further.
+    fn left(&self) -> Duration {
+        self.timeout.saturating_sub(self.since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    /// Waits for the next try. The last one begins when the time is up.
     ///
     /// # Errors
     /// Why there will be none.
@@ -82,10 +110,11 @@ impl Retry {
             CallError::RetryableAfter(delay, why) => (delay, why),
             CallError::Fatal(why) => return Err(why),
         };
-        let since = *self.since.get_or_insert_with(Instant::now);
+        self.since.get_or_insert_with(Instant::now);
+        let left = self.left();
         // Not only what the server asks for: it may ask for nothing again and again.
-        let pause = self.backoff.next_pause().max(asked);
-        if since.elapsed().saturating_add(pause) > self.timeout {
+        let pause = self.backoff.next_pause().min(left).max(asked);
+        if left.is_zero() || asked > left {
             return Err(format!("gave up after {} ms without progress: {why}", self.timeout.as_millis()));
         }
         sleep(pause).await;
@@ -95,6 +124,8 @@ impl Retry {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use super::*;
     use crate::rpc::status;
 
@@ -129,6 +160,39 @@ mod tests {
             assert!(why.contains("the server is overloaded"), "{why}");
         }
         assert_eq!(before.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_try_begins_when_the_time_is_up() {
+        let mut retry = Retry::new(Duration::from_secs(3));
+        let began = Instant::now();
+        let refused = || CallError::Retryable("refused".into());
+        let why = loop {
+            let tried = began.elapsed();
+            if let Err(why) = retry.pause(refused()).await {
+                assert_eq!(tried.as_millis(), 3_000);
+                break why;
+            }
+        };
+        assert_eq!(began.elapsed().as_millis(), 3_000, "{why}");
+        assert_eq!(why, "gave up after 3000 ms without progress: refused");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_nothing_has_the_time_that_is_left() {
+        let mut retry = Retry::new(Duration::from_secs(3));
+        let began = Instant::now();
+        sleep(Duration::from_millis(1_200)).await;
+        retry.pause(CallError::Retryable("refused".into())).await.unwrap();
+        let broken = retry.begin(pending::<Result<(), _>>()).await.unwrap_err();
+        let why = retry.pause(broken).await.unwrap_err();
+        assert_eq!(began.elapsed().as_millis(), 4_200, "{why}");
+        // From the start of the try that was the first.
+        let (mut retry, began) = (Retry::new(Duration::from_secs(3)), Instant::now());
+        let broken = retry.begin(pending::<Result<(), _>>()).await.unwrap_err();
+        let why = retry.pause(broken).await.unwrap_err();
+        assert_eq!(began.elapsed().as_millis(), 3_000, "{why}");
+        assert_eq!(why, "gave up after 3000 ms without progress: no answer within 3000 ms");
     }
 
     #[test]

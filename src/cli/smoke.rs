@@ -53,7 +53,9 @@ impl Smoke {
         }
         // Even where the answer to the create was lost, the user may be there.
         if steps.may_have_created() {
-            let mut clean_up = pin!(self.step("clean up", steps.clean_up(self.timeout)));
+            // Its tries end before the step does, so that it can say who is left.
+            let tries = self.timeout * 9 / 10;
+            let mut clean_up = pin!(self.step("clean up", steps.clean_up(tries)));
             loop {
                 tokio::select! {
                     _ = &mut clean_up => break,

@@ -1,6 +1,7 @@
 //! What `import` and `export` do when a server refuses their calls and says when to come again.
 
 use std::{
+    future::pending,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -124,6 +125,43 @@ async fn comes_again(refusal: fn() -> Status, at_least: Duration) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_comes_again_no_sooner_than_an_overloaded_server_asks_for() {
     comes_again(|| status::overloaded_for(DELAY), DELAY).await;
+}
+
+/// Takes connections and, once `greets` has sent its SETTINGS, says nothing.
+async fn silent_server(greets: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let socket =
+                    if greets { Ok(h2::server::handshake(socket).await.unwrap()) } else { Err(socket) };
+                pending::<()>().await;
+                drop(socket);
+            });
+        }
+    });
+    addr
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_nothing_is_given_up_when_the_time_is_up() {
+    let cli = Cli::new();
+    let user = r#"{"id":"ada","name":"Ada","email":"ada@example.com","age":36}"#;
+    std::fs::write(cli.path().join("users.jsonl"), user).unwrap();
+    for greets in [false, true] {
+        let addr = silent_server(greets).await.to_string();
+        for command in [&["export"][..], &["import", "users.jsonl"]] {
+            let args = [command, &["--server", &addr, "--retry-timeout-ms", "1500"]].concat();
+            let began = Instant::now();
+            let finished = block_in_place(|| cli.run(&args));
+            let took = began.elapsed();
+            assert_eq!(finished.code, Some(1), "{command:?}: {}", finished.err);
+            assert!(finished.err.contains("gave up after 1500 ms"), "{command:?}: {}", finished.err);
+            let expected = Duration::from_millis(1_500)..Duration::from_millis(4_500);
+            assert!(expected.contains(&took), "{command:?}, {greets}: {took:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

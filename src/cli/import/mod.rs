@@ -104,10 +104,15 @@ impl Import {
 
     /// Sends the waiting lines and reads further ones until every request is answered.
     async fn stream(&self, work: &mut Work) -> Result<(), CallError> {
-        let channel = client::connect(&self.server, CONNECT_TIMEOUT).await.map_err(CallError::Retryable)?;
         let (sender, requests) = mpsc::channel(1);
-        let mut client = UserServiceClient::new(channel);
-        let mut answers = client.import_users(ReceiverStream::new(requests)).await?.into_inner();
+        // The server answers with a head before any user is sent.
+        let begin = async {
+            let channel =
+                client::connect(&self.server, CONNECT_TIMEOUT).await.map_err(CallError::Retryable)?;
+            let mut client = UserServiceClient::new(channel);
+            Ok(client.import_users(ReceiverStream::new(requests)).await?.into_inner())
+        };
+        let mut answers = work.retry.begin(begin).await?;
         // Dropped when there is nothing more to send.
         let mut sender = Some(sender);
         // Of those that wait, how many were sent; and how many were answered.
