@@ -98,8 +98,7 @@ impl Output {
     /// **Invariant:** only a regular file is ever replaced. A symbolic link is followed.
     pub fn open(path: &Path) -> io::Result<Self> {
         if is_descriptor(path) {
-            // The descriptor belongs to the caller, so its contents stay.
-            return Ok(Self { file: OpenOptions::new().append(true).open(path)?, rename: None });
+            return Ok(Self { file: add_to(path)?, rename: None });
         }
         let path = match fs::metadata(path) {
             Ok(of) if of.is_file() => path.canonicalize()?,
@@ -143,6 +142,16 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// Opens a file that is written to as it is. One that is there is emptied.
+pub fn emptied(path: &Path) -> io::Result<File> {
+    if is_descriptor(path) { add_to(path) } else { File::create(path) }
+}
+
+/// Opens what a descriptor is of. It belongs to the caller, so its contents stay.
+fn add_to(descriptor: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).open(descriptor)
 }
 
 /// Whether this names an open descriptor, such as stdout or the shell's `>(command)`.

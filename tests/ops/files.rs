@@ -132,6 +132,29 @@ fn an_export_to_stdout_by_any_name_adds_to_what_is_there() {
 }
 
 #[test]
+fn a_report_to_stdout_by_any_name_adds_to_what_is_there() {
+    let (server, cli) = (Server::start(&[]), Cli::new());
+    fs::write(cli.path().join("input"), "not a user\n").unwrap();
+    let path = cli.path().join("out");
+    for report in ["/dev/stdout", "/dev/fd/1"] {
+        fs::write(&path, "a header\n").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+        command.args(["import", "--server", &server.grpc_addr.to_string(), "input", "--report", report]);
+        let out = OpenOptions::new().append(true).open(&path).unwrap();
+        let run = command.current_dir(cli.path()).stdout(out).stderr(Stdio::null()).status().unwrap();
+        assert_eq!(run.code(), Some(65));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("a header\ninput:1: ") && text.lines().count() == 2, "{report}: {text}");
+    }
+    // Any other file holds the report of one import alone.
+    fs::write(&path, "an earlier report\n").unwrap();
+    let args = ["import", "--server", &server.grpc_addr.to_string(), "input", "--report", "out"];
+    assert_eq!(cli.run(&args).code, Some(65));
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("input:1: ") && text.lines().count() == 1, "{text}");
+}
+
+#[test]
 fn an_output_that_cannot_be_written_is_an_error() {
     let (server, cli) = two_users();
     let addr = server.grpc_addr.to_string();

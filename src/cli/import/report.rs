@@ -12,7 +12,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::source::{Item, SourceLine};
-use crate::cli::PIPE;
+use crate::cli::{PIPE, output};
 
 /// What stdin is read from.
 const STDIN: &str = "/dev/stdin";
@@ -34,7 +34,7 @@ impl ImportReport {
             if files.iter().map(stdin).any(|file| is_same_file(&file, path)) {
                 return Err(format!("{} is imported: give the report another name", path.display()));
             }
-            File::create(path).map_err(|error| format!("{}: {error}", path.display()))
+            output::emptied(path).map_err(|error| format!("{}: {error}", path.display()))
         };
         let report = report.map(create).transpose()?.map(BufWriter::new);
         Ok(Self { created: 0, unchanged: 0, refused: 0, report, bar: bar(files) })
