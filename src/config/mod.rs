@@ -127,7 +127,7 @@ table::settings! {
         auth_audience: OptionalText = OptionalText::NONE;
         /// How far the clock of the issuer may be off: a token is good for so much longer than it says, and so much earlier. Whole seconds.
         auth_leeway: Duration = Duration::from_secs(30), 0..=300_000;
-        /// Where a line goes for each write and each denied call: `off`, `stderr`, or `file:` and a path.
+        /// Where a line goes for each write and each denied call: `off`, `stderr`, or `file:` and a path. A new file may be read by its owner and its group alone.
         audit_log: AuditLog = AuditLog::Off;
     }
     "Shares" {

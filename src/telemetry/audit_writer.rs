@@ -1,8 +1,10 @@
 //! Audit lines on their way to their stream, and the count of those that it did not take.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -32,12 +34,18 @@ pub fn start(log: &AuditLog) -> io::Result<Option<(NonBlocking, AuditWriter)>> {
     let stream: Box<dyn Write + Send> = match log {
         AuditLog::Off => return Ok(None),
         AuditLog::Stderr => Box::new(io::stderr()),
-        AuditLog::File(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+        AuditLog::File(path) => Box::new(open(path)?),
     };
     let failed = Arc::new(AtomicUsize::new(0));
     let stream = CountFailures { stream, failed: Arc::clone(&failed) };
     let (writer, lines) = LogWriter::start(stream, MAX_QUEUED_LINES, "audit");
     Ok(Some((writer, AuditWriter { lines, failed })))
+}
+
+/// A new file is for its owner and its group, such as a log shipper of that group, and for no
+/// others, because subjects are often the addresses of people.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
 }
 
 impl AuditWriter {
@@ -72,6 +80,8 @@ impl Write for CountFailures {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
     use super::*;
 
     #[tokio::test]
@@ -93,5 +103,18 @@ mod tests {
             audit.lines.flush().await;
         }
         assert_eq!(std::fs::read_to_string(path).unwrap(), "one\ntwo\n");
+    }
+
+    #[tokio::test]
+    async fn a_new_file_is_for_owner_and_group_alone_and_an_older_one_keeps_its_rights() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let rights = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let log = AuditLog::File(path.clone());
+        start(&log).unwrap();
+        assert_eq!(rights() & !0o640, 0, "{:o}", rights());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
+        start(&log).unwrap();
+        assert_eq!(rights(), 0o604);
     }
 }
