@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::File,
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -16,6 +16,9 @@ use crate::{
     config::{Config, StoreUrl},
     store::{self, BackupSummary},
 };
+
+/// What an `SQLite` file begins with.
+const HEADER: &[u8] = b"SQLite format 3\0";
 
 /// From which store to which file.
 #[derive(Debug)]
@@ -51,6 +54,10 @@ impl Backup {
         }
         store::may_be_replaced(&self.config, &self.to).map_err(message)?;
         let failed = |error: io::Error| format!("{}: {error}", self.to.display());
+        if !may_be_backup(&self.to).map_err(failed)? {
+            let path = self.to.display();
+            return Err(format!("{path} holds something else: name a new file, or an older backup"));
+        }
         let output = Output::open(&self.to).map_err(failed)?;
         let part = output.part().ok_or_else(|| failed(io::Error::other("is a special file")))?;
         let summary = store::backup(&self.config, part).map_err(message)?;
@@ -81,6 +88,17 @@ impl Restore {
         }
         store::restore(&self.config, &self.from, self.replace).map_err(message)
     }
+}
+
+/// Whether this may be an older backup: a typing error must not cost another file.
+fn may_be_backup(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        opened => opened?,
+    };
+    let mut begin = Vec::new();
+    file.take(HEADER.len() as u64).read_to_end(&mut begin)?;
+    Ok(begin.is_empty() || begin == HEADER)
 }
 
 /// A file for a backup, on the disk of the store where it has one: a backup may be too large for

@@ -194,9 +194,18 @@ async fn closed() -> (TempDir, PathBuf, String) {
 async fn a_backup_replaces_an_older_one_and_nothing_else() {
     let (dir, path, url) = closed().await;
     let backup = dir.path().join("backup.db");
-    fs::write(&backup, "an older one, which others may read").unwrap();
+    done("backup", &url, &backup);
+    fs::set_permissions(&backup, fs::Permissions::from_mode(0o644)).unwrap();
     done("backup", &url, &backup);
     assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
+    let empty = dir.path().join("empty");
+    fs::write(&empty, "").unwrap();
+    done("backup", &url, &empty);
+    let text = dir.path().join("config.toml");
+    fs::write(&text, "log_filter = \"info\"\n").unwrap();
+    let why = refused("backup", &url, &text);
+    assert!(why.contains("config.toml holds something else: name a new file, or an older backup"), "{why}");
+    assert_eq!(fs::read_to_string(&text).unwrap(), "log_filter = \"info\"\n");
     let store = open(&url);
     // By another name, too.
     let link = dir.path().join("link.db");
