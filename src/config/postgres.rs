@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tokio_postgres::config::Host;
+use tokio_postgres::{Config, config::Host};
 
 use super::postgres_options as options;
 
@@ -25,7 +25,7 @@ pub enum TlsMode {
 pub struct PostgresUrl {
     /// As given, without a password.
     shown: String,
-    pub server: tokio_postgres::Config,
+    pub server: Config,
     pub tls: TlsMode,
 }
 
@@ -52,14 +52,19 @@ impl PostgresUrl {
             return Err(UNESCAPED.into());
         }
         let options = options::read(query)?;
-        let place = format!("postgres://{authority}{path}?{}", options.driver.join("&"));
-        let mut server: tokio_postgres::Config =
-            place.parse().map_err(|_| "its host, port or database is not understood".to_owned())?;
+        let mut server = driver_config(&format!("{login}@{path}?{}", options.driver.join("&")))?;
+        add_places(&mut server, &driver_config(hosts)?);
         if server.get_hosts().is_empty() {
             return Err("it names no host".into());
         }
         if !server.get_hosts().iter().all(is_host) {
             return Err("its host is not a name or an address".into());
+        }
+        let (hosts_given, ports) = (server.get_hosts().len(), server.get_ports().len());
+        if ports > 1 && ports != hosts_given {
+            return Err(format!(
+                "it names {ports} ports and {hosts_given} hosts: name one port, or one for each"
+            ));
         }
         if server.get_user().is_none_or(str::is_empty) {
             return Err("it names no user".into());
@@ -82,6 +87,29 @@ impl PostgresUrl {
     /// Whether the server's certificate is checked.
     pub fn verifies(&self) -> bool {
         matches!(self.tls, TlsMode::VerifyCa | TlsMode::VerifyFull)
+    }
+}
+
+/// What the driver reads out of the rest of a URL, behind its scheme.
+fn driver_config(rest: &str) -> Result<Config, String> {
+    format!("postgres://{rest}").parse().map_err(|_| "its host, port or database is not understood".into())
+}
+
+/// Adds the hosts and the ports before the path of a URL, unless an option names others. The
+/// driver by itself would take both, and then has more ports than hosts.
+fn add_places(server: &mut Config, before_path: &Config) {
+    if server.get_hosts().is_empty() {
+        for host in before_path.get_hosts() {
+            match host {
+                Host::Tcp(name) => server.host(name),
+                Host::Unix(path) => server.host_path(path),
+            };
+        }
+    }
+    if server.get_ports().is_empty() {
+        for port in before_path.get_ports() {
+            server.port(*port);
+        }
     }
 }
 

@@ -37,8 +37,11 @@ service's, and its `migration` the one that may change the schema.
 {{- define "user-service.database.ports" -}}
 {{- $ports := .Values.networkPolicy.databasePorts }}
 {{- if not $ports }}
-{{- range regexFind "@[^/?]*" .Values.store.postgres.url | trimPrefix "@" | splitList "," }}
-{{- $ports = append $ports (regexFind ":[0-9]+$" . | trimPrefix ":" | default "5432" | int) }}
+{{- $url := .Values.store.postgres.url }}
+{{- /* An option is taken in place of what stands behind the hosts. */}}
+{{- $option := regexFind "[?&]port=[^&]*" $url | regexFind "[0-9,]*$" }}
+{{- range $option | default (regexFind "@[^/?]*" $url | trimPrefix "@") | splitList "," }}
+{{- $ports = append $ports (regexFind "(^|:)[0-9]+$" . | trimPrefix ":" | default "5432" | int) }}
 {{- end }}
 {{- end }}
 {{- $ports | uniq | toJson }}

@@ -108,6 +108,32 @@ fn options_mean_what_libpq_means_by_them() {
 }
 
 #[test]
+fn hosts_and_ports_in_options_are_taken_in_place_of_those_before_the_path() {
+    for (url, hosts, ports) in [
+        ("postgres://me@db/users?port=15432", &["db"][..], &[15_432][..]),
+        ("postgres://me@db:1/users?port=15432", &["db"], &[15_432]),
+        ("postgres://me@db-1,db-2:1/users?port=15432", &["db-1", "db-2"], &[15_432]),
+        ("postgres://me@db-1,db-2/users?port=1,2", &["db-1", "db-2"], &[1, 2]),
+        ("postgres://me@db-1:1,db-2,[::1]:3/users", &["db-1", "db-2", "::1"], &[1, 5_432, 3]),
+        ("postgres://me@db-1/users?host=db-2", &["db-2"], &[5_432]),
+        ("postgres://me@/users?host=db-2&port=2", &["db-2"], &[2]),
+        ("postgres:///users?host=db-2&port=2&user=me", &["db-2"], &[2]),
+    ] {
+        let server = PostgresUrl::parse(url).unwrap().server;
+        let hosts: Vec<_> = hosts.iter().map(|host| Host::Tcp((*host).to_owned())).collect();
+        assert_eq!((server.get_hosts(), server.get_ports()), (&hosts[..], ports), "{url}");
+    }
+    for url in [
+        "postgres://me@db/users?port=1,2",
+        "postgres://me@db-1,db-2,db-3/users?port=1,2",
+        "postgres://me@db-1:1,db-2:2/users?host=db-3",
+    ] {
+        let why = PostgresUrl::parse(url).unwrap_err();
+        assert!(why.contains("name one port, or one for each"), "{url}: {why}");
+    }
+}
+
+#[test]
 fn a_password_that_is_not_escaped_is_suspected_and_not_shown() {
     for url in [
         "postgres://me:S3c@ret@db/users",
