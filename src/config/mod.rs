@@ -75,7 +75,7 @@ table::settings! {
         max_connections: usize = 0, 0..=1_048_576;
         /// How many calls one connection may have in flight. Of more than 100, a new connection has its share of `max_unary_calls` where that is less, and 100 at least.
         max_concurrent_streams: u32 = 100, 1..=65_536;
-        /// How many streams a client may reset before its connection is closed.
+        /// How many streams of one connection the server may have to reset because its client broke the rules of HTTP/2, as by a malformed request or by more calls than `max_concurrent_streams`, before the connection is closed. The streams that a client resets itself are not counted here, but policed as frames.
         max_stream_resets: usize = 1_024, 1..=1_048_576;
         /// How large the headers of one call may be, in bytes.
         max_header_list_bytes: u32 = 16 * 1_024, 1_024..=MIB;
