@@ -2,7 +2,10 @@
 
 use std::{
     fs::{self, Permissions},
-    os::unix::{fs::PermissionsExt, net::UnixListener},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixListener,
+    },
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -202,6 +205,21 @@ async fn changed_under(path: &Path, change: impl FnOnce()) -> Arc<dyn Store> {
     assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
     assert!(!store.probe().await.writes);
     store
+}
+
+/// Without it, a program that looks in and ends takes itself for the last one, and removes
+/// the log. A descriptor of the file that is closed anywhere in the process gives it up.
+#[tokio::test]
+async fn an_open_store_holds_the_lock_by_which_other_programs_know_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.db");
+    let store = store::open(&at(&path)).unwrap();
+    stored(&store, create("ada")).await;
+    assert!(get(&store, "ada").await.is_some());
+    let inode = format!(":{} ", fs::metadata(&path).unwrap().ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    assert!(locks.lines().any(|lock| lock.contains("POSIX") && lock.contains(&inode)), "{inode}:\n{locks}");
+    store.close().await;
 }
 
 #[tokio::test]

@@ -25,12 +25,13 @@ const CACHED_STATEMENTS: usize = 32;
 /// The one connection that writes, to a file with the newest schema.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let failed_file = |source| OpenError::File { path: path.into(), source };
-    let file = file::private(path).map_err(failed_file)?;
+    // Closed before SQLite opens it: a later close would give up the locks of SQLite as well.
+    drop(file::private(path).map_err(failed_file)?);
     let failed = |source| OpenError::sqlite(path, source);
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
     let version = schema::version(&connection, path)?;
     // Ours, or empty.
-    file::take_from_others(&file).map_err(failed_file)?;
+    file::take_from_others(path).map_err(failed_file)?;
     durable(&connection).map_err(failed)?;
     schema::migrate(&mut connection, version).map_err(failed)?;
     // What a crash left in the log may never have been synced. It is made durable

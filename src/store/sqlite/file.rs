@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions, Permissions, TryLockError},
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -89,13 +89,13 @@ pub(super) fn private(path: &Path) -> io::Result<File> {
 
 /// Takes away all other users' rights to a file: one that was copied or restored has those that
 /// files have by default.
-pub(super) fn take_from_others(file: &File) -> io::Result<()> {
-    let mode = file.metadata()?.permissions().mode();
+pub(super) fn take_from_others(path: &Path) -> io::Result<()> {
+    let mode = path.metadata()?.permissions().mode();
     let others = mode & 0o007;
     if others == 0 {
         return Ok(());
     }
-    match file.set_permissions(Permissions::from_mode(mode - others)) {
+    match fs::set_permissions(path, Permissions::from_mode(mode - others)) {
         Ok(()) => tracing::warn!("everybody could read the store's file; only its owner and group may now"),
         Err(error) => tracing::warn!(%error, "everybody may read the store's file: chmod o= it"),
     }
