@@ -4,6 +4,7 @@ use std::{
     fs::File,
     future,
     path::PathBuf,
+    pin::pin,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::{task::AbortHandle, time};
 use tokio_postgres::{AsyncMessage, Connection, NoTls, error::Severity, tls::TlsStream};
@@ -108,9 +110,16 @@ impl Connector {
                 Either::Plain(connection) => drive(connection, &warned).await,
             }
         };
+        let mut work = pin!(work);
         tokio::select! {
-            worked = work => worked.map(Some),
-            () = drive => if began.load(Ordering::Relaxed) { Ok(None) } else { Err(ConnectError::Closed) },
+            worked = &mut work => return worked.map(Some),
+            () = drive => {}
+        }
+        // The server may have said why, to a statement, before it ended the connection.
+        match work.now_or_never() {
+            Some(worked) => worked.map(Some),
+            None if began.load(Ordering::Relaxed) => Ok(None),
+            None => Err(ConnectError::Closed),
         }
     }
 }
@@ -216,5 +225,52 @@ async fn keep(
             tracing::warn!(error = %fault, "the database cannot be reached; trying on");
         }
         time::sleep(backoff.next_pause()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A message of the server's, of this type.
+    fn message(kind: u8, contents: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(4 + contents.len()).unwrap().to_be_bytes();
+        [&[kind], &length[..], contents].concat()
+    }
+
+    #[tokio::test]
+    async fn what_a_server_says_before_it_ends_the_connection_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url =
+            PostgresUrl::parse(&format!("postgres://me@127.0.0.1:{port}/users?sslmode=disable")).unwrap();
+        let connector = Connector::new(&url, &Config::default()).unwrap().without_statements();
+        let server = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 1_024];
+            assert!(socket.read(&mut asked).await.unwrap() > 0);
+            let ready = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
+            socket.write_all(&ready).await.unwrap();
+            assert!(socket.read(&mut asked).await.unwrap() > 0);
+            let writes = [
+                message(b'T', b"\0\x01read_only\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0"),
+                message(b'D', b"\0\x01\0\0\0\x03off"),
+                message(b'C', b"SHOW\0"),
+                message(b'Z', b"I"),
+            ];
+            socket.write_all(&writes.concat()).await.unwrap();
+            assert!(socket.read(&mut asked).await.unwrap() > 0);
+            // And ends it, before the client has read this.
+            let fault = message(b'E', b"SFATAL\0VFATAL\0C08P01\0Mnot here\0\0");
+            socket.write_all(&fault).await.unwrap();
+        };
+        let (told, ()) = tokio::join!(connector.with(|_| future::ready(())), server);
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains("not here (08P01)"), "{told}");
     }
 }
