@@ -196,17 +196,6 @@ fn a_file_of_two_names_is_refused_by_both() {
     store::open(&at(&path)).unwrap();
 }
 
-/// Opens a store, does `change` to its files under it, and returns it once writes are off.
-async fn changed_under(path: &Path, change: impl FnOnce()) -> Arc<dyn Store> {
-    let store = store::open(&at(path)).unwrap();
-    stored(&store, create("ada")).await;
-    change();
-    let refused = write(&store, create("lost")).await;
-    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
-    assert!(!store.probe().await.writes);
-    store
-}
-
 /// Without it, a program that looks in and ends takes itself for the last one, and removes
 /// the log. A descriptor of the file that is closed anywhere in the process gives it up.
 #[tokio::test]
@@ -220,6 +209,17 @@ async fn an_open_store_holds_the_lock_by_which_other_programs_know_it() {
     let locks = fs::read_to_string("/proc/locks").unwrap();
     assert!(locks.lines().any(|lock| lock.contains("POSIX") && lock.contains(&inode)), "{inode}:\n{locks}");
     store.close().await;
+}
+
+/// Opens a store, does `change` to its files under it, and returns it once writes are off.
+async fn changed_under(path: &Path, change: impl FnOnce()) -> Arc<dyn Store> {
+    let store = store::open(&at(path)).unwrap();
+    stored(&store, create("ada")).await;
+    change();
+    let refused = write(&store, create("lost")).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    assert!(!store.probe().await.writes);
+    store
 }
 
 #[tokio::test]
@@ -278,10 +278,8 @@ fn migrating_twice_is_harmless() {
     store::open(&config).unwrap();
 }
 
-#[cfg(unix)]
 #[test]
 fn nobody_else_may_read_the_file() {
-    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.db");
     let _store = store::open(&at(&path)).unwrap();
@@ -291,14 +289,12 @@ fn nobody_else_may_read_the_file() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn a_file_that_everybody_may_read_is_made_private() {
-    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.db");
     store::migrate(&at(&path)).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o664)).unwrap();
     let _store = store::open(&at(&path)).unwrap();
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660, "the group is the operator's to choose");
